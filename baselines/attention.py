@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from medground_bench.methods import NoParameters, method
+from medground_bench.attribution.method import NoParameters, method
 
 if TYPE_CHECKING:
     import numpy as np

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from medground_bench.errors import MethodError
+from medground_bench.core.errors import MethodError
 
 __all__ = ["attnlrp_rules"]
 

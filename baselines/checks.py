@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medground_bench.errors import MethodError
+from medground_bench.core.errors import MethodError
 
 __all__ = ["require"]
 

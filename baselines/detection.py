@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from baselines.once import Once
-from medground_bench.errors import MethodError, MissingDependencyError
-from medground_bench.schema import Box
+from medground_bench.core.errors import MethodError, MissingDependencyError
+from medground_bench.core.schema import Box
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from baselines.checks import require
-from medground_bench.errors import MethodError
-from medground_bench.methods import Attribution, NoParameters, from_heatmap, method
+from medground_bench.attribution.method import Attribution, NoParameters, from_heatmap, method
+from medground_bench.core.errors import MethodError
 
 if TYPE_CHECKING:
     from medground_bench.lvlm import Episode, Lvlm
@@ -199,7 +199,7 @@ def integrated_gradients(lvlm: Lvlm, episode: Episode, parameters: IntegratedGra
     ``extras["completeness_error"]`` is the difference between the attributions' sum and the change of the score,
     relative to that change.
     """
-    from medground_bench.geometry import resize_heatmap
+    from medground_bench.imaging import resize_heatmap
     from medground_bench.lvlm.whitebox import pixel_map
 
     attributions, extras = pixel_attributions(lvlm, episode, parameters)

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from medground_bench.errors import MedGroundError
+from medground_bench.core.errors import MedGroundError
 
 __all__ = ["Once"]
 

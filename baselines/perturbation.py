@@ -10,7 +10,7 @@ import numpy as np
 
 from baselines.checks import require
 from baselines.masks import random_masks, tile_masks
-from medground_bench.methods import method
+from medground_bench.attribution.method import method
 
 if TYPE_CHECKING:
     from medground_bench.lvlm import Episode, Lvlm

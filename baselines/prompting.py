@@ -9,8 +9,8 @@ from baselines.checks import require
 from baselines.once import Once
 from baselines.prompts import boxes_prompt, phrases_prompt
 from baselines.replies import read_boxes, read_phrases, to_fractions
-from medground_bench.geometry import mask_box
-from medground_bench.methods import Attribution, method
+from medground_bench.attribution.method import Attribution, method
+from medground_bench.imaging import mask_box
 
 if TYPE_CHECKING:
     from medground_bench.lvlm import Episode, Lvlm
@@ -140,7 +140,7 @@ def prompting_medsam(lvlm: Lvlm, episode: Episode, parameters: MedsamPromptingPa
 
 
 def _load_segmenter(spec: str) -> Any:
-    from medground_bench.segmenters import load_segmenter
+    from medground_bench.attribution.segmenters import load_segmenter
 
     return load_segmenter(spec)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from medground_bench.methods import method
+from medground_bench.attribution.method import method
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from baselines.lenient import Number, scan
-from medground_bench.schema import Box
+from medground_bench.core.schema import Box
 
 __all__ = ["RawBox", "read_boxes", "read_phrases", "to_fractions"]
 

@@ -27,8 +27,8 @@ from PIL import Image
 
 from baselines.masks import random_masks, tile_masks
 from baselines.perturbation import OcclusionParameters, RiseParameters
-from medground_bench.methods import available_methods, get_method
-from medground_bench.schema import question
+from medground_bench.attribution.method import available_methods, get_method
+from medground_bench.core.schema import question
 
 RESPONSES = {"direct": "Yes", "reason": "The left costophrenic angle is blunted. The answer is yes."}
 

@@ -31,8 +31,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from medground_bench.build import build_folder
-from medground_bench.plan import PNG_LEVEL, BuildSettings
+from medground_bench.dataset.plan import PNG_LEVEL, BuildSettings
+from medground_bench.dataset.write import build_folder
 
 
 def main() -> None:
@@ -79,7 +79,7 @@ def show(what: str, ratio: float, claim: float, below: bool = False) -> None:
 
 
 def draw(folder: Path, side: int) -> Path:
-    from medground_bench.phantom import write_source
+    from medground_bench.sources.phantom import write_source
 
     write_source("nih_cxr14", folder, 16, size=side, findings=["cardiomegaly"])
     return folder

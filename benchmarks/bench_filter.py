@@ -22,11 +22,11 @@ from medground_bench.causal.editors import load_editor
 from medground_bench.causal.filter import edit_seed, filter_candidates
 from medground_bench.causal.masks import box_mask
 from medground_bench.causal.verdicts import all_verdicts
-from medground_bench.images import read_image
+from medground_bench.core.schema import GATES, Candidate, question
+from medground_bench.imaging.read import read_image
 from medground_bench.lvlm import load_lvlm
-from medground_bench.phantom.writers import write_source
-from medground_bench.schema import GATES, Candidate, question
 from medground_bench.sources import open_source
+from medground_bench.sources.phantom.writers import write_source
 
 EXPECTED = ("yes", "no", "yes", "yes")
 

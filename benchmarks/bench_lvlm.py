@@ -94,7 +94,7 @@ def compare(name: str, mode: str, count: int, repeats: int) -> dict[str, float]:
     """Best times per image in ms of both ways, preparation and total."""
     from PIL import Image
 
-    from medground_bench.schema import question as ask
+    from medground_bench.core.schema import question as ask
 
     lvlm = load(name)
     image = Image.fromarray(np.random.default_rng(1).integers(0, 255, (300, 260), dtype=np.uint8))

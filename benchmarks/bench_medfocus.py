@@ -27,8 +27,8 @@ from medfocus.intervention import groups, variants
 from medfocus.refine import refine
 from medfocus.regions import mass_set
 from medfocus.uot import image_weights, solve_grid_uot
-from medground_bench.anatomy import CONCEPTS
-from medground_bench.phantom import sample_phantom
+from medground_bench.core.anatomy import CONCEPTS
+from medground_bench.sources.phantom import sample_phantom
 
 
 def seconds(function: Callable[[], Any], repeat: int) -> float:
@@ -98,7 +98,7 @@ def record(pool: ReferencePool, key: str, size: int, repeat: int) -> None:
     import torch
 
     torch.set_num_threads(1)
-    from medground_bench.segmenters import litemedsam_installed, load_segmenter
+    from medground_bench.attribution.segmenters import litemedsam_installed, load_segmenter
 
     if key == "tiny_qwen":
         from medground_bench.lvlm.testing import tiny_qwen
@@ -141,7 +141,7 @@ def main() -> None:
     target = np.asarray(sample_phantom(42, size=224).image)
     reference = pool[0].image
     if options.images:
-        from medground_bench.images import read_image
+        from medground_bench.imaging.read import read_image
 
         reference, target = (np.asarray(read_image(path).resize((224, 224))) for path in options.images)
     transfer(pool, reference, target, options.repeat)

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from medground_bench.geometry import heatmap_to_boxes
+from medground_bench.imaging import heatmap_to_boxes
 from medground_bench.scoring import METRICS, bootstrap_ratios, compare_methods, ragged, score_boxes
 
 

@@ -18,8 +18,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from medground_bench.images import image_size
-from medground_bench.schema import candidate_id
+from medground_bench.core.schema import candidate_id
+from medground_bench.imaging.read import image_size
 from medground_bench.scoring import (
     Aggregate,
     Reference,

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from medground_bench.files import atomic_write
-from medground_bench.folder import open_folder
-from medground_bench.geometry import Letterbox
+from medground_bench.core.files import atomic_write
+from medground_bench.dataset.folder import open_folder
+from medground_bench.imaging import Letterbox
 
 COLOURS = ("#ffb000", "#00d0ff", "#ff5fa2", "#8ee000", "#ffffff")
 

@@ -21,10 +21,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from medfocus.atlas import Reference, ReferencePool
+from medfocus.localizer import AnatomyLocalizer
 from medfocus.refine import refine
 from medfocus.result import Found, Transfer
-from medfocus.transfer import AnatomyLocalizer
-from medground_bench.geometry import Letterbox
+from medground_bench.imaging import Letterbox
 
 LUNGS = ("left lung", "right lung")
 
@@ -81,7 +81,7 @@ def main() -> None:
     radiographs = read(options.data)
     segmenter = None
     if options.refiner:
-        from medground_bench.segmenters import load_segmenter
+        from medground_bench.attribution.segmenters import load_segmenter
 
         segmenter = load_segmenter(options.refiner)
     scores: dict[str, list[float]] = {}

@@ -19,9 +19,9 @@ from PIL import Image
 
 from medfocus import AnatomyLocalizer, MedFocus, ReferencePool
 from medfocus.refine import refine
-from medground_bench.anatomy import COMPOSITES, CONCEPTS
-from medground_bench.phantom import FINDINGS, mask_box, sample_phantom
-from medground_bench.schema import question
+from medground_bench.core.anatomy import COMPOSITES, CONCEPTS
+from medground_bench.core.schema import question
+from medground_bench.sources.phantom import FINDINGS, mask_box, sample_phantom
 
 FIRST_SEED = 700_000
 
@@ -36,7 +36,7 @@ def concept_table(pool: ReferencePool, count: int, size: int, refiner: str | Non
     rules = {preset: AnatomyLocalizer(pool, preset) for preset in ("paper", "multi_atlas")}  # type: ignore[arg-type]
     segmenter = None
     if refiner:
-        from medground_bench.segmenters import load_segmenter
+        from medground_bench.attribution.segmenters import load_segmenter
 
         segmenter = load_segmenter(refiner)
     side = pool[0].image.shape[0]

@@ -25,13 +25,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from medground_bench.attribution.method import Attribution, available_methods, get_method
 from medground_bench.causal.answers import read_answer
-from medground_bench.errors import MedGroundError
+from medground_bench.core.errors import MedGroundError
+from medground_bench.core.schema import question
 from medground_bench.lvlm import load_lvlm
-from medground_bench.methods import Attribution, available_methods, get_method
-from medground_bench.phantom import Phantom, sample_phantom
-from medground_bench.schema import question
 from medground_bench.scoring import evaluate_boxes
+from medground_bench.sources.phantom import Phantom, sample_phantom
 
 FIRST_SEED = 7_000_000_000  # far from the seeds of training and evaluation
 
@@ -183,7 +183,7 @@ def main() -> None:
             )
         everything[key] = {"mode": args.mode, "records": len(records), "asked": asked, "methods": rows}
     if args.json:
-        from medground_bench.files import atomic_write
+        from medground_bench.core.files import atomic_write
 
         with atomic_write(args.json) as file:
             json.dump(everything, file, indent=2)

@@ -31,11 +31,11 @@ def main(argv: list[str] | None = None) -> None:
     from matplotlib import pyplot
     from matplotlib.patches import Rectangle
 
+    from medground_bench.core.schema import question
     from medground_bench.lvlm.toy import TOYS
     from medground_bench.lvlm.toy.evaluation import answers, said_yes
     from medground_bench.lvlm.toy.storage import load
-    from medground_bench.phantom import FINDINGS, sample_phantom
-    from medground_bench.schema import question
+    from medground_bench.sources.phantom import FINDINGS, sample_phantom
 
     torch.set_num_threads(1)
     toys = {name: load(folder) for name, folder in TOYS.items()}

@@ -26,7 +26,7 @@ _HERE = Path(__file__).resolve().parent
 sys.path[:] = [entry for entry in sys.path if not entry or Path(entry).resolve() != _HERE]
 
 from medground_bench.cli._console import progress_bar  # noqa: E402
-from medground_bench.errors import MedGroundError  # noqa: E402
+from medground_bench.core.errors import MedGroundError  # noqa: E402
 
 if TYPE_CHECKING:
     from medground_bench.lvlm.toy.evaluation import Tally

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medfocus.atlas import ReferencePool
+    from medfocus.localizer import AnatomyLocalizer
     from medfocus.method import MedFocus
-    from medfocus.transfer import AnatomyLocalizer
 
 __all__ = ["AnatomyLocalizer", "MedFocus", "ReferencePool"]
 
-_HOMES = {"AnatomyLocalizer": "medfocus.transfer", "MedFocus": "medfocus.method", "ReferencePool": "medfocus.atlas"}
+_HOMES = {"AnatomyLocalizer": "medfocus.localizer", "MedFocus": "medfocus.method", "ReferencePool": "medfocus.atlas"}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medground_bench.errors import ImageError
-from medground_bench.geometry.letterbox import Letterbox
-from medground_bench.schema import Box
+from medground_bench.core.errors import ImageError
+from medground_bench.core.schema import Box
+from medground_bench.imaging.letterbox import Letterbox
 
 __all__ = ["SIDE", "View", "local_contrast", "shrink", "view_of"]
 

@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from medground_bench.anatomy import CONCEPTS
-from medground_bench.errors import AtlasError, ImageError, MedGroundError
-from medground_bench.files import atomic_folder, within
-from medground_bench.schema import Box
+from medground_bench.core.anatomy import CONCEPTS
+from medground_bench.core.errors import AtlasError, ImageError, MedGroundError
+from medground_bench.core.files import atomic_folder, within
+from medground_bench.core.schema import Box
 
 __all__ = ["POOL_FILE", "Reference", "ReferencePool"]
 
@@ -253,7 +253,7 @@ def _locate(folder: Path, file: Any, where: str) -> Path:
 
 
 def _read_grey(folder: Path, file: Any, where: str) -> np.ndarray:
-    from medground_bench.images import read_image
+    from medground_bench.imaging.read import read_image
 
     try:
         return np.asarray(read_image(_locate(folder, file, where)), np.uint8)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from medfocus.atlas import Reference, ReferencePool
-from medground_bench.anatomy import CONCEPTS
-from medground_bench.errors import AtlasError, MedGroundError
-from medground_bench.files import within
-from medground_bench.schema import Box
+from medground_bench.core.anatomy import CONCEPTS
+from medground_bench.core.errors import AtlasError, MedGroundError
+from medground_bench.core.files import within
+from medground_bench.core.schema import Box
 
 __all__ = ["PHANTOM_SEED", "imagenome_pool", "phantom_pool"]
 
@@ -55,7 +55,7 @@ def phantom_pool(count: int = POOL_SIZE, seed: int = PHANTOM_SEED, side: int = _
 
     Each is drawn at twice the size and averaged down, which leaves little noise to store.
     """
-    from medground_bench.phantom import sample_phantom
+    from medground_bench.sources.phantom import sample_phantom
 
     references = []
     for number in range(count):
@@ -147,7 +147,7 @@ def imagenome_pool(
 
 
 def _gold_folder(root: Path) -> Path:
-    from medground_bench.errors import SourceError
+    from medground_bench.core.errors import SourceError
 
     for folder in _GOLD:
         if (root / folder / _ATTRIBUTES).is_file() and (root / folder / _BOXES).is_file():
@@ -204,7 +204,7 @@ def _number(text: Any) -> float:
 def _reference(name: str, path: Path, boxes: dict[str, Box]) -> Reference:
     from PIL import Image
 
-    from medground_bench.images import read_image
+    from medground_bench.imaging.read import read_image
 
     image = read_image(path)
     width, height = image.size

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from medfocus.result import FRAME, Found, Transfer
-from medground_bench.files import atomic_write
+from medground_bench.core.files import atomic_write
 
 __all__ = ["LocalisationCache", "default_cache"]
 

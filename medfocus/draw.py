@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medfocus.result import Found
-from medground_bench.geometry.letterbox import Letterbox
+from medground_bench.imaging.letterbox import Letterbox
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from medfocus.result import Found
-from medground_bench.anatomy import COMPOSITES
-from medground_bench.errors import MethodError
-from medground_bench.geometry.letterbox import Letterbox
-from medground_bench.schema import Box
+from medground_bench.core.anatomy import COMPOSITES
+from medground_bench.core.errors import MethodError
+from medground_bench.core.schema import Box
+from medground_bench.imaging.letterbox import Letterbox
 
 if TYPE_CHECKING:
     from medground_bench.causal.editors import Editor

@@ -13,10 +13,10 @@ import numpy as np
 
 from medfocus.cache import default_cache
 from medfocus.intervention import boxes_of, effects, groups, variants
-from medfocus.transfer import AnatomyLocalizer
-from medground_bench.errors import MethodError
-from medground_bench.methods import Attribution, method
-from medground_bench.segmenters import litemedsam_installed
+from medfocus.localizer import AnatomyLocalizer
+from medground_bench.attribution.method import Attribution, method
+from medground_bench.attribution.segmenters import litemedsam_installed
+from medground_bench.core.errors import MethodError
 
 if TYPE_CHECKING:
     from medground_bench.causal.editors import Editor

@@ -22,9 +22,9 @@ from medfocus.lifted import LiftedPlan, lift, solve_lifted_uot
 from medfocus.regions import covered, crossing_box
 from medfocus.register import Alignment, ReferenceStack, sample
 from medfocus.result import FRAME, Found, Transfer
-from medground_bench.anatomy import CONCEPTS
-from medground_bench.geometry.letterbox import Letterbox
-from medground_bench.schema import Box
+from medground_bench.core.anatomy import CONCEPTS
+from medground_bench.core.schema import Box
+from medground_bench.imaging.letterbox import Letterbox
 
 __all__ = ["MultiAtlasSettings", "MultiAtlasTransfer"]
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from medfocus.regions import tight_box
 from medfocus.result import FRAME, Found, Transfer
-from medground_bench.geometry.letterbox import Letterbox
-from medground_bench.schema import Box
-from medground_bench.segmenters import Segmenter
+from medground_bench.attribution.segmenters import Segmenter
+from medground_bench.core.schema import Box
+from medground_bench.imaging.letterbox import Letterbox
 
 __all__ = ["enlarged", "overlap", "refine"]
 
@@ -32,7 +32,7 @@ def refine(
     transfer : Transfer
         Raw regions.
     segmenter : Segmenter
-        See :mod:`medground_bench.segmenters`.
+        See :mod:`medground_bench.attribution.segmenters`.
     enlarge : float
         Factor on the prompt boxes.
     agreement : float

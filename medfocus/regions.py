@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from medground_bench.schema import Box
+from medground_bench.core.schema import Box
 
 __all__ = ["covered", "crossing_box", "mass_set", "tight_box"]
 

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from medfocus.appearance import SIDE, View, shrink
-from medground_bench.schema import Box
+from medground_bench.core.schema import Box
 
 __all__ = ["Alignment", "ReferenceStack", "sample"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from medground_bench.schema import Box
+from medground_bench.core.schema import Box
 
 __all__ = ["FRAME", "Found", "Transfer"]
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from medfocus.backend import Namespace, namespace_of
-from medground_bench.errors import GeometryError, MissingDependencyError
+from medground_bench.core.errors import GeometryError, MissingDependencyError
 
 __all__ = ["GridPlan", "cost_scale", "image_weights", "solve_cost_uot", "solve_grid_uot", "solve_points_uot"]
 

@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medground_bench.errors import MedGroundError
-from medground_bench.files import atomic_write
-from medground_bench.schema import MODES
+from medground_bench.core.errors import MedGroundError
+from medground_bench.core.files import atomic_write
+from medground_bench.core.schema import MODES
 
 if TYPE_CHECKING:
-    from medground_bench.folder import DatasetFolder
+    from medground_bench.dataset.folder import DatasetFolder
     from medground_bench.scoring import ComparisonReport, ScoreFile
 
 __all__ = ["LVLMS", "DemoResult", "DemoSettings", "run_demo"]
@@ -78,7 +78,7 @@ class DemoResult:
 
 def choose_methods() -> tuple[tuple[str, ...], dict[str, str]]:
     """The registered methods that run offline, and for each of the others the reason."""
-    from medground_bench.methods import describe_methods
+    from medground_bench.attribution.method import describe_methods
 
     chosen, left_out = [], {}
     for entry in describe_methods():
@@ -166,8 +166,8 @@ def _check_settings(out: Path, settings: DemoSettings) -> None:
 
 
 def _draw(out: Path, records: int, seed: int, progress: Progress) -> None:
-    from medground_bench.phantom import write_source
     from medground_bench.sources import open_source
+    from medground_bench.sources.phantom import write_source
 
     count = -(-records // _CANDIDATES_PER_IMAGE)
     folder = out / "phantoms"
@@ -201,9 +201,9 @@ def _filter(out: Path, records: int, progress: Progress) -> None:
 def _build(out: Path, result: DemoResult, progress: Progress) -> dict[str, DatasetFolder]:
     from datasets import disable_progress_bars, load_dataset
 
-    from medground_bench.build import build_folder
-    from medground_bench.folder import open_folder
-    from medground_bench.plan import BuildSettings
+    from medground_bench.dataset.folder import open_folder
+    from medground_bench.dataset.plan import BuildSettings
+    from medground_bench.dataset.write import build_folder
 
     disable_progress_bars()
     folders: dict[str, DatasetFolder] = {}
@@ -224,7 +224,7 @@ def _build(out: Path, result: DemoResult, progress: Progress) -> dict[str, Datas
 def _generate(
     out: Path, folders: dict[str, DatasetFolder], methods: Sequence[str], progress: Progress
 ) -> dict[str, list[Path]]:
-    from medground_bench.generate import generate
+    from medground_bench.attribution.generate import generate
     from medground_bench.lvlm import load_lvlm
 
     submissions: dict[str, list[Path]] = {mode: [] for mode in folders}
@@ -292,8 +292,8 @@ def _check_by_evaluate(folder: DatasetFolder, submissions: Sequence[Path], file:
 
 
 def _pages(out: Path, result: DemoResult, submissions: dict[str, list[Path]], files: Sequence[ScoreFile]) -> None:
-    from medground_bench.leaderboard import write_leaderboard
-    from medground_bench.report import write_report
+    from medground_bench.pages.leaderboard import write_leaderboard
+    from medground_bench.pages.report import write_report
 
     result.report = write_report(
         out / "report.html",

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 import medground_bench.demo as module
+from medground_bench.core.errors import MedGroundError
 from medground_bench.demo import LVLMS, DemoSettings, choose_methods, run_demo
-from medground_bench.errors import MedGroundError
 from medground_bench.lvlm.toy import TOYS
 
 toys = pytest.mark.skipif(

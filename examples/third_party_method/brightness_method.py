@@ -2,7 +2,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medground_bench.methods import method
+from medground_bench.attribution.method import method
 
 
 @dataclass(frozen=True)

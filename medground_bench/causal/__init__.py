@@ -12,9 +12,9 @@ from medground_bench.causal.answers import Answer, read_answer
 
 if TYPE_CHECKING:
     from medground_bench.causal.editors import Editor, EditRequest, available_editors, load_editor
-    from medground_bench.causal.export import export_released
     from medground_bench.causal.filter import FilterReport, filter_candidates
     from medground_bench.causal.funnel import read_funnel
+    from medground_bench.dataset.export import export_released
 
 __all__ = [
     "Answer",

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medground_bench.causal.editors.base import Editor, EditRequest, Progress, image_digest
-from medground_bench.errors import EditorError
-from medground_bench.files import atomic_write
+from medground_bench.core.errors import EditorError
+from medground_bench.core.files import atomic_write
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -40,11 +40,11 @@ from medground_bench.causal.verdicts import (
     update_header,
     verdict_key,
 )
-from medground_bench.distributed import ProcessGroup
-from medground_bench.errors import EditorError, MedGroundError
-from medground_bench.files import Journal, read_journals
-from medground_bench.images import SCALINGS, Scaling, read_image
-from medground_bench.schema import GATES, MODES, Candidate, question
+from medground_bench.core.errors import EditorError, MedGroundError
+from medground_bench.core.files import Journal, read_journals
+from medground_bench.core.processes import ProcessGroup
+from medground_bench.core.schema import GATES, MODES, Candidate, question
+from medground_bench.imaging.read import SCALINGS, Scaling, read_image
 from medground_bench.sources.base import Source
 
 if TYPE_CHECKING:

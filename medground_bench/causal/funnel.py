@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from medground_bench.causal.verdicts import ERROR, all_verdicts
-from medground_bench.errors import MedGroundError
-from medground_bench.files import atomic_write
-from medground_bench.schema import GATES
+from medground_bench.core.errors import MedGroundError
+from medground_bench.core.files import atomic_write
+from medground_bench.core.schema import GATES
 
 __all__ = ["GROUPS", "FunnelRow", "funnel_svg", "read_funnel", "write_plot"]
 

@@ -8,8 +8,8 @@ from math import ceil, floor
 import numpy as np
 from numpy.typing import NDArray
 
-from medground_bench.errors import EditorError
-from medground_bench.schema import Box
+from medground_bench.core.errors import EditorError
+from medground_bench.core.schema import Box
 
 __all__ = ["box_mask"]
 

@@ -21,9 +21,9 @@ from medground_bench.causal.editors.base import Editor, EditRequest, Progress
 from medground_bench.causal.filter import Answerer, edit_seed, judge
 from medground_bench.causal.masks import box_mask
 from medground_bench.causal.verdicts import ANSWERS
-from medground_bench.errors import MedGroundError
-from medground_bench.images import read_image
-from medground_bench.schema import Candidate, question
+from medground_bench.core.errors import MedGroundError
+from medground_bench.core.schema import Candidate, question
+from medground_bench.imaging.read import read_image
 from medground_bench.sources.base import Source
 
 __all__ = ["FilterPlan", "plan_filter"]

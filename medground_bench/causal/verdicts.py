@@ -11,7 +11,7 @@ several LVLMs, modes and sources. A line:
      "background_normal": "Yes"}, "read": {"original": "yes", "...": "..."}, "quality": {"foreground": {"...": 0}},
      "flags": []}
 
-``gate`` is null for a kept candidate, the first failed of :data:`medground_bench.schema.GATES`, or ``"error"``.
+``gate`` is null for a kept candidate, the first failed of :data:`medground_bench.core.schema.GATES`, or ``"error"``.
 ``verdict`` is ``kept``, ``rejected``, ``undecided`` (rejected because an answer decides nothing), ``error`` (image,
 editor or LVLM failed; the next run tries again, and a verdict it reaches replaces the error) or ``skipped`` (no valid
 evidence box).
@@ -26,9 +26,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from medground_bench.errors import MedGroundError, RecordsError
-from medground_bench.files import atomic_write, read_journals
-from medground_bench.schema import GATES, Candidate
+from medground_bench.core.errors import MedGroundError, RecordsError
+from medground_bench.core.files import atomic_write, read_journals
+from medground_bench.core.schema import GATES, Candidate
 from medground_bench.sources.base import Source
 
 __all__ = [

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from medground_bench.errors import MedGroundError
+from medground_bench.core.errors import MedGroundError
 
 __all__ = ["app", "main"]
 

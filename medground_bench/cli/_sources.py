@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medground_bench.errors import SourceError
+from medground_bench.core.errors import SourceError
 
 
 def parse_sources(pairs: list[str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from medground_bench.errors import ScoringError
+from medground_bench.core.errors import ScoringError
 
 if TYPE_CHECKING:
     from medground_bench.scoring import ComparisonReport
@@ -53,7 +53,7 @@ def _check(what: str, values: list[str], known: tuple[str, ...]) -> None:
 def _write(report: ComparisonReport, path: Path, settings: dict[str, Any]) -> None:
     import json
 
-    from medground_bench.files import atomic_write
+    from medground_bench.core.files import atomic_write
 
     if path.suffix == ".json":
         data = {"settings": settings, "rows": report.flat_rows(), "pairs": report.flat_pairs()}
@@ -69,7 +69,7 @@ def _write(report: ComparisonReport, path: Path, settings: dict[str, Any]) -> No
 def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
     import csv
 
-    from medground_bench.files import atomic_write
+    from medground_bench.core.files import atomic_write
 
     names = list(dict.fromkeys(name for row in rows for name in row))
     with atomic_write(path) as file:

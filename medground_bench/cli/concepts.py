@@ -22,10 +22,10 @@ def command(
     from rich.table import Table
 
     from medfocus.draw import draw_concepts
-    from medfocus.transfer import AnatomyLocalizer
+    from medfocus.localizer import AnatomyLocalizer
     from medground_bench.cli._console import stderr, stdout
-    from medground_bench.files import atomic_write
-    from medground_bench.images import read_image
+    from medground_bench.core.files import atomic_write
+    from medground_bench.imaging.read import read_image
 
     radiograph = read_image(image)
     localizer = AnatomyLocalizer(pool, preset, None if refiner == "none" else refiner)  # type: ignore[arg-type]

@@ -22,8 +22,8 @@ def command(
         os.environ[name] = "1"
     from medground_bench.cli._console import progress_bar, stderr
     from medground_bench.cli._score_tables import console, print_comparison
+    from medground_bench.core.errors import MissingDependencyError
     from medground_bench.demo import run_demo
-    from medground_bench.errors import MissingDependencyError
     from medground_bench.scoring import ComparisonReport
 
     try:

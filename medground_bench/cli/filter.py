@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from medground_bench.errors import EditorError, MedGroundError
+from medground_bench.core.errors import EditorError, MedGroundError
 
 if TYPE_CHECKING:
     from medground_bench.causal.filter import FilterReport
@@ -51,7 +51,7 @@ def command(
     from medground_bench.causal.filter import filter_candidates
     from medground_bench.cli._console import progress_bar, stderr
     from medground_bench.cli._sources import parse_sources
-    from medground_bench.distributed import process_group
+    from medground_bench.core.processes import process_group
     from medground_bench.lvlm import load_lvlm
     from medground_bench.sources import open_source
 
@@ -111,7 +111,7 @@ def command(
         stderr.print(f"{key} {mode}: {_summary(report)}", highlight=False, soft_wrap=True)
         errors += report.errors
     if export is not None:
-        from medground_bench.causal.export import export_released
+        from medground_bench.dataset.export import export_released
 
         count = export_released(out, mode, sources, export, lvlms=list(loaders))  # type: ignore[arg-type]
         typer.echo(f"{export}: {count} records")
@@ -124,7 +124,7 @@ def command(
 
 def _key_of(lvlm: str) -> str:
     """Key in the verdicts: that of the benchmark, else the hub id's or folder's own name."""
-    from medground_bench.schema import LVLMS
+    from medground_bench.core.schema import LVLMS
 
     return next((key for key, hub_id in LVLMS.items() if lvlm in (key, hub_id)), Path(lvlm).name)
 

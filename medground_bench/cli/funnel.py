@@ -47,8 +47,8 @@ def command(
 def _write_csv(path: Path, names: list[str], rows: list[FunnelRow]) -> None:
     import csv
 
-    from medground_bench.files import atomic_write
-    from medground_bench.schema import GATES
+    from medground_bench.core.files import atomic_write
+    from medground_bench.core.schema import GATES
 
     with atomic_write(path) as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from medground_bench.errors import MedGroundError
+from medground_bench.core.errors import MedGroundError
 
 
 def command(
@@ -35,12 +35,12 @@ def command(
 
     Over several GPUs or nodes: accelerate launch -m medground_bench generate ...
     """
+    from medground_bench.attribution.generate import generate
+    from medground_bench.attribution.method import available_methods
     from medground_bench.cli._console import progress_bar, stderr
-    from medground_bench.distributed import process_group
-    from medground_bench.folder import open_folder
-    from medground_bench.generate import generate
+    from medground_bench.core.processes import process_group
+    from medground_bench.dataset.folder import open_folder
     from medground_bench.lvlm import load_lvlm
-    from medground_bench.methods import available_methods
 
     names = [n.strip() for value in method for n in value.split(",") if n.strip()]
     names = available_methods() if names == ["all"] else names

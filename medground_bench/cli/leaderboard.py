@@ -15,8 +15,8 @@ def command(
     title: str = typer.Option("MedGround-Bench leaderboard", help="Title of the page."),
 ) -> None:
     """Write the leaderboard: methods x LVLM x mode x dataset, with intervals and chance rows."""
-    from medground_bench.leaderboard import collect_results, leaderboard_page
     from medground_bench.pages import write_page
+    from medground_bench.pages.leaderboard import collect_results, leaderboard_page
 
     files, rejected = collect_results(results)
     write_page(out, leaderboard_page(files, rejected, title=title))

@@ -18,7 +18,7 @@ def command(
     format: Format = typer.Option(Format.table, "--format", help="A table to read, or JSON with the parameters."),
 ) -> None:
     """List the registered attribution methods: family, needs, cost per record, reference."""
-    from medground_bench.methods import describe_methods
+    from medground_bench.attribution.method import describe_methods
 
     methods = describe_methods()
     if format is Format.json:

@@ -20,7 +20,7 @@ def command(
 ) -> None:
     """Draw chest radiographs whose true evidence is known, in the on-disk layout of any source."""
     from medground_bench.cli._console import progress_bar, stdout
-    from medground_bench.phantom import write_source
+    from medground_bench.sources.phantom import write_source
 
     with progress_bar("drawing") as update:
         written = write_source(
@@ -42,7 +42,7 @@ def command(
 
 
 def _size(text: str) -> tuple[int, int] | None:
-    from medground_bench.errors import MedGroundError
+    from medground_bench.core.errors import MedGroundError
 
     if text.strip().lower() == "varied":
         return None

@@ -23,7 +23,7 @@ def command(
 
     A page with images of credentialed sources says so, and only its owner can read the file.
     """
-    from medground_bench.report import write_report
+    from medground_bench.pages.report import write_report
     from medground_bench.scoring import read_scores
 
     path = write_report(

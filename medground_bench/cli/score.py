@@ -26,7 +26,7 @@ def command(
     """
     from medground_bench.cli._console import progress_bar
     from medground_bench.cli._score_tables import console, print_scores
-    from medground_bench.folder import open_folder
+    from medground_bench.dataset.folder import open_folder
     from medground_bench.scoring import score_submissions, write_scores
 
     folder = open_folder(dataset, config)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from medground_bench.errors import MedGroundError
+from medground_bench.core.errors import MedGroundError
 
 __all__ = ["command"]
 
@@ -30,8 +30,8 @@ def command(
     Images are never sent. Of credentialed records neither texts nor heat maps are, and their ids go as SHA-256 sums.
     """
     from medground_bench.cli._console import stderr
-    from medground_bench.folder import open_folder
-    from medground_bench.submit import require_valid, submit
+    from medground_bench.dataset.folder import open_folder
+    from medground_bench.submission.submit import require_valid, submit
 
     if repo is None and write_eval_results is None:
         raise MedGroundError("there is nothing to do", expected="--repo ORG/NAME, or --write-eval-results FOLDER")
@@ -56,8 +56,8 @@ def command(
     else:
         require_valid(submission, folder)
     if write_eval_results is not None and benchmark is not None:
-        from medground_bench.eval_results import write_eval_results as write
         from medground_bench.scoring import score_submissions
+        from medground_bench.scoring.eval_results import write_eval_results as write
 
         for path in write(score_submissions([submission], folder), benchmark, write_eval_results, source_url=url):
             say(f"written: {path}")

@@ -32,7 +32,7 @@ def command(
     """
     import json
 
-    from medground_bench.folder import open_folder
+    from medground_bench.dataset.folder import open_folder
     from medground_bench.submission import validate_submission
 
     folder = open_folder(dataset, config) if dataset is not None and config is not None else dataset

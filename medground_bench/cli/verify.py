@@ -15,8 +15,8 @@ def command(
     """Check copies of sources: candidates, images, boxes, the positions the released records need; exit code 1 on
     problems."""
     from medground_bench.cli._console import progress_bar
-    from medground_bench.errors import MedGroundError
-    from medground_bench.verify import verify_source
+    from medground_bench.core.errors import MedGroundError
+    from medground_bench.sources.verify import verify_source
 
     sound = True
     for name, folder in parse_sources(source).items():

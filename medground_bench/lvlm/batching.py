@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from medground_bench.errors import LvlmError
+from medground_bench.core.errors import LvlmError
 
 __all__ = ["batch_size", "bytes_per_image", "default_budget", "run_in_batches"]
 

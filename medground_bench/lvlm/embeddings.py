@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from medground_bench.errors import LvlmError
+from medground_bench.core.errors import LvlmError
 from medground_bench.lvlm.episode import Episode
 from medground_bench.lvlm.model import Lvlm
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medground_bench.geometry.letterbox import Letterbox
+from medground_bench.imaging.letterbox import Letterbox
 from medground_bench.lvlm.grid import TokenGrid
 
 if TYPE_CHECKING:

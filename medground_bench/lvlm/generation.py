@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from medground_bench.errors import LvlmError
+from medground_bench.core.errors import LvlmError
 from medground_bench.lvlm.batching import batch_size as fit
 from medground_bench.lvlm.batching import bytes_per_image, default_budget, run_in_batches
 from medground_bench.lvlm.images import letterbox_image

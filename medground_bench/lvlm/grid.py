@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medground_bench.errors import GeometryError
-from medground_bench.schema import Box
+from medground_bench.core.errors import GeometryError
+from medground_bench.core.schema import Box
 
 __all__ = ["TokenGrid"]
 

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image as pil
 from PIL.Image import Image
 
-from medground_bench.errors import LvlmError
-from medground_bench.geometry.letterbox import Letterbox
+from medground_bench.core.errors import LvlmError
+from medground_bench.imaging.letterbox import Letterbox
 
 __all__ = ["letterbox_image", "stack_variants", "to_display"]
 
@@ -24,7 +24,7 @@ def to_display(image: Any) -> Image:
     ------
     LvlmError
         If it is no PIL image, has no pixels, or has more than 8 bits per channel (reading such a file is a
-        question of windowing, which :func:`medground_bench.images.read_image` answers).
+        question of windowing, which :func:`medground_bench.imaging.read.read_image` answers).
     """
     if not isinstance(image, Image):
         raise LvlmError(f"an image is needed, not {type(image).__name__}", expected="a PIL image")
@@ -36,7 +36,7 @@ def to_display(image: Any) -> Image:
         raise LvlmError(
             f"the image has mode {image.mode!r}",
             expected="8 bits per channel",
-            remedy="read the file with medground_bench.images.read_image",
+            remedy="read the file with medground_bench.imaging.read.read_image",
         )
     return image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
 

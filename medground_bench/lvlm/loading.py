@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medground_bench.errors import LvlmError, MissingDependencyError
-from medground_bench.schema import LVLMS
+from medground_bench.core.errors import LvlmError, MissingDependencyError
+from medground_bench.core.schema import LVLMS
 
 if TYPE_CHECKING:
     import torch
@@ -42,8 +42,8 @@ def load_lvlm(
     Parameters
     ----------
     key_or_path : str or Path
-        A key of :data:`medground_bench.schema.LVLMS`, ``toy_qwen`` or ``toy_gemma``, a hub id, or a local folder with
-        model and processor, of the families Qwen2.5-VL and Gemma3 (MedGemma included).
+        A key of :data:`medground_bench.core.schema.LVLMS`, ``toy_qwen`` or ``toy_gemma``, a hub id, or a local folder
+        with model and processor, of the families Qwen2.5-VL and Gemma3 (MedGemma included).
     dtype : str or torch.dtype, optional
         Default: bfloat16 on a GPU, float32 on a CPU.
     device : str or torch.device, optional

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from medground_bench.errors import LvlmError
+from medground_bench.core.errors import LvlmError
 from medground_bench.lvlm import generation
 from medground_bench.lvlm.batching import batch_size, bytes_per_image, default_budget, run_in_batches
 from medground_bench.lvlm.episode import Episode

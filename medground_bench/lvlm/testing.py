@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from medground_bench.core.schema import MODES, question
 from medground_bench.lvlm.model import Lvlm
-from medground_bench.schema import MODES, question
 
 __all__ = ["save_parts", "tiny_gemma", "tiny_gemma_parts", "tiny_qwen", "tiny_qwen_parts"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
-from medground_bench.errors import LvlmError
+from medground_bench.core.errors import LvlmError
 from medground_bench.lvlm.episode import ResponseToken
 from medground_bench.lvlm.families.base import Family
 

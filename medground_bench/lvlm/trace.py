@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from medground_bench.errors import LvlmError
+from medground_bench.core.errors import LvlmError
 from medground_bench.lvlm.embeddings import check_finite, layer_numbers, leaf_embeddings, score_embeddings
 from medground_bench.lvlm.episode import Episode
 from medground_bench.lvlm.model import Lvlm

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medground_bench.files import atomic_write
+from medground_bench.core.files import atomic_write
 
 if TYPE_CHECKING:
     from jinja2 import Environment

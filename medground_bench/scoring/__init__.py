@@ -1,6 +1,8 @@
 """Numbers: scores of boxes and heat maps, chance rows, uncertainty, and the files that hold them."""
 
-from medground_bench.errors import ScoringError
+from medground_bench.core.errors import ScoringError
+from medground_bench.imaging.areas import RaggedBoxes, RecordAreas, ragged, record_areas
+from medground_bench.imaging.overlap import METRICS, BoxScores, score_areas, score_boxes
 from medground_bench.scoring.aggregate import (
     LEVELS,
     Aggregate,
@@ -9,8 +11,6 @@ from medground_bench.scoring.aggregate import (
     chance_quotients,
     score_quotients,
 )
-from medground_bench.scoring.areas import RaggedBoxes, RecordAreas, ragged, record_areas
-from medground_bench.scoring.boxes import METRICS, BoxScores, score_areas, score_boxes
 from medground_bench.scoring.chance import CHANCE_ROWS, chance_scores, skill, whole_image_scores
 from medground_bench.scoring.comparison import (
     ComparisonReport,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from medground_bench.scoring.boxes import METRICS, BoxScores
+from medground_bench.imaging.overlap import METRICS, BoxScores
 from medground_bench.scoring.heatmaps import HEATMAP_METRICS
 from medground_bench.scoring.statistics import (
     CONFIDENCE,

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from medground_bench.errors import ScoringError
-from medground_bench.scoring.areas import RaggedBoxes, ragged, record_areas
-from medground_bench.scoring.boxes import BoxScores, score_boxes
+from medground_bench.core.errors import ScoringError
+from medground_bench.imaging.areas import RaggedBoxes, ragged, record_areas
+from medground_bench.imaging.overlap import BoxScores, score_boxes
 from medground_bench.scoring.statistics import cluster_codes
 
 __all__ = ["CHANCE_ROWS", "centre_prior_boxes", "chance_scores", "random_boxes", "skill", "whole_image_scores"]

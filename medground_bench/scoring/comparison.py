@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from medground_bench.errors import ScoringError
+from medground_bench.core.errors import ScoringError
+from medground_bench.imaging.overlap import METRICS, BoxScores
 from medground_bench.scoring.aggregate import Aggregate, aggregate, chance_quotients, score_quotients
-from medground_bench.scoring.boxes import METRICS, BoxScores
 from medground_bench.scoring.chance import CHANCE_ROWS
 from medground_bench.scoring.files import ScoreFile, SubmissionScores
 from medground_bench.scoring.statistics import CONFIDENCE, RESAMPLES, Comparison, compare_methods, holm

@@ -27,10 +27,10 @@ from typing import Any
 
 import numpy as np
 
-from medground_bench.errors import ScoringError
-from medground_bench.files import atomic_write
+from medground_bench.core.errors import ScoringError
+from medground_bench.core.files import atomic_write
+from medground_bench.imaging.overlap import BoxScores
 from medground_bench.scoring.aggregate import Aggregate
-from medground_bench.scoring.boxes import BoxScores
 from medground_bench.scoring.table import RecordTable
 
 __all__ = ["ScoreFile", "SubmissionScores", "read_scores", "write_scores"]

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medground_bench.errors import GeometryError
-from medground_bench.geometry import Letterbox, clip_boxes
+from medground_bench.core.errors import GeometryError
+from medground_bench.imaging import Letterbox, clip_boxes
 
 __all__ = ["HEATMAP_METRICS", "TOLERANCE", "HeatmapScores", "score_heatmap"]
 

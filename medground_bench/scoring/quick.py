@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from medground_bench.errors import ScoringError
-from medground_bench.scoring.areas import RaggedBoxes, RecordAreas, ragged, record_areas
-from medground_bench.scoring.boxes import METRICS, BoxScores, score_areas
+from medground_bench.core.errors import ScoringError
+from medground_bench.imaging.areas import RaggedBoxes, RecordAreas, ragged, record_areas
+from medground_bench.imaging.overlap import METRICS, BoxScores, score_areas
 from medground_bench.scoring.chance import chance_scores, skill
 from medground_bench.scoring.statistics import CONFIDENCE, RESAMPLES, bootstrap_ratios
 

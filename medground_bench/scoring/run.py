@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medground_bench.errors import ScoringError, SubmissionError
-from medground_bench.geometry import Letterbox
+from medground_bench.core.errors import ScoringError, SubmissionError
+from medground_bench.imaging import Letterbox
+from medground_bench.imaging.areas import RaggedBoxes, ragged, record_areas
+from medground_bench.imaging.overlap import BoxScores, score_areas
 from medground_bench.scoring.aggregate import Aggregate, aggregate, chance_quotients, score_quotients
-from medground_bench.scoring.areas import RaggedBoxes, ragged, record_areas
-from medground_bench.scoring.boxes import BoxScores, score_areas
 from medground_bench.scoring.chance import DRAWS
 from medground_bench.scoring.files import ScoreFile, SubmissionScores
 from medground_bench.scoring.heatmaps import HEATMAP_METRICS, TOLERANCE, score_heatmap
@@ -23,7 +23,7 @@ from medground_bench.scoring.statistics import CONFIDENCE, RESAMPLES
 from medground_bench.scoring.table import Reference, load_reference
 
 if TYPE_CHECKING:
-    from medground_bench.folder import DatasetFolder
+    from medground_bench.dataset.folder import DatasetFolder
     from medground_bench.submission import Submission
 
 __all__ = ["score_submission", "score_submissions"]

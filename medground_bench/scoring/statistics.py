@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from medground_bench.errors import ScoringError
+from medground_bench.core.errors import ScoringError
 
 __all__ = ["Comparison", "Interval", "bootstrap_ratios", "bootstrap_sums", "cluster_codes", "compare_methods", "holm"]
 

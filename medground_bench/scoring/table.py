@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from medground_bench.errors import ScoringError
-from medground_bench.scoring.areas import RaggedBoxes, ragged, record_areas
-from medground_bench.scoring.boxes import BoxScores
+from medground_bench.core.errors import ScoringError
+from medground_bench.imaging.areas import RaggedBoxes, ragged, record_areas
+from medground_bench.imaging.overlap import BoxScores
 from medground_bench.scoring.chance import chance_scores
 
 __all__ = ["SIZES", "RecordTable", "Reference", "load_reference", "size_tertiles"]

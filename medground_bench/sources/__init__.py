@@ -9,8 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from medground_bench.errors import SourceError
-from medground_bench.schema import DATASETS
+from medground_bench.core.errors import SourceError
+from medground_bench.core.schema import DATASETS
 from medground_bench.sources.base import Source, SourceInfo
 
 __all__ = ["Source", "SourceInfo", "open_source", "source_info", "source_names"]

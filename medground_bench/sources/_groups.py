@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from medground_bench.errors import SourceError
-from medground_bench.schema import Box, Candidate
+from medground_bench.core.errors import SourceError
+from medground_bench.core.schema import Box, Candidate
 from medground_bench.sources._tables import BoxResult, ends_torn, number_repeats
 from medground_bench.sources.base import Source, SourceInfo
 

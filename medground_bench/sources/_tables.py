@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from medground_bench.errors import MedGroundError, SourceError
-from medground_bench.files import within
-from medground_bench.schema import Box, Candidate
+from medground_bench.core.errors import MedGroundError, SourceError
+from medground_bench.core.files import within
+from medground_bench.core.schema import Box, Candidate
 
 __all__ = ["BoxResult", "Row", "check_box", "find", "number_repeats", "numbers", "parse_box", "read_table", "safe_path"]
 

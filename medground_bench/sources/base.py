@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
-from medground_bench.schema import Candidate
+from medground_bench.core.schema import Candidate
 
 __all__ = ["SIZE_UNKNOWN", "Source", "SourceInfo"]
 

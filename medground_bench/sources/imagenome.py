@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medground_bench.errors import SourceError
+from medground_bench.core.errors import SourceError
 from medground_bench.sources._groups import Grouping, Named
 from medground_bench.sources._tables import find, parse_box, read_table, safe_path
 from medground_bench.sources.base import Source, SourceInfo

@@ -17,7 +17,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from medground_bench.errors import SourceError
+from medground_bench.core.errors import SourceError
 from medground_bench.sources._groups import Grouping, Named
 from medground_bench.sources._tables import BoxResult, check_box, find, numbers, safe_path
 from medground_bench.sources.base import Source, SourceInfo

@@ -20,9 +20,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from medground_bench.errors import ImageError, SourceError
-from medground_bench.images import image_size
-from medground_bench.schema import Box, Candidate
+from medground_bench.core.errors import ImageError, SourceError
+from medground_bench.core.schema import Box, Candidate
+from medground_bench.imaging.read import image_size
 from medground_bench.sources._tables import BoxResult, check_box, find, number_repeats, safe_path
 from medground_bench.sources.base import SIZE_UNKNOWN, Source, SourceInfo
 

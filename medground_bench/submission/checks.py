@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from medground_bench.errors import MedGroundError
-from medground_bench.files import within
-from medground_bench.schema import MODES
+from medground_bench.core.errors import MedGroundError
+from medground_bench.core.files import within
+from medground_bench.core.schema import MODES
 from medground_bench.submission.format import HEADER_FILE, HEADER_KEYS, MAX_BOXES, REQUIRED_HEADER, ROW_KEYS, Fault
 
 __all__ = ["check_header", "check_row", "clean", "is_number", "open_heatmap", "row_warnings"]

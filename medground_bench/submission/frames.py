@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from medground_bench.geometry import Letterbox
-from medground_bench.scoring.areas import MAX_COORDINATE
-from medground_bench.scoring.boxes import score_boxes
+from medground_bench.imaging import Letterbox
+from medground_bench.imaging.areas import MAX_COORDINATE
+from medground_bench.imaging.overlap import score_boxes
 from medground_bench.submission.format import Fault
 
 __all__ = ["FrameCheck"]
@@ -23,7 +23,7 @@ BoxList = list[list[float]]
 
 _REMEDY = {
     "frame-unit": "multiply by the image's width and height",
-    "frame-224": "map them back with medground_bench.geometry.Letterbox.fit(width, height).to_native(boxes)",
+    "frame-224": "map them back with medground_bench.imaging.Letterbox.fit(width, height).to_native(boxes)",
     "frame-1000": "multiply by the image's width and height and divide by 1000",
     "transposed": "write [x1, y1, x2, y2], not [y1, x1, y2, x2]",
 }

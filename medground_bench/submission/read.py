@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medground_bench.errors import SubmissionError
+from medground_bench.core.errors import SubmissionError
 from medground_bench.submission.checks import check_header, check_row, open_heatmap
 from medground_bench.submission.format import HEADER_FILE, PREDICTIONS_FILE, Fault
 from medground_bench.submission.strict_json import JsonFault, read_object

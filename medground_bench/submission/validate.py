@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medground_bench.errors import SubmissionError
-from medground_bench.schema import MODES
+from medground_bench.core.errors import SubmissionError
+from medground_bench.core.schema import MODES
 from medground_bench.submission.checks import check_header, check_row, clean, is_number, row_warnings
 from medground_bench.submission.format import HEADER_FILE, PREDICTIONS_FILE, Fault, ValidationReport
 from medground_bench.submission.strict_json import (
@@ -23,7 +23,7 @@ from medground_bench.submission.strict_json import (
 )
 
 if TYPE_CHECKING:
-    from medground_bench.folder import DatasetFolder
+    from medground_bench.dataset.folder import DatasetFolder
 
 __all__ = ["covered_rows", "iter_rows", "validate_submission"]
 
@@ -82,7 +82,7 @@ def _open_dataset(
 ) -> DatasetFolder | None:
     if dataset is None or not isinstance(dataset, str | Path):
         return dataset
-    from medground_bench.folder import open_folder
+    from medground_bench.dataset.folder import open_folder
 
     mode = header.get("mode")
     return open_folder(dataset, config or (mode if mode in MODES else None))

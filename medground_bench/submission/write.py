@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from medground_bench.errors import SubmissionError
-from medground_bench.files import atomic_write
+from medground_bench.core.errors import SubmissionError
+from medground_bench.core.files import atomic_write
 from medground_bench.submission.format import HEADER_FILE, PREDICTIONS_FILE, REQUIRED_HEADER
 
 __all__ = ["SubmissionWriter", "write_submission"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from medground_bench.geometry import Letterbox
+from medground_bench.imaging import Letterbox
 from medground_bench.lvlm.episode import Episode, ResponseToken
 from medground_bench.lvlm.grid import TokenGrid
 

@@ -14,9 +14,9 @@ torch = pytest.importorskip("torch")
 
 from PIL import Image  # noqa: E402
 
+from medground_bench.attribution.method import get_method  # noqa: E402
+from medground_bench.core.schema import question  # noqa: E402
 from medground_bench.lvlm.testing import tiny_gemma, tiny_qwen  # noqa: E402
-from medground_bench.methods import get_method  # noqa: E402
-from medground_bench.schema import question  # noqa: E402
 
 LOCAL = [
     "attention",

@@ -13,8 +13,8 @@ from PIL import Image  # noqa: E402
 
 from baselines.attention import AttentionParameters, attention, rollout  # noqa: E402
 from baselines.gradient import grad_attention  # noqa: E402
+from medground_bench.attribution.method import NoParameters  # noqa: E402
 from medground_bench.lvlm.testing import tiny_gemma, tiny_qwen  # noqa: E402
-from medground_bench.methods import NoParameters  # noqa: E402
 from tests.baselines import naive  # noqa: E402
 
 QUESTION = "Is there evidence of pleural effusion in the image?"

@@ -23,7 +23,7 @@ from baselines.gradient import (  # noqa: E402
     pixel_attributions,
 )
 from baselines.gradient_integral import integrate_path  # noqa: E402
-from medground_bench.errors import MethodError  # noqa: E402
+from medground_bench.core.errors import MethodError  # noqa: E402
 from medground_bench.lvlm import whitebox  # noqa: E402
 from medground_bench.lvlm.testing import tiny_gemma, tiny_qwen  # noqa: E402
 

@@ -9,7 +9,7 @@ import pytest
 
 from baselines.masks import random_masks, tile_masks
 from baselines.perturbation import OcclusionParameters, RiseParameters, occlusion, rise
-from medground_bench.errors import MethodError
+from medground_bench.core.errors import MethodError
 from tests.baselines.doubles import Scorer, plain_episode
 
 

@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from medground_bench.methods import get_method  # noqa: E402
+from medground_bench.attribution.method import get_method  # noqa: E402
 from tests.baselines.planted import planted  # noqa: E402
 
 METHODS = [

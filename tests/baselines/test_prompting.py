@@ -17,9 +17,9 @@ from baselines import prompting as module  # noqa: E402
 from baselines.detection import Detection  # noqa: E402
 from baselines.once import Once  # noqa: E402
 from baselines.prompting import PromptingParameters, prompting, prompting_medsam  # noqa: E402
-from medground_bench.errors import MethodError  # noqa: E402
+from medground_bench.core.errors import MethodError  # noqa: E402
+from medground_bench.core.schema import question  # noqa: E402
 from medground_bench.lvlm.testing import tiny_gemma, tiny_qwen  # noqa: E402
-from medground_bench.schema import question  # noqa: E402
 from tests.baselines.test_detection import save_owlvit  # noqa: E402
 
 QUESTION = question("pleural effusion", "direct")
@@ -166,7 +166,7 @@ def test_nothing_named_or_found_is_no_evidence(
 
 
 def test_the_segmenter_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    import medground_bench.segmenters as segmenters
+    import medground_bench.attribution.segmenters as segmenters
 
     loads: list[str] = []
     monkeypatch.setattr(segmenters, "load_segmenter", lambda spec: loads.append(spec) or HalfMask())

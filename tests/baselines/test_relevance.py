@@ -60,8 +60,8 @@ def test_the_attention_kernel_does_not_matter(family: str) -> None:
 
 @pytest.mark.parametrize("family", ["qwen", "gemma"])
 def test_it_is_not_plain_gradient_times_input_nor_rollout(family: str) -> None:
+    from medground_bench.attribution.method import get_method
     from medground_bench.lvlm.whitebox import embedding_gradients
-    from medground_bench.methods import get_method
 
     lvlm = build(family, "sdpa")
     episode = prepare(lvlm)

@@ -14,10 +14,10 @@ from PIL import Image
 
 from medground_bench.causal import read_answer
 from medground_bench.causal.filter import edit_seed
-from medground_bench.errors import LvlmError
-from medground_bench.images import read_image
-from medground_bench.phantom import Phantom
-from medground_bench.schema import Candidate, question
+from medground_bench.core.errors import LvlmError
+from medground_bench.core.schema import Candidate, question
+from medground_bench.imaging.read import read_image
+from medground_bench.sources.phantom import Phantom
 
 MARKER = 8
 _ATTRIBUTE = re.compile(r"evidence of (.*) in the image\?")

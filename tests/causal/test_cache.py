@@ -13,7 +13,7 @@ from PIL import Image
 
 from medground_bench.causal.cache import EditCache
 from medground_bench.causal.editors import Editor, EditRequest
-from medground_bench.errors import EditorError
+from medground_bench.core.errors import EditorError
 
 
 class Marking(Editor):

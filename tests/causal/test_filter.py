@@ -17,16 +17,16 @@ import pytest
 from PIL import Image
 
 from medground_bench.causal.editors import Editor, load_editor
-from medground_bench.causal.export import export_released
 from medground_bench.causal.filter import filter_candidates
 from medground_bench.causal.verdicts import ANSWERS, all_verdicts, exclusive
-from medground_bench.distributed import ProcessGroup
-from medground_bench.errors import EditorError, MedGroundError
-from medground_bench.phantom.writers import write_source
-from medground_bench.records import join_verdicts, load_records, read_released
-from medground_bench.schema import GATES, MODES
+from medground_bench.core.errors import EditorError, MedGroundError
+from medground_bench.core.processes import ProcessGroup
+from medground_bench.core.schema import GATES, MODES
+from medground_bench.dataset.export import export_released
+from medground_bench.dataset.records import join_verdicts, load_records, read_released
 from medground_bench.sources import open_source
-from medground_bench.sources.phantom import phantom_for
+from medground_bench.sources.phantom.source import phantom_for
+from medground_bench.sources.phantom.writers import write_source
 from tests.causal.planted import Causal, Refusing, Spurious, Whimsical, brute_force, essence, mark_corners
 
 SIDE = 128
@@ -227,7 +227,7 @@ import sys
 from pathlib import Path
 from medground_bench.causal.editors import load_editor
 from medground_bench.causal.filter import filter_candidates
-from medground_bench.distributed import process_group
+from medground_bench.core.processes import process_group
 from medground_bench.sources import open_source
 from tests.causal.planted import Whimsical
 root, out = map(Path, sys.argv[1:3])

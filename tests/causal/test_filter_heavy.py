@@ -17,9 +17,9 @@ import pytest
 from medground_bench.causal.editors import load_editor
 from medground_bench.causal.filter import filter_candidates
 from medground_bench.causal.verdicts import ANSWERS, all_verdicts
-from medground_bench.phantom.writers import write_source
-from medground_bench.schema import GATES, MODES
+from medground_bench.core.schema import GATES, MODES
 from medground_bench.sources import open_source
+from medground_bench.sources.phantom.writers import write_source
 from tests.causal.planted import brute_force
 
 pytestmark = pytest.mark.heavy

@@ -10,8 +10,8 @@ import pytest
 
 from medground_bench.causal.funnel import funnel_svg, read_funnel, write_plot
 from medground_bench.causal.verdicts import all_verdicts
-from medground_bench.errors import MedGroundError
-from medground_bench.files import Journal
+from medground_bench.core.errors import MedGroundError
+from medground_bench.core.files import Journal
 
 GATES = [None, "foreground", "correct", "correct", "background", "background_normal", "error", "error"]
 

@@ -9,10 +9,10 @@ import pytest
 from medground_bench.causal.editors import load_editor
 from medground_bench.causal.filter import filter_candidates
 from medground_bench.causal.plan import plan_filter
-from medground_bench.errors import MedGroundError
-from medground_bench.phantom.writers import write_source
+from medground_bench.core.errors import MedGroundError
 from medground_bench.sources import open_source
-from medground_bench.sources.phantom import phantom_for
+from medground_bench.sources.phantom.source import phantom_for
+from medground_bench.sources.phantom.writers import write_source
 from tests.causal.planted import Causal, Spurious, Whimsical
 
 

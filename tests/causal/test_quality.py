@@ -8,7 +8,7 @@ from PIL import Image
 
 from medground_bench.causal.masks import box_mask
 from medground_bench.causal.quality import edit_quality, quality_flags
-from medground_bench.errors import EditorError
+from medground_bench.core.errors import EditorError
 
 
 def ramp() -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medground_bench.errors import LvlmError
+from medground_bench.core.errors import LvlmError
 from medground_bench.lvlm.batching import batch_size, is_out_of_memory, run_in_batches
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from medground_bench.errors import LvlmError
+from medground_bench.core.errors import LvlmError
+from medground_bench.core.schema import question
 from medground_bench.lvlm import Lvlm, generation
-from medground_bench.schema import question
 
 
 @pytest.fixture(scope="module", params=["tiny_qwen", "tiny_gemma"])

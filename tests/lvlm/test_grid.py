@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medground_bench.errors import GeometryError
+from medground_bench.core.errors import GeometryError
 from medground_bench.lvlm import TokenGrid
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from medground_bench.errors import LvlmError
-from medground_bench.geometry.letterbox import Letterbox
+from medground_bench.core.errors import LvlmError
+from medground_bench.imaging.letterbox import Letterbox
 from medground_bench.lvlm.images import letterbox_image, stack_variants, to_display
 
 RNG = np.random.default_rng(0)

@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from medground_bench.errors import LvlmError, MissingDependencyError
+from medground_bench.core.errors import LvlmError, MissingDependencyError
+from medground_bench.core.schema import LVLMS
 from medground_bench.lvlm import Lvlm, load_lvlm, testing
-from medground_bench.schema import LVLMS
 
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60), dtype=np.uint8))
 

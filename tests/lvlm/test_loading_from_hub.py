@@ -18,7 +18,7 @@ pytestmark = pytest.mark.heavy  # each process imports torch and transformers an
 
 _SCRIPT = """
 import json, sys
-from medground_bench.errors import LvlmError
+from medground_bench.core.errors import LvlmError
 from medground_bench.lvlm import load_lvlm
 for name, _, revision in (argument.partition("@") for argument in sys.argv[1:]):
     try:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from medground_bench.errors import LvlmError
+from medground_bench.core.errors import LvlmError
+from medground_bench.core.schema import question
 from medground_bench.lvlm import Episode, Lvlm, testing, whitebox
 from medground_bench.lvlm.families.base import stack_to_tensor
-from medground_bench.schema import question
 
 QUESTION = question("lung opacity", "reason")
 

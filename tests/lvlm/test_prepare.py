@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from medground_bench.errors import LvlmError
+from medground_bench.core.errors import LvlmError
+from medground_bench.core.schema import question
 from medground_bench.lvlm import Lvlm, testing, whitebox
 from medground_bench.lvlm.text import response_tokens
-from medground_bench.schema import question
 
 QUESTION = question("pleural effusion", "direct")
 RESPONSES = ["Yes", "Yes\n", "Yes.\n\n", " \n Yes", "\nNo", "größer 中 ✓ fine", "The lungs are clear. No\t"]

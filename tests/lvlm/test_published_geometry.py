@@ -15,8 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
+from medground_bench.core.schema import LVLMS, question
 from medground_bench.lvlm import Lvlm, testing, whitebox
-from medground_bench.schema import LVLMS, question
 
 _QWEN_VISION = {
     "depth": 32,

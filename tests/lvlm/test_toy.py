@@ -16,7 +16,8 @@ pytest.importorskip("transformers")
 import torch
 from PIL import Image
 
-from medground_bench.errors import LvlmError
+from medground_bench.core.errors import LvlmError
+from medground_bench.core.schema import MODES, question
 from medground_bench.lvlm.toy import TOYS
 from medground_bench.lvlm.toy.architecture import build
 from medground_bench.lvlm.toy.data import frame, render_pool
@@ -25,8 +26,7 @@ from medground_bench.lvlm.toy.forward import Pixels, ToyForward, pad_right
 from medground_bench.lvlm.toy.storage import load, save
 from medground_bench.lvlm.toy.text import WORDINGS, response, responses
 from medground_bench.lvlm.toy.training import Recipe, answer_rows, train
-from medground_bench.phantom import FINDINGS, sample_phantom
-from medground_bench.schema import MODES, question
+from medground_bench.sources.phantom import FINDINGS, sample_phantom
 
 NAMES = sorted(TOYS)
 CLASSES = {

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from medground_bench.errors import LvlmError
+from medground_bench.core.errors import LvlmError
+from medground_bench.core.schema import question
 from medground_bench.lvlm import Episode, Lvlm, testing, whitebox
-from medground_bench.schema import question
 
 RESPONSE = "The left costophrenic angle is blunted.\nThe answer is yes."
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medfocus.atlas import Reference, ReferencePool
-from medground_bench.phantom import sample_phantom
+from medground_bench.sources.phantom import sample_phantom
 
 
 @pytest.fixture(scope="session")

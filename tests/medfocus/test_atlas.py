@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from medfocus.atlas import Reference, ReferencePool
-from medground_bench.anatomy import CONCEPTS
-from medground_bench.errors import AtlasError
+from medground_bench.core.anatomy import CONCEPTS
+from medground_bench.core.errors import AtlasError
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from medfocus import build
 from medfocus.atlas import ReferencePool
-from medground_bench.anatomy import CONCEPTS
 from medground_bench.cli import app
-from medground_bench.errors import AtlasError, SourceError
+from medground_bench.core.anatomy import CONCEPTS
+from medground_bench.core.errors import AtlasError, SourceError
 
 GOLD = "chest-imagenome/1.0.0/gold_dataset"
 ANNOTATED = [concept for concept in CONCEPTS if concept != "mediastinum"]

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from medfocus import AnatomyLocalizer, ReferencePool
 from medfocus.draw import COLOURS, draw_concepts
-from medground_bench.anatomy import CONCEPTS
 from medground_bench.cli import app
+from medground_bench.core.anatomy import CONCEPTS
 
 
 def test_every_concept_has_its_colour():
@@ -42,7 +42,7 @@ def test_command(tmp_path: Path, small_pool: ReferencePool, chest: np.ndarray):
 
 
 def test_command_says_what_is_wrong(tmp_path: Path, chest: np.ndarray):
-    from medground_bench.errors import AtlasError, ImageError
+    from medground_bench.core.errors import AtlasError, ImageError
 
     Image.fromarray(chest).save(tmp_path / "chest.png")
     result = CliRunner().invoke(app, ["concepts", str(tmp_path / "none.png")])

@@ -12,9 +12,9 @@ from PIL import Image
 
 from medfocus.intervention import effects, groups, variants
 from medfocus.result import FRAME, Found
-from medground_bench.anatomy import COMPOSITES, CONCEPTS
-from medground_bench.errors import MethodError
-from medground_bench.geometry import Letterbox
+from medground_bench.core.anatomy import COMPOSITES, CONCEPTS
+from medground_bench.core.errors import MethodError
+from medground_bench.imaging import Letterbox
 
 
 def episode_of(width: int = 400, height: int = 200, side: int | None = 224, colour: bool = False) -> SimpleNamespace:

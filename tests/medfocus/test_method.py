@@ -11,10 +11,10 @@ from PIL import Image
 from medfocus import AnatomyLocalizer, MedFocus, ReferencePool
 from medfocus import method as module
 from medfocus.method import MedFocusParameters, MultiAtlasParameters
-from medground_bench.anatomy import COMPOSITES, CONCEPTS
-from medground_bench.errors import MethodError
-from medground_bench.geometry import Letterbox
-from medground_bench.methods import get_method
+from medground_bench.attribution.method import get_method
+from medground_bench.core.anatomy import COMPOSITES, CONCEPTS
+from medground_bench.core.errors import MethodError
+from medground_bench.imaging import Letterbox
 
 
 class Planted:
@@ -145,7 +145,7 @@ class TestRegistered:
         assert first.extras["concept_boxes"] == second.extras["concept_boxes"]
 
     def test_unknown_pool(self, tiny):
-        from medground_bench.errors import AtlasError
+        from medground_bench.core.errors import AtlasError
 
         lvlm, episode = tiny
         method = get_method("medfocus")

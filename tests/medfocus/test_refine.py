@@ -9,7 +9,7 @@ from PIL import Image
 from medfocus import AnatomyLocalizer, ReferencePool
 from medfocus.refine import enlarged, refine
 from medfocus.result import FRAME, Found, Transfer
-from medground_bench.phantom import mask_box, sample_phantom
+from medground_bench.sources.phantom import mask_box, sample_phantom
 
 
 class Recorder:

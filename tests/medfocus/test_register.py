@@ -8,7 +8,7 @@ from PIL import Image
 
 from medfocus.appearance import SIDE, shrink, view_of
 from medfocus.register import ReferenceStack, sample
-from medground_bench.errors import ImageError
+from medground_bench.core.errors import ImageError
 
 
 def warped(image: np.ndarray, scale_y: float, scale_x: float, shift_y: float, shift_x: float) -> np.ndarray:

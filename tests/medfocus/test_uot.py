@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from medfocus.regions import mass_set
 from medfocus.uot import GridPlan, cost_scale, image_weights, solve_cost_uot, solve_grid_uot, solve_points_uot
-from medground_bench.errors import GeometryError
+from medground_bench.core.errors import GeometryError
 
 
 def picture(seed: int, size: int = 64) -> np.ndarray:

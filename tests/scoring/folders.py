@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medground_bench.schema import fingerprint, question, record_id
+from medground_bench.core.schema import fingerprint, question, record_id
 from medground_bench.submission import write_submission
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medground_bench.errors import GeometryError
-from medground_bench.geometry import Letterbox
+from medground_bench.core.errors import GeometryError
+from medground_bench.imaging import Letterbox
 from medground_bench.scoring import score_heatmap
 
 

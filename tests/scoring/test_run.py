@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from medground_bench.cli import app
-from medground_bench.errors import MedGroundError, ScoringError, SubmissionError
-from medground_bench.folder import open_folder
-from medground_bench.geometry import Letterbox
+from medground_bench.core.errors import MedGroundError, ScoringError, SubmissionError
+from medground_bench.dataset.folder import open_folder
+from medground_bench.imaging import Letterbox
 from medground_bench.scoring import (
     CHANCE_ROWS,
     METRICS,

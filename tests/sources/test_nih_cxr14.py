@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from medground_bench.errors import SourceError
+from medground_bench.core.errors import SourceError
 from medground_bench.sources import open_source
 from tests.handmade import write_nih
 

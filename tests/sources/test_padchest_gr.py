@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from medground_bench.errors import SourceError
+from medground_bench.core.errors import SourceError
 from medground_bench.sources import open_source, padchest_gr
 from tests.handmade import finding, write_padchest
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medground_bench.errors import SourceError
-from medground_bench.phantom import LAYOUTS, WrittenSource, write_source
+from medground_bench.core.errors import SourceError
 from medground_bench.sources import open_source
-from medground_bench.sources.phantom import findings_of, load_phantom, phantom_for, phantom_root
+from medground_bench.sources.phantom import LAYOUTS, WrittenSource, write_source
+from medground_bench.sources.phantom.source import findings_of, load_phantom, phantom_for, phantom_root
 
 
 @pytest.fixture

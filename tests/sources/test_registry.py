@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medground_bench.errors import SourceError
+from medground_bench.core.errors import SourceError
 from medground_bench.sources import open_source, source_info, source_names
 from medground_bench.sources._tables import check_box, parse_box, read_table
 

@@ -12,7 +12,7 @@ from importlib import import_module, metadata
 from typing import Any
 
 from medground_bench.causal.editors.base import Editor, EditRequest, image_digest
-from medground_bench.errors import EditorError
+from medground_bench.core.errors import EditorError
 
 __all__ = ["ENTRY_POINT_GROUP", "EditRequest", "Editor", "available_editors", "image_digest", "load_editor"]
 

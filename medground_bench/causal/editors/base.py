@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from medground_bench.errors import EditorError
+from medground_bench.core.errors import EditorError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from medground_bench.schema import Candidate
+    from medground_bench.core.schema import Candidate
 
 __all__ = ["EditRequest", "Editor", "Progress", "image_digest"]
 
@@ -63,7 +63,7 @@ class EditRequest:
             raise EditorError(
                 f"an image of mode {self.image.mode!r} cannot be edited",
                 expected='mode "L" or "RGB", 8 bits per channel',
-                remedy="read it with medground_bench.images.read_image",
+                remedy="read it with medground_bench.imaging.read.read_image",
             )
         mask = np.asarray(self.mask)
         width, height = self.image.size
@@ -145,7 +145,8 @@ class Editor(abc.ABC):
         Returns
         -------
         list
-            For each request its edited image, or the :class:`~medground_bench.errors.EditorError` that says why not.
+            For each request its edited image, or the :class:`~medground_bench.core.errors.EditorError` that says why
+            not.
         """
         outcomes: list[Image | EditorError] = [request.image.copy() for request in requests]
         todo = [i for i, request in enumerate(requests) if request.mask.any()]

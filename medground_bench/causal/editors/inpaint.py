@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medground_bench.causal.editors.base import Editor, EditRequest
-from medground_bench.errors import EditorError, MissingDependencyError
+from medground_bench.core.errors import EditorError, MissingDependencyError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

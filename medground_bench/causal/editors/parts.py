@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medground_bench.errors import EditorError, MissingDependencyError
+from medground_bench.core.errors import EditorError, MissingDependencyError
 
 __all__ = ["MAX_TEXT", "Parts", "default_scheduler", "load_parts"]
 

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medground_bench.causal.editors.base import Editor, EditRequest, image_digest
-from medground_bench.errors import EditorError, SourceError
-from medground_bench.files import within
-from medground_bench.schema import Candidate
+from medground_bench.core.errors import EditorError, SourceError
+from medground_bench.core.files import within
+from medground_bench.core.schema import Candidate
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from medground_bench.phantom import Phantom
+    from medground_bench.sources.phantom import Phantom
 
 __all__ = ["PhantomEditor"]
 
@@ -74,7 +74,7 @@ class PhantomEditor(Editor):
         return {"name": self.name, "generator": generator}
 
     def bind(self, candidate: Candidate, image: Image) -> None:
-        from medground_bench.sources.phantom import phantom_root
+        from medground_bench.sources.phantom.source import phantom_root
 
         if phantom_root(candidate.image_path) is not None:
             self._bound[image_digest(image)] = candidate
@@ -91,7 +91,7 @@ class PhantomEditor(Editor):
         return pil.fromarray(out, request.image.mode)
 
     def _find(self, request: EditRequest) -> tuple[Phantom, Candidate | None]:
-        from medground_bench.sources.phantom import phantom_for
+        from medground_bench.sources.phantom.source import phantom_for
 
         digest = request.image_digest
         if digest in self._loose:
@@ -107,7 +107,7 @@ class PhantomEditor(Editor):
         return phantom_for(self._bound[digest]), self._bound[digest]
 
     def _read(self, candidate: Candidate) -> None:
-        from medground_bench.images import read_image
+        from medground_bench.imaging.read import read_image
 
         self.bind(candidate, read_image(candidate.image_path))
 
@@ -132,7 +132,7 @@ def _without(phantom: Phantom, prompt: str, origin: Candidate | None) -> Phantom
 
 def _findings(attribute: str, origin: Candidate | None) -> tuple[str, ...]:
     """What the phantom calls an attribute of its source's vocabulary."""
-    from medground_bench.sources.phantom import findings_of
+    from medground_bench.sources.phantom.source import findings_of
 
     if origin is None:
         return (attribute,)

@@ -14,8 +14,8 @@ from torch import Tensor
 from medground_bench.causal.editors.base import Editor, EditRequest, Progress
 from medground_bench.causal.editors.diffusion import Schedule, Trajectory, invert, reverse
 from medground_bench.causal.editors.parts import MAX_TEXT, Parts, load_parts
-from medground_bench.errors import EditorError
-from medground_bench.geometry import Letterbox
+from medground_bench.core.errors import EditorError
+from medground_bench.imaging import Letterbox
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from medground_bench.errors import LvlmError
+from medground_bench.core.errors import LvlmError
 
 if TYPE_CHECKING:
     from medground_bench.lvlm.families.base import Family

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from medground_bench.errors import LvlmError
+from medground_bench.core.errors import LvlmError
 from medground_bench.lvlm.families.base import Family, Tensors, knows, normalisation, resized
 from medground_bench.lvlm.grid import TokenGrid
 

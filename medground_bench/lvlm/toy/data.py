@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medground_bench.errors import LvlmError
-from medground_bench.geometry import Letterbox
+from medground_bench.core.errors import LvlmError
+from medground_bench.imaging import Letterbox
 from medground_bench.lvlm.toy.text import response, responses
-from medground_bench.phantom import FINDINGS, sample_phantom
-from medground_bench.phantom.sample import Phantom
+from medground_bench.sources.phantom import FINDINGS, sample_phantom
+from medground_bench.sources.phantom.sample import Phantom
 
 __all__ = ["CELLS", "SIDE", "Pool", "draw_size", "frame", "render_pool"]
 

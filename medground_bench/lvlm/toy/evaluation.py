@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medground_bench.core.schema import MODES, question
 from medground_bench.lvlm.toy.data import draw_size, frame
 from medground_bench.lvlm.toy.text import response
-from medground_bench.phantom import FINDINGS, sample_phantom
-from medground_bench.phantom.sample import Phantom
-from medground_bench.schema import MODES, question
+from medground_bench.sources.phantom import FINDINGS, sample_phantom
+from medground_bench.sources.phantom.sample import Phantom
 
 __all__ = ["UNSEEN", "Tally", "answers", "evaluate", "table", "totals"]
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from medground_bench.errors import LvlmError
-from medground_bench.files import atomic_folder
+from medground_bench.core.errors import LvlmError
+from medground_bench.core.files import atomic_folder
 from medground_bench.lvlm.toy.training import Recipe
 
 __all__ = ["load", "save", "write_card"]

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medground_bench.anatomy import COMPOSITES, CONCEPTS
-from medground_bench.errors import LvlmError
-from medground_bench.schema import MODES, question
+from medground_bench.core.anatomy import COMPOSITES, CONCEPTS
+from medground_bench.core.errors import LvlmError
+from medground_bench.core.schema import MODES, question
 
 __all__ = ["WORDINGS", "Wording", "corpus", "response", "responses"]
 

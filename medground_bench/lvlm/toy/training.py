@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medground_bench.core.schema import MODES, Mode, question
 from medground_bench.lvlm.toy.data import CELLS, SIDE, Pool
 from medground_bench.lvlm.toy.forward import ToyForward, pad_right
 from medground_bench.lvlm.toy.text import responses
-from medground_bench.phantom import FINDINGS
-from medground_bench.schema import MODES, Mode, question
+from medground_bench.sources.phantom import FINDINGS
 
 __all__ = ["Recipe", "Row", "answer_rows", "train"]
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from medground_bench.causal.editors import Editor, available_editors, image_digest, load_editor
-from medground_bench.errors import EditorError
+from medground_bench.core.errors import EditorError
 
 
 def gradient(width: int, height: int) -> Image.Image:

@@ -10,12 +10,12 @@ from PIL import Image
 
 from medground_bench.causal.editors import load_editor
 from medground_bench.causal.masks import box_mask
-from medground_bench.errors import EditorError
-from medground_bench.images import read_image
-from medground_bench.phantom import sample_phantom
-from medground_bench.phantom.writers import write_source
+from medground_bench.core.errors import EditorError
+from medground_bench.imaging.read import read_image
 from medground_bench.sources import open_source
-from medground_bench.sources.phantom import findings_of, phantom_for
+from medground_bench.sources.phantom import sample_phantom
+from medground_bench.sources.phantom.source import findings_of, phantom_for
+from medground_bench.sources.phantom.writers import write_source
 
 FINDINGS = ["pleural effusion", "nodule", "cardiomegaly"]
 

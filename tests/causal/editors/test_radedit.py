@@ -17,7 +17,7 @@ from medground_bench.causal.editors import EditRequest, load_editor  # noqa: E40
 from medground_bench.causal.editors.diffusion import Schedule, invert, reverse  # noqa: E402
 from medground_bench.causal.editors.parts import Parts, default_scheduler  # noqa: E402
 from medground_bench.causal.editors.radedit import RadEditEditor, _Work  # noqa: E402
-from medground_bench.errors import EditorError, MedGroundError  # noqa: E402
+from medground_bench.core.errors import EditorError, MedGroundError  # noqa: E402
 from tests.causal.editors.tiny import bert_tokenizer, save_parts, tiny_networks  # noqa: E402
 
 PROMPT = "No pleural effusion"

@@ -1,0 +1,314 @@
+"""Methods x records -> submissions: resumable per record, shared out over processes.
+
+Every finished (method, record) pair is one fsynced line of a part file, one part file per process, so that a
+killed run loses at most the pair under way and repeats none. When the parts hold every pair, each method's
+submission folder is written whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medground_bench.attribution.method import Attribution, Method, get_method
+from medground_bench.core.errors import MedGroundError, MethodError
+from medground_bench.core.files import Journal, atomic_write, read_journals
+
+if TYPE_CHECKING:
+    from medground_bench.dataset.folder import DatasetFolder
+    from medground_bench.lvlm import Lvlm
+
+__all__ = ["GenerateReport", "generate", "software_versions"]
+
+_PARTS = ".parts"
+_JOURNAL = "attributions"
+
+
+@dataclass(frozen=True)
+class GenerateReport:
+    """What a run of :func:`generate` did.
+
+    Attributes
+    ----------
+    submissions : dict of str to Path
+        Method -> submission folder, for the methods whose every record is answered.
+    computed, reused : int
+        (method, record) pairs computed now and found from earlier runs.
+    errors : list of str
+        One line for every pair that failed: method, record id and reason. They are tried again by the next run.
+    """
+
+    submissions: dict[str, Path] = field(default_factory=dict)
+    computed: int = 0
+    reused: int = 0
+    errors: list[str] = field(default_factory=list)
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide an attribution's numbers."""
+    versions = {"python": platform.python_version()}
+    for name in ("medground-bench", "torch", "torchvision", "transformers", "numpy", "pillow"):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def generate(
+    folder: DatasetFolder,
+    lvlm: Lvlm,
+    methods: Sequence[str],
+    out: str | Path,
+    *,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    side: int | None = 224,
+    limit: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    answer_errors: bool = False,
+    keep_heatmaps: bool = True,
+    authors: str = "",
+    licence: str = "",
+    progress: Callable[[int, int, str], None] | None = None,
+) -> GenerateReport:
+    """Run attribution methods over the records of one LVLM and write their submissions.
+
+    Parameters
+    ----------
+    folder : DatasetFolder
+        An opened config of a dataset folder; only the records of ``lvlm.key`` are used.
+    lvlm : Lvlm
+        The model whose stored responses are attributed.
+    methods : sequence of str
+        Registered method names; the episode of a record is prepared once for all of them.
+    out : path
+        Gets ``.parts/`` (what a later run resumes from) and one submission folder per method.
+    settings : mapping of str to mapping, optional
+        Method -> parameter overrides.
+    side : int or None
+        Side of the letterboxed frame in pixels; None feeds the native image.
+    limit : int, optional
+        Only the first ``limit`` records (a trial: the submission covers only those).
+    rank, world_size : int
+        This process's place among those that share the work: it takes every ``world_size``-th record.
+    answer_errors : bool
+        Answer a record whose method failed with no boxes (it scores 0 and the reason is kept) instead of
+        withholding the submission.
+    keep_heatmaps : bool
+        Save heat maps beside the predictions.
+    progress : callable, optional
+        Called with (pairs done, pairs of this process, what is under way).
+
+    Returns
+    -------
+    GenerateReport
+
+    Raises
+    ------
+    MedGroundError
+        If no record is the LVLM's, a method or parameter is unknown, or ``out`` holds parts made with other
+        settings, another dataset or another model.
+    """
+    out = Path(out)
+    plans = [(m := get_method(name), m.make_parameters((settings or {}).get(name))) for name in dict.fromkeys(methods)]
+    rows = [row for row in folder.rows() if row["model"] == lvlm.key][:limit]
+    if not rows:
+        present = sorted({str(row["model"]) for row in folder.rows()})
+        raise MedGroundError(
+            f"the dataset has no record of LVLM {lvlm.key!r}",
+            where=folder.path,
+            expected=f"one of {', '.join(present)}" if present else "a config with records",
+            remedy="choose another --lvlm, or filter candidates for this one (medground-bench filter)",
+        )
+    header = _header(folder, lvlm, rows, side, limit)
+    _check_header(out, header, {method.name: _plain(parameters) for method, parameters in plans})
+
+    done = _finished(out)
+    names = [method.name for method, _ in plans]
+    mine = rows[rank::world_size]
+    todo = sum((name, row["id"]) not in done for row in mine for name in names)
+    reused = len(mine) * len(names) - todo
+    computed, errors = 0, []
+    with Journal(out / _PARTS, _JOURNAL, rank) as journal:
+        for row in mine:
+            missing = [(m, p) for m, p in plans if (m.name, row["id"]) not in done]
+            for method, outcome in _attribute(folder, lvlm, row, missing, side, progress, (computed, todo)):
+                computed += 1
+                if isinstance(outcome, Attribution):
+                    journal.append(_entry(out, row["id"], method, outcome, keep_heatmaps))
+                else:
+                    errors.append(f"{method.name} on {row['id']}: {outcome}")
+                    if answer_errors:
+                        journal.append({"method": method.name, "row": {"id": row["id"], "boxes": [], "error": outcome}})
+    if progress is not None:
+        progress(todo, todo, "done")
+    report = GenerateReport(computed=computed, reused=reused, errors=errors)
+    _write_submissions(out, plans, rows, header, {"authors": authors, "licence": licence}, report)
+    return report
+
+
+def _attribute(
+    folder: DatasetFolder,
+    lvlm: Lvlm,
+    row: Mapping[str, Any],
+    plans: Sequence[tuple[Method, Any]],
+    side: int | None,
+    progress: Callable[[int, int, str], None] | None,
+    state: tuple[int, int],
+) -> Iterator[tuple[Method, Attribution | str]]:
+    """One record through several methods; a failure is the reason instead of an attribution."""
+    if not plans:
+        return
+    finished, total = state
+    try:
+        episode = lvlm.prepare(folder.image(row["id"]), row["question"], row["response"], side=side)
+    except (MedGroundError, OSError, ValueError, RuntimeError) as error:
+        for method, _ in plans:
+            yield method, _reason(error)
+        return
+    for k, (method, parameters) in enumerate(plans):
+        if progress is not None:
+            progress(finished + k, total, method.name)
+        try:
+            result = _checked(method.run(lvlm, episode, parameters), method)
+            if result.token_scores is not None:  # the report colours these
+                texts = [token.text for token in episode.tokens]
+                result = replace(result, extras={**result.extras, "token_texts": texts})
+            yield method, result
+        except (MedGroundError, ArithmeticError, LookupError, OSError, TypeError, ValueError, RuntimeError) as error:
+            yield method, _reason(error)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _checked(attribution: Attribution, method: Method) -> Attribution:
+    if not np.isfinite(np.asarray(attribution.boxes, float)).all():
+        raise MethodError(f"method {method.name!r} returned a box that is not finite")
+    return attribution
+
+
+def _entry(out: Path, record: str, method: Method, result: Attribution, keep_heatmap: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": record, "boxes": [[round(float(v), 3) for v in box] for box in result.boxes]}
+    if result.concept is not None:
+        row["concept"] = result.concept
+    if result.concept_scores:
+        row["concept_scores"] = {name: float(score) for name, score in result.concept_scores.items()}
+    if result.token_scores is not None:
+        row["tokens"] = [float(score) for score in np.asarray(result.token_scores).ravel()]
+    row["fallback"], row["degenerate"] = bool(result.fallback), bool(result.degenerate)
+    if result.extras:
+        row["extras"] = json.loads(json.dumps(_plain(result.extras)))
+    if result.heatmap is not None and keep_heatmap:
+        name = hashlib.sha256(record.encode()).hexdigest()[:20] + ".npy"
+        with atomic_write(out / method.name / "heatmaps" / name, "wb") as file:
+            np.save(file, np.asarray(result.heatmap, np.float32), allow_pickle=False)
+        row["heatmap"] = f"heatmaps/{name}"
+    return {"method": method.name, "row": row}
+
+
+def _finished(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """(method, id) -> prediction row, from all part files; the first of two equal keys counts."""
+    done: dict[tuple[str, str], dict[str, Any]] = {}
+    for entry in read_journals(out / _PARTS, _JOURNAL):
+        done.setdefault((entry["method"], entry["row"]["id"]), entry["row"])
+    return done
+
+
+def _header(
+    folder: DatasetFolder, lvlm: Lvlm, rows: Sequence[Mapping[str, Any]], side: int | None, limit: int | None
+) -> dict[str, Any]:
+    return {
+        "lvlm": lvlm.key,
+        "lvlm_revision": lvlm.revision,
+        "mode": rows[0]["mode"],
+        "dataset_fingerprint": folder.fingerprint,
+        "dtype": str(lvlm.dtype).removeprefix("torch."),
+        "side": side,
+        "limit": limit,
+        "records": len(rows),
+    }
+
+
+def _check_header(out: Path, header: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Refuse to mix runs: parts made for something else are an error, not a mixture."""
+    for name, now in [("run", dict(header)), *((f"settings-{k}", v) for k, v in settings.items())]:
+        path = out / _PARTS / f"{name}.json"
+        if path.is_file():
+            before = json.loads(path.read_text(encoding="utf-8"))
+            changed = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
+            if changed:
+                raise MedGroundError(
+                    "the parts here were made with other settings: "
+                    + "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in changed),
+                    where=path,
+                    remedy="use another --out, or delete the folder to start again",
+                )
+        else:
+            with atomic_write(path) as file:
+                json.dump(now, file, indent=2, sort_keys=True)
+
+
+def _write_submissions(
+    out: Path,
+    plans: Sequence[tuple[Method, Any]],
+    rows: Sequence[Mapping[str, Any]],
+    header: Mapping[str, Any],
+    credits: Mapping[str, str],
+    report: GenerateReport,
+) -> None:
+    """Write the submission of every method that has answered every record (whichever process finishes last)."""
+    from medground_bench.submission import write_submission
+
+    done = _finished(out)
+    shared = {k: header[k] for k in ("lvlm", "lvlm_revision", "mode", "dataset_fingerprint")}
+    for method, parameters in plans:
+        keys = [(method.name, row["id"]) for row in rows]
+        if not all(key in done for key in keys):
+            continue
+        target = out / method.name
+        write_submission(
+            target,
+            {
+                "method": method.name,
+                **shared,
+                "settings": {
+                    **_plain(parameters),
+                    "frame_side": header["side"],
+                    "dtype": header["dtype"],
+                    "limit": header["limit"],
+                },
+                "seed": getattr(parameters, "seed", None),
+                "versions": software_versions(),
+                **credits,
+                "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            },
+            [done[key] for key in keys],
+        )
+        report.submissions[method.name] = target
+
+
+def _plain(value: Any) -> Any:
+    """Parameters and extras as JSON: dataclasses, paths, tuples and NumPy values unwrapped."""
+    if hasattr(value, "__dataclass_fields__"):
+        return {k: _plain(v) for k, v in asdict(value).items()}
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

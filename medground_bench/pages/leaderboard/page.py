@@ -1,0 +1,168 @@
+"""A folder of score files -> one page, methods x LVLM x mode x dataset, beside chance."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medground_bench.core.errors import MedGroundError
+from medground_bench.pages import render_page, write_page
+from medground_bench.pages.report.tables import POOLED, score_rows
+from medground_bench.scoring import ScoreFile, read_scores
+
+__all__ = ["collect_results", "leaderboard_page", "write_leaderboard"]
+
+_LARGEST = 256 * 1024 * 1024
+"""Bytes: no score file of this benchmark comes near it; a larger one is no result of ours."""
+
+
+def collect_results(folder: str | Path) -> tuple[list[ScoreFile], list[dict[str, str]]]:
+    """Read every ``*.json`` score file below a folder, in path order.
+
+    Files that are no score files are listed with the reason, not passed over in silence; so is a submission that is
+    in two files (the first counts). Symbolic links are not followed.
+
+    Returns
+    -------
+    files : list of ScoreFile
+    rejected : list of dict
+        ``path`` and ``reason``.
+
+    Raises
+    ------
+    MedGroundError
+        If the folder does not exist.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise MedGroundError("there is no such folder", where=folder, expected="a folder of scores.json files")
+    files: list[ScoreFile] = []
+    rejected: list[dict[str, str]] = []
+    seen: dict[tuple[str, str, str, str], str] = {}
+    for path in sorted(Path(root) / name for root, _, names in os.walk(folder) for name in names):
+        shown = str(path.relative_to(folder))
+        # Submissions may lie beside their scores; their own files are not results.
+        if path.suffix != ".json" or path.name == "submission.json" or any(p.startswith(".") for p in path.parts):
+            continue
+        if path.is_symlink() or path.stat().st_size > _LARGEST:
+            rejected.append({"path": shown, "reason": "a link, or larger than any score file"})
+            continue
+        try:
+            file = read_scores(path)
+            _check_shown(file)
+        except MedGroundError as error:
+            rejected.append({"path": shown, "reason": error.message})
+            continue
+        kept = []
+        for one in file.submissions:
+            key = (file.fingerprint, one.method, one.lvlm, one.mode)
+            if key in seen:
+                reason = f"{one.method} for {one.lvlm}, {one.mode} is already in {seen[key]}"
+                rejected.append({"path": shown, "reason": reason})
+                continue
+            seen[key] = shown
+            kept.append(one)
+        file.submissions[:] = kept
+        if kept:
+            files.append(file)
+    return files, rejected
+
+
+def _check_shown(file: ScoreFile) -> None:
+    """Refuse a file that reads as scores but cannot be shown: results come from many hands."""
+    try:
+        for level in ("all", "dataset"):
+            for row in score_rows([file], levels=(level,)):
+                numbers = [v for cell in row.values() if isinstance(cell, dict) for v in cell.values() if v is not None]
+                if not all(-1e9 < v <= 1.0 for v in numbers):
+                    raise ValueError("a score is above 1")
+        for one in file.submissions:
+            if not all(isinstance(one.provenance[k], str) for k in ("method", "lvlm", "mode")):
+                raise TypeError("names are not texts")
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
+        raise MedGroundError(f"not a score file that can be shown ({reason})", where=file.path) from error
+
+
+def leaderboard_page(
+    files: Sequence[ScoreFile],
+    rejected: Sequence[Mapping[str, str]] = (),
+    *,
+    title: str = "MedGround-Bench leaderboard",
+) -> str:
+    """The page's HTML.
+
+    A rank is given within an LVLM, mode, dataset and fingerprint: only such rows were scored on the same records.
+    """
+    rows = list(score_rows(files, levels=("all", "dataset")))
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        row["rank"], row["anchor"], row["authors"] = None, None, ""
+        if row["submission"] is None:
+            continue
+        f, s = row["submission"]
+        row["anchor"] = f"result-{f}-{s}"
+        row["authors"] = _text(files[f].submissions[s].provenance.get("authors"))
+        groups.setdefault((row["lvlm"], row["mode"], row["dataset"], files[f].fingerprint), []).append(row)
+    for group in groups.values():
+        for rank, row in enumerate(sorted(group, key=_by_iou), 1):
+            row["rank"] = rank
+    rows.sort(key=lambda r: (r["dataset"] != POOLED, r["lvlm"], r["mode"], r["dataset"], r["chance"], _by_iou(r)))
+    return render_page(
+        "leaderboard.html.j2",
+        title=title,
+        subtitle=f"{_count(len({r['method'] for r in rows if not r['chance']}), 'method')}, "
+        f"{_count(sum(len(f.submissions) for f in files), 'submission')}",
+        banner="",
+        rows=rows,
+        lvlms=sorted({r["lvlm"] for r in rows}),
+        modes=sorted({r["mode"] for r in rows}),
+        datasets=sorted({r["dataset"] for r in rows}, key=lambda d: (d != POOLED, d)),
+        provenance=[_provenance(f, s, file) for f, file in enumerate(files) for s in range(len(file.submissions))],
+        rejected=rejected,
+        footer="Scores are of unions of boxes in native pixels; every submission was validated before it was scored.",
+    )
+
+
+def write_leaderboard(results: str | Path, path: str | Path, *, title: str = "MedGround-Bench leaderboard") -> Path:
+    """Write the leaderboard of a folder of score files.
+
+    Raises
+    ------
+    MedGroundError
+        If the folder does not exist.
+    """
+    return write_page(path, leaderboard_page(*collect_results(results), title=title))
+
+
+def _by_iou(row: Mapping[str, Any]) -> tuple[float, str]:
+    return -(row["iou"]["value"] if row["iou"] else -1.0), row["method"]
+
+
+def _provenance(f: int, s: int, file: ScoreFile) -> dict[str, Any]:
+    one = file.submissions[s]
+    facts = [(str(key), _text(value)) for key, value in one.provenance.items()]
+    facts += [
+        ("predictions", one.predictions),
+        ("records", f"{len(one.rows)} of config {file.config}"),
+        ("scored", f"{file.created} with {_text(file.versions)}"),
+        *(("warning", warning) for warning in one.warnings[:5]),
+    ]
+    return {"anchor": f"result-{f}-{s}", "title": f"{one.method} · {one.lvlm} · {one.mode}", "facts": facts}
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _text(value: Any, depth: int = 6) -> str:
+    """Provenance values in a line; what is nested deeper than anybody's settings is cut off."""
+    if isinstance(value, Mapping | list | tuple) and depth == 0:
+        return "…"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {_text(v, depth - 1)}" for k, v in value.items())[:2000]
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(v, depth - 1) for v in value)[:2000]
+    return "–" if value is None or value == "" else str(value)[:2000]

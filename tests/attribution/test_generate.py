@@ -1,0 +1,183 @@
+"""Generate: resume, share, refuse to mix, report a bad record without losing the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import medground_bench.attribution.generate as module
+from medground_bench.attribution.generate import generate
+from medground_bench.attribution.method import Attribution, Method, method
+from medground_bench.core.errors import MedGroundError, MethodError
+from medground_bench.core.files import read_journals
+from medground_bench.core.schema import question, record_id
+from medground_bench.lvlm import Lvlm
+
+N = 5
+
+
+class Folder:
+    """Five records on images of noise, in the shape of an opened dataset folder."""
+
+    path = Path("dataset")
+    fingerprint = "sha256:" + "0" * 64
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        for k in range(N):
+            yield {
+                "id": record_id(self.model, "direct", "phantom", f"image{k}", "nodule"),
+                "model": self.model,
+                "mode": "direct",
+                "question": question("nodule", "direct"),
+                "response": "Yes",
+            }
+
+    def image(self, row_id: str) -> Image.Image:
+        rng = np.random.default_rng(sum(row_id.encode()))
+        return Image.fromarray(rng.integers(0, 255, (60, 40), dtype=np.uint8))
+
+
+@pytest.fixture
+def folder(tiny_qwen: Lvlm) -> Folder:
+    return Folder(tiny_qwen.key)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Two methods, registered for the test; every call is noted."""
+    seen: list[str] = []
+
+    @method("bright", family="test")
+    def bright(lvlm: Any, episode: Any, parameters: Any) -> np.ndarray:
+        seen.append("bright")
+        return np.asarray(episode.frame_array, float)
+
+    @method("tokens", family="test")
+    def tokens(lvlm: Any, episode: Any, parameters: Any) -> Attribution:
+        seen.append("tokens")
+        scores = -lvlm.log_probs(episode, [episode.frame])[0]
+        return Attribution(
+            boxes=[(1, 2, 30, 50)], token_scores=scores, concept="left lung", concept_scores={"left lung": 1.0}
+        )
+
+    registry: dict[str, Method] = {m.name: m for m in (bright, tokens)}
+
+    def get(name: str) -> Method:
+        if name not in registry:
+            raise MethodError(f"no method named {name!r}")
+        return registry[name]
+
+    monkeypatch.setattr(module, "get_method", get)
+    return seen
+
+
+def predictions(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (path / "predictions.jsonl").read_text().splitlines()]
+
+
+def test_writes_one_submission_per_method_with_provenance(
+    tmp_path: Path, folder: Folder, tiny_qwen: Lvlm, calls: list[str]
+) -> None:
+    report = generate(folder, tiny_qwen, ["bright", "tokens"], tmp_path, authors="A")
+    assert report.computed == 2 * N
+    assert not report.errors
+    header = json.loads((tmp_path / "tokens" / "submission.json").read_text())
+    assert header["dataset_fingerprint"] == folder.fingerprint
+    assert (header["lvlm"], header["mode"], header["method"]) == (tiny_qwen.key, "direct", "tokens")
+    assert "transformers" in header["versions"]
+    rows = predictions(tmp_path / "tokens")
+    assert [r["id"] for r in rows] == [r["id"] for r in folder.rows()]
+    assert rows[0]["boxes"] == [[1, 2, 30, 50]]
+    assert "".join(rows[0]["extras"]["token_texts"]) == "Yes"
+    assert len(rows[0]["tokens"]) == len(rows[0]["extras"]["token_texts"])
+    heat = np.load(tmp_path / "bright" / predictions(tmp_path / "bright")[0]["heatmap"], allow_pickle=False)
+    assert heat.shape == (224, 224)
+
+
+def test_interrupted_run_resumes_to_the_same_submission(
+    tmp_path: Path, folder: Folder, tiny_qwen: Lvlm, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate(folder, tiny_qwen, ["bright", "tokens"], tmp_path / "whole")
+    calls.clear()
+    image = Folder.image
+    third = [r["id"] for r in folder.rows()][2]
+
+    def interrupted(self: Folder, row_id: str) -> Image.Image:
+        if row_id == third:
+            raise KeyboardInterrupt
+        return image(self, row_id)
+
+    monkeypatch.setattr(Folder, "image", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        generate(folder, tiny_qwen, ["bright", "tokens"], tmp_path / "cut")
+    assert len(calls) == 4
+    assert not (tmp_path / "cut" / "bright" / "submission.json").exists()
+    # A line torn by a crash is dropped and its pair computed again.
+    part = next((tmp_path / "cut" / ".parts").glob("*.jsonl"))
+    part.write_bytes(part.read_bytes()[:-10])
+    monkeypatch.setattr(Folder, "image", image)
+    report = generate(folder, tiny_qwen, ["bright", "tokens"], tmp_path / "cut")
+    assert (report.reused, report.computed) == (3, 7)
+    for name in ("bright", "tokens"):
+        assert predictions(tmp_path / "cut" / name) == predictions(tmp_path / "whole" / name)
+
+
+def test_two_shares_equal_one(tmp_path: Path, folder: Folder, tiny_qwen: Lvlm, calls: list[str]) -> None:
+    generate(folder, tiny_qwen, ["bright"], tmp_path / "one")
+    first = generate(folder, tiny_qwen, ["bright"], tmp_path / "two", rank=0, world_size=2)
+    assert not first.submissions
+    second = generate(folder, tiny_qwen, ["bright"], tmp_path / "two", rank=1, world_size=2)
+    assert set(second.submissions) == {"bright"}
+    assert first.computed + second.computed == N
+    assert len(list(read_journals(tmp_path / "two" / ".parts", "attributions"))) == N
+    assert predictions(tmp_path / "one" / "bright") == predictions(tmp_path / "two" / "bright")
+
+
+def test_bad_record_is_reported_and_does_not_lose_the_others(
+    tmp_path: Path, folder: Folder, tiny_qwen: Lvlm, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = Folder.image
+    bad = [r["id"] for r in folder.rows()][1]
+
+    def broken(self: Folder, row_id: str) -> Image.Image:
+        if row_id == bad:
+            raise MedGroundError("the image is broken")
+        return image(self, row_id)
+
+    monkeypatch.setattr(Folder, "image", broken)
+    report = generate(folder, tiny_qwen, ["bright"], tmp_path)
+    assert report.computed == N
+    assert not report.submissions
+    assert len(report.errors) == 1
+    assert bad in report.errors[0]
+    assert "the image is broken" in report.errors[0]
+    answered = generate(folder, tiny_qwen, ["bright"], tmp_path, answer_errors=True)
+    assert answered.reused == N - 1
+    row = predictions(tmp_path / "bright")[1]
+    assert row["boxes"] == []
+    assert "the image is broken" in row["error"]
+
+
+def test_parts_of_other_settings_are_refused(tmp_path: Path, folder: Folder, tiny_qwen: Lvlm, calls: list[str]) -> None:
+    generate(folder, tiny_qwen, ["bright"], tmp_path)
+    with pytest.raises(MedGroundError, match="side was 224, is 112"):
+        generate(folder, tiny_qwen, ["bright"], tmp_path, side=112)
+
+
+def test_unknown_lvlm_and_method_are_named(
+    tmp_path: Path, folder: Folder, tiny_gemma: Lvlm, tiny_qwen: Lvlm, calls: list[str]
+) -> None:
+    with pytest.raises(MedGroundError, match="no record of LVLM") as caught:
+        generate(folder, tiny_gemma, ["bright"], tmp_path)
+    assert folder.model in str(caught.value)
+    with pytest.raises(MethodError, match="no method named 'nope'"):
+        generate(folder, tiny_qwen, ["nope"], tmp_path)

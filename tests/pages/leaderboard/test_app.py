@@ -1,0 +1,100 @@
+"""The Space: launched, looked at in a browser, fed by a client."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medground_bench.pages.leaderboard import app as module
+from medground_bench.pages.leaderboard.app import board, build_app, main, serve
+from tests.browser import Browser, find_chromium
+from tests.pages.leaderboard.test_uploads import ROWS, members, pack
+from tests.scoring.folders import write_folder
+
+pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'medground-bench[app]'")
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """Address of a running app."""
+    app = build_app(tmp_path / "results", write_folder(tmp_path / "dataset", ROWS), resamples=100)
+    yield serve(app, "127.0.0.1", None, block=False)
+    app.close()
+
+
+def test_the_board_is_framed_and_escaped(tmp_path: Path) -> None:
+    frame = board(tmp_path / "none")
+    assert 'sandbox="allow-scripts"' in frame
+    assert frame.count("<iframe") == 1
+    assert "<script" not in frame.split("srcdoc=")[1]
+    assert "No results yet" in frame
+
+
+def test_messages_are_escaped() -> None:
+    assert "<img" not in module._message("<img src=x onerror=alert(1)>", good=False)
+
+
+def test_the_space_reads_its_variables(tmp_path: Path) -> None:
+    path = Path(module.__file__).parent / "space" / "app.py"
+    space: dict[str, Any] = runpy.run_path(str(path))
+    found = space["arguments"]({"MEDGROUND_DATASET": str(tmp_path), "MEDGROUND_CONFIG": "direct", "PORT": "99"})
+    dataset = ["--results", "/data/results", "--dataset", str(tmp_path)]
+    assert found == [*dataset, "--host", "0.0.0.0", "--port", "99", "--config", "direct"]
+
+
+def test_a_missing_dataset_is_a_user_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--results", str(tmp_path / "results"), "--dataset", str(tmp_path / "none")]) == 1
+    assert "there is no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.heavy
+def test_uploads_through_a_client(served: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gradio_client import Client, handle_file
+
+    client = Client(served, verbose=False)
+    good = pack(tmp_path / "good.zip", members())
+    answer, page = client.predict(handle_file(good), api_name="/submit")
+    assert "mean IoU 1.000" in answer
+    assert "oracle" in page
+    bad = pack(tmp_path / "bad.zip", {**members(), "../evil": b"x"})
+    answer, page = client.predict(handle_file(bad), api_name="/submit")
+    assert "refused" in answer
+    assert "leaves its folder" in answer
+    named = pack(tmp_path / "named.zip", members(method="<img src=x onerror=alert(1)>"))
+    answer, _ = client.predict(handle_file(named), api_name="/submit")
+    assert "cannot be shown" in answer
+    assert "<img" not in answer
+    assert len(list((tmp_path / "results").glob("*.json"))) == 1
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("/secret/path")
+
+    monkeypatch.setattr(module, "receive_archive", broken)
+    answer, _ = client.predict(handle_file(good), api_name="/submit")
+    assert "could not score this" in answer
+    assert "secret" not in answer
+
+
+@pytest.mark.heavy
+def test_the_app_in_a_browser(served: str, tmp_path: Path) -> None:
+    if find_chromium() is None:
+        pytest.skip("no Chromium on this machine")
+    good = pack(tmp_path / "good.zip", members(authors="<b id=evil>A</b>"))
+    with Browser() as browser:
+        page = browser.open(served)
+        page.until("document.querySelector('iframe.mgb-board')")
+        page.js(
+            "[...document.querySelectorAll('button[role=tab]')].find(b => b.textContent.includes('Submit')).click()"
+        )
+        page.until("document.querySelector('input[type=file]')")
+        page.choose_file("input[type=file]", good)
+        page.until("document.body.textContent.includes('good.zip')")
+        page.js("[...document.querySelectorAll('button')].find(b => b.textContent.includes('Validate')).click()")
+        page.until("document.querySelector('.mgb-good')")
+        assert "mean IoU 1.000" in page.js("document.querySelector('.mgb-good').textContent")
+        assert not [url for url in page.requests() if not url.startswith(served)]
+        assert not page.errors()
