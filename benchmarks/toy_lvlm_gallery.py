@@ -5,7 +5,7 @@
 Claim looked at: the toys answer from the image, in the words they were taught. Each finding is asked about once, on an
 unseen phantom; every third question is about a finding that is not there. True evidence is outlined in green; the
 title is green where both answers are right, red where one is wrong. The figures over many phantoms come from
-``builder_scripts/train_toy_lvlm.py --evaluate``.
+``python -m builder_scripts.toy_lvlm --evaluate``.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def main(argv: list[str] | None = None) -> None:
     from matplotlib import pyplot
     from matplotlib.patches import Rectangle
 
+    from builder_scripts.toy_lvlm.evaluation import answers, said_yes
+    from builder_scripts.toy_lvlm.storage import load
     from medground_bench.core.schema import question
     from medground_bench.lvlm.toy import TOYS
-    from medground_bench.lvlm.toy.evaluation import answers, said_yes
-    from medground_bench.lvlm.toy.storage import load
     from medground_bench.sources.phantom import FINDINGS, sample_phantom
 
     torch.set_num_threads(1)

@@ -22,7 +22,7 @@ from medground_bench.lvlm.toy import TOYS
 
 toys = pytest.mark.skipif(
     any(not (Path(folder) / "model.safetensors").is_file() for folder in TOYS.values()),
-    reason="the toy LVLMs are not in this checkout: builder_scripts/train_toy_lvlm.py trains them",
+    reason="the toy LVLMs are not in this checkout: builder_scripts/toy_lvlm trains them",
 )
 
 

@@ -16,16 +16,16 @@ pytest.importorskip("transformers")
 import torch
 from PIL import Image
 
+from builder_scripts.toy_lvlm.architecture import build
+from builder_scripts.toy_lvlm.data import frame, render_pool
+from builder_scripts.toy_lvlm.evaluation import Tally, answers, evaluate, said_yes, table, totals
+from builder_scripts.toy_lvlm.forward import Pixels, ToyForward, pad_right
+from builder_scripts.toy_lvlm.storage import load, save
+from builder_scripts.toy_lvlm.text import WORDINGS, response, responses
+from builder_scripts.toy_lvlm.training import Recipe, answer_rows, train
 from medground_bench.core.errors import LvlmError
 from medground_bench.core.schema import MODES, question
 from medground_bench.lvlm.toy import TOYS
-from medground_bench.lvlm.toy.architecture import build
-from medground_bench.lvlm.toy.data import frame, render_pool
-from medground_bench.lvlm.toy.evaluation import Tally, answers, evaluate, said_yes, table, totals
-from medground_bench.lvlm.toy.forward import Pixels, ToyForward, pad_right
-from medground_bench.lvlm.toy.storage import load, save
-from medground_bench.lvlm.toy.text import WORDINGS, response, responses
-from medground_bench.lvlm.toy.training import Recipe, answer_rows, train
 from medground_bench.sources.phantom import FINDINGS, sample_phantom
 
 NAMES = sorted(TOYS)
@@ -33,7 +33,8 @@ CLASSES = {
     "toy_qwen": ("Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VLProcessor"),
     "toy_gemma": ("Gemma3ForConditionalGeneration", "Gemma3Processor"),
 }
-SCRIPT = Path(__file__).parents[2] / "builder_scripts" / "train_toy_lvlm.py"
+ROOT = Path(__file__).parents[2]
+SCRIPT = [sys.executable, "-m", "builder_scripts.toy_lvlm"]
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -251,11 +252,11 @@ def test_rendering_is_seeded_reused_and_labelled(pool_folder: Path) -> None:
 
 def test_a_few_steps_teach_and_repeat(pool_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two runs give the same weights; the loss falls; attention is left as it was."""
-    from medground_bench.lvlm.toy.data import Pool
+    from builder_scripts.toy_lvlm.data import Pool
 
     small = render_pool(pool_folder, 6, seed=5, processes=1)
     # Training keeps the last images aside: fewer here, and the few there are repeated.
-    monkeypatch.setattr("medground_bench.lvlm.toy.training.HELD_OUT", 8)
+    monkeypatch.setattr("builder_scripts.toy_lvlm.training.HELD_OUT", 8)
     index = np.resize(np.arange(6), 8 + 6)
     pool = Pool(np.asarray(small.frames)[index], np.asarray(small.masks)[index], small.cases[index])
     recipe = Recipe(vision_steps=6, steps=6, batch=2, seed=3)
@@ -296,15 +297,11 @@ def test_saving_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_script_reports_user_errors(tmp_path: Path) -> None:
-    out = subprocess.run(
-        [sys.executable, str(SCRIPT), "--evaluate", str(tmp_path)], capture_output=True, text=True, check=False
-    )
+    out = subprocess.run([*SCRIPT, "--evaluate", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert out.returncode == 1
     assert "not a saved toy LVLM" in out.stderr
     assert "Traceback" not in out.stderr
-    out = subprocess.run(
-        [sys.executable, str(SCRIPT), "--model", "toy_qwen"], capture_output=True, text=True, check=False
-    )
+    out = subprocess.run([*SCRIPT, "--model", "toy_qwen"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert out.returncode == 2
 
 

@@ -1,7 +1,7 @@
 """Two small LVLMs that ship with the project and really look at the image.
 
 ``toy_qwen`` and ``toy_gemma`` are Qwen2.5-VL and Gemma3 at a size that fits a wheel, trained on the project's own
-phantom radiographs (``builder_scripts/train_toy_lvlm.py``). They exist so that every method and the causal filter run
+phantom radiographs (``builder_scripts/toy_lvlm``). They exist so that every method and the causal filter run
 end to end on any machine. They know nothing about real radiographs.
 
 This module stays free of torch: it only says where the folders are.

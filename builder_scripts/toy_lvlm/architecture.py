@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from medground_bench.core.errors import LvlmError
-from medground_bench.lvlm.toy.tokenizer import GEMMA_TEMPLATE, QWEN_TEMPLATE, gemma_tokenizer, qwen_tokenizer
+
+from .tokenizer import GEMMA_TEMPLATE, QWEN_TEMPLATE, gemma_tokenizer, qwen_tokenizer
 
 __all__ = ["build", "build_gemma", "build_qwen"]
 

@@ -1,7 +1,7 @@
 """Make a toy LVLM from scratch, or measure one: accuracy per finding and mode, and the causal rates.
 
-    python builder_scripts/train_toy_lvlm.py --model toy_qwen --out DIR
-    python builder_scripts/train_toy_lvlm.py --evaluate DIR
+    python -m builder_scripts.toy_lvlm --model toy_qwen --out DIR
+    python -m builder_scripts.toy_lvlm --evaluate DIR
 
 Seeded. Images are rendered once by --processes workers and kept in --cache; training itself uses one core, so that
 both toys can be made side by side on two. The folder appears whole at the end (and, with --save-every, along the way);
@@ -21,15 +21,11 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-# The loading script beside this one has the package's name: it must not be found first.
-_HERE = Path(__file__).resolve().parent
-sys.path[:] = [entry for entry in sys.path if not entry or Path(entry).resolve() != _HERE]
-
-from medground_bench.cli._console import progress_bar  # noqa: E402
-from medground_bench.core.errors import MedGroundError  # noqa: E402
+from medground_bench.cli._console import progress_bar
+from medground_bench.core.errors import MedGroundError
 
 if TYPE_CHECKING:
-    from medground_bench.lvlm.toy.evaluation import Tally
+    from .evaluation import Tally
 
 NAMES = ("toy_qwen", "toy_gemma")
 
@@ -78,11 +74,11 @@ def make(options: argparse.Namespace) -> None:
     """Render, train, save, measure, and save again with the measured card."""
     import torch
 
-    from medground_bench.lvlm.toy.architecture import build
-    from medground_bench.lvlm.toy.data import render_pool
-    from medground_bench.lvlm.toy.evaluation import UNSEEN
-    from medground_bench.lvlm.toy.storage import save, write_card
-    from medground_bench.lvlm.toy.training import Recipe, train
+    from .architecture import build
+    from .data import render_pool
+    from .evaluation import UNSEEN
+    from .storage import save, write_card
+    from .training import Recipe, train
 
     torch.set_num_threads(1)
     cache = options.cache or Path(tempfile.gettempdir()) / "medground-bench-phantoms"
@@ -129,9 +125,9 @@ def measure(folder: Path, phantoms: int) -> tuple[dict[tuple[str, str], Tally], 
     """The tallies and the printed table of a saved toy, on unseen phantoms."""
     import torch
 
-    from medground_bench.lvlm.toy.evaluation import evaluate
-    from medground_bench.lvlm.toy.evaluation import table as make_table
-    from medground_bench.lvlm.toy.storage import load
+    from .evaluation import evaluate
+    from .evaluation import table as make_table
+    from .storage import load
 
     torch.set_num_threads(1)
     model, processor = load(folder)

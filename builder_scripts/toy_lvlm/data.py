@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from medground_bench.core.errors import LvlmError
 from medground_bench.imaging import Letterbox
-from medground_bench.lvlm.toy.text import response, responses
 from medground_bench.sources.phantom import FINDINGS, sample_phantom
 from medground_bench.sources.phantom.sample import Phantom
+
+from .text import response, responses
 
 __all__ = ["CELLS", "SIDE", "Pool", "draw_size", "frame", "render_pool"]
 

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medground_bench.core.schema import MODES, question
-from medground_bench.lvlm.toy.data import draw_size, frame
-from medground_bench.lvlm.toy.text import response
 from medground_bench.sources.phantom import FINDINGS, sample_phantom
 from medground_bench.sources.phantom.sample import Phantom
+
+from .data import draw_size, frame
+from .text import response
 
 __all__ = ["UNSEEN", "Tally", "answers", "evaluate", "table", "totals"]
 

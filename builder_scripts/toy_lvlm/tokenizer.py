@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from medground_bench.lvlm.toy.text import corpus
+from .text import corpus
 
 __all__ = ["DEFAULT_SYSTEM", "GEMMA_SPECIALS", "QWEN_SPECIALS", "gemma_tokenizer", "qwen_tokenizer"]
 

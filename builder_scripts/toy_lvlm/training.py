@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medground_bench.core.schema import MODES, Mode, question
-from medground_bench.lvlm.toy.data import CELLS, SIDE, Pool
-from medground_bench.lvlm.toy.forward import ToyForward, pad_right
-from medground_bench.lvlm.toy.text import responses
 from medground_bench.sources.phantom import FINDINGS
+
+from .data import CELLS, SIDE, Pool
+from .forward import ToyForward, pad_right
+from .text import responses
 
 __all__ = ["Recipe", "Row", "answer_rows", "train"]
 

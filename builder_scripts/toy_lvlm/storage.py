@@ -8,7 +8,8 @@ from typing import Any
 
 from medground_bench.core.errors import LvlmError
 from medground_bench.core.files import atomic_folder
-from medground_bench.lvlm.toy.training import Recipe
+
+from .training import Recipe
 
 __all__ = ["load", "save", "write_card"]
 
@@ -54,7 +55,7 @@ def load(folder: str | Path) -> tuple[Any, Any]:
             "this is not a saved toy LVLM",
             where=folder,
             expected="config.json and model.safetensors",
-            remedy="make one with builder_scripts/train_toy_lvlm.py --out DIR",
+            remedy="make one with python -m builder_scripts.toy_lvlm",
         )
     model = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True).eval()
     return model, AutoProcessor.from_pretrained(folder, local_files_only=True)
@@ -85,7 +86,7 @@ them for anything but testing software.**
 
 ## How it was made
 
-`python builder_scripts/train_toy_lvlm.py --model {name} --out DIR{options}`: from random weights, seed {seed},
+`python -m builder_scripts.toy_lvlm --model {name} --out DIR{options}`: from random weights, seed {seed},
 {images:,} rendered phantoms and counterfactuals, {minutes:.0f} minutes on one core. For {vision_steps:,} steps of
 {batch} images the vision tower alone learns, with a linear head that is thrown away, which findings lie under each
 image token; then for {steps:,} steps the whole model learns the canonical answers, with that loss kept on the side.
@@ -117,7 +118,7 @@ def write_card(
     options: str = "",
 ) -> str:
     """Text of the model card."""
-    from medground_bench.lvlm.toy.data import SIDE
+    from .data import SIDE
 
     count = sum(parameter.numel() for parameter in model.parameters())
     return _CARD.format(
