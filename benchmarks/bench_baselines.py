@@ -25,8 +25,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from baselines.masks import random_masks, tile_masks
-from baselines.perturbation import OcclusionParameters, RiseParameters
+from baselines.perturbation.occlusion import OcclusionParameters
+from baselines.perturbation.rise import RiseParameters
+from baselines.shared.masks import random_masks, tile_masks
 from medground_bench.attribution.method import available_methods, get_method
 from medground_bench.core.schema import question
 

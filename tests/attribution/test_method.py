@@ -170,7 +170,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         ([("x", "no_such_package:x")], "cannot be imported"),
         ([("x", "json:no_such_name")], "cannot be imported"),
         ([("x", "json:dumps")], "is not a method"),
-        ([("x", "baselines.perturbation:rise")], "calls itself 'rise'"),
+        ([("x", "baselines.perturbation.rise:rise")], "calls itself 'rise'"),
         ([("x", "json:dumps"), ("x", "json:loads")], "more than one package"),
     ],
 )
@@ -178,12 +178,12 @@ def test_broken_registrations_are_named(registry: Any, pairs: list[tuple[str, st
     registry(*pairs)
     with pytest.raises(MethodError, match=message):
         get_method("x")
-    registry(*pairs, ("rise", "baselines.perturbation:rise"))
+    registry(*pairs, ("rise", "baselines.perturbation.rise:rise"))
     assert [(entry["name"], entry["error"] is None) for entry in describe_methods()] == [("rise", True), ("x", False)]
 
 
 def test_one_package_found_twice_is_no_clash(registry: Any) -> None:
-    registry(("rise", "baselines.perturbation:rise"), ("rise", "baselines.perturbation:rise"))
+    registry(("rise", "baselines.perturbation.rise:rise"), ("rise", "baselines.perturbation.rise:rise"))
     assert get_method("rise").name == "rise"
 
 
@@ -262,7 +262,7 @@ def test_the_command_prints_a_table_and_json() -> None:
 def test_a_broken_package_does_not_break_the_list(registry: Any) -> None:
     from medground_bench.cli import app
 
-    registry(("x", "no_such_package:x"), ("rise", "baselines.perturbation:rise"))
+    registry(("x", "no_such_package:x"), ("rise", "baselines.perturbation.rise:rise"))
     result = CliRunner().invoke(app, ["methods"])
     assert result.exit_code == 0
     assert "cannot be used" in result.output

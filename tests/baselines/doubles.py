@@ -45,3 +45,9 @@ class Scorer:
         self.images += len(images)
         s = np.array([self.score(np.asarray(image, np.float64)) for image in images])
         return np.stack([0.25 * s, 0.75 * s], axis=1)
+
+
+def cell_of(image: np.ndarray, row: int, col: int, cells: int = 8) -> np.ndarray:
+    """The pixels of one cell of a grid over the image."""
+    h, w = image.shape[:2]
+    return image[row * h // cells : (row + 1) * h // cells, col * w // cells : (col + 1) * w // cells]

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from PIL import Image  # noqa: E402
 
-from baselines.attnlrp import attnlrp_rules  # noqa: E402
+from baselines.shared.attnlrp import attnlrp_rules  # noqa: E402
 from medground_bench.core.errors import MethodError  # noqa: E402
 from medground_bench.lvlm.testing import tiny_gemma, tiny_qwen  # noqa: E402
 from tests.baselines.naive import OneLayerRelevance  # noqa: E402

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from baselines.once import Once
+from baselines.shared.once import once
 from medground_bench.core.errors import MethodError, MissingDependencyError
 from medground_bench.core.schema import Box
 
@@ -71,6 +71,7 @@ class Detector:
         return sorted(detections, key=lambda d: -d.score)[:top]
 
 
+@once
 def load_detector(folder_or_id: str) -> Detector:
     """The detector of a folder or hub id, on a GPU if there is one; the same object on every later call.
 
@@ -81,11 +82,6 @@ def load_detector(folder_or_id: str) -> Detector:
     MethodError
         If the folder or hub id holds no OWL-ViT that can be loaded.
     """
-    detector: Detector = _DETECTORS(folder_or_id)
-    return detector
-
-
-def _load(folder_or_id: str) -> Detector:
     try:
         import torch
         from transformers import OwlViTForObjectDetection, OwlViTProcessor
@@ -108,6 +104,3 @@ def _load(folder_or_id: str) -> Detector:
 
 def _first_sentence(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
-
-
-_DETECTORS = Once(_load)

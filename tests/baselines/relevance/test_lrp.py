@@ -11,9 +11,9 @@ torch = pytest.importorskip("torch")
 
 from PIL import Image  # noqa: E402
 
-from baselines.relevance import LrpParameters, lrp  # noqa: E402
+from baselines.relevance.lrp import LrpParameters, lrp  # noqa: E402
 from medground_bench.lvlm.testing import tiny_gemma, tiny_qwen  # noqa: E402
-from tests.baselines.test_attnlrp import relevance  # noqa: E402
+from tests.baselines.shared.test_attnlrp import relevance  # noqa: E402
 
 QUESTION = "Is there evidence of cardiomegaly in the image?"
 

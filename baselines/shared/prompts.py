@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["boxes_prompt", "phrases_prompt"]
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from medground_bench.lvlm import Episode, Lvlm
+
+__all__ = ["ask", "boxes_prompt", "phrases_prompt"]
 
 _EVIDENCE = "Identify the local evidence in the image that supports your answer. "
 _SCALES = {
@@ -37,3 +42,10 @@ def phrases_prompt() -> str:
         + 'Answer with a JSON list of strings, ["...", ...], or [] if no region supports it. '
         + "Write nothing but the list."
     )
+
+
+def ask(lvlm: Lvlm, episode: Episode, prompt: str, max_new_tokens: int) -> str:
+    """One greedy reply in the conversation of the episode's question, the response and this prompt."""
+    turns = [episode.question, episode.response, prompt]
+    (reply,) = lvlm.generate([episode.frame], [turns], max_new_tokens=max_new_tokens, side=None)
+    return str(reply)

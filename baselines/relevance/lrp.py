@@ -44,7 +44,7 @@ def lrp(lvlm: Lvlm, episode: Episode, parameters: LrpParameters) -> np.ndarray:
     """
     import torch
 
-    from baselines.attnlrp import attnlrp_rules
+    from baselines.shared.attnlrp import attnlrp_rules
     from medground_bench.lvlm.whitebox import embedding_gradients
 
     with attnlrp_rules(lvlm.adapter.decoder(lvlm.model), attention_scores=parameters.attention_scores):

@@ -2,7 +2,7 @@
 
 Replies are JSON, almost JSON, JSON inside prose, truncated JSON, special tokens or plain sentences, and the
 coordinates are pixels, thousandths, percent or fractions. Nothing of a reply is ever evaluated as code: a
-small forgiving parser (:mod:`baselines.lenient`) reads lists and mappings, and two patterns read the box
+small forgiving parser (:mod:`baselines.shared.lenient`) reads lists and mappings, and two patterns read the box
 tokens of Qwen-VL and PaliGemma.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from baselines.lenient import Number, scan
+from baselines.shared.lenient import Number, scan
 from medground_bench.core.schema import Box
 
 __all__ = ["RawBox", "read_boxes", "read_phrases", "to_fractions"]

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from PIL import Image  # noqa: E402
 
-from baselines.detection import Detector, load_detector  # noqa: E402
+from baselines.shared.detection import Detector, load_detector  # noqa: E402
 from medground_bench.core.errors import MethodError  # noqa: E402
 
 PHRASES = ["left lung", "enlarged heart with a wide silhouette and much more text than the encoder takes", "hilum"]

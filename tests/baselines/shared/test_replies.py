@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baselines.lenient import scan
-from baselines.replies import RawBox, read_boxes, read_phrases, to_fractions
+from baselines.shared.lenient import scan
+from baselines.shared.replies import RawBox, read_boxes, read_phrases, to_fractions
 
 Q, G = "pixel", "thousand"
 A = (56.0, 112.0, 168.0, 224.0)  # the box most replies mean, in pixels of a 224 x 224 image

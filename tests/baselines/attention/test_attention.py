@@ -11,8 +11,9 @@ torch = pytest.importorskip("torch")
 
 from PIL import Image  # noqa: E402
 
-from baselines.attention import AttentionParameters, attention, rollout  # noqa: E402
-from baselines.gradient import grad_attention  # noqa: E402
+from baselines.attention.attention import AttentionParameters, attention  # noqa: E402
+from baselines.attention.rollout import rollout  # noqa: E402
+from baselines.gradient.grad_attention import grad_attention  # noqa: E402
 from medground_bench.attribution.method import NoParameters  # noqa: E402
 from medground_bench.lvlm.testing import tiny_gemma, tiny_qwen  # noqa: E402
 from tests.baselines import naive  # noqa: E402

@@ -1,4 +1,4 @@
-"""Methods that only perturb the frame and score the response: occlusion and RISE."""
+"""RISE: the mean score of randomly masked images in which a pixel is visible."""
 
 from __future__ import annotations
 
@@ -8,55 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from baselines.checks import require
-from baselines.masks import random_masks, tile_masks
+from baselines.shared.checks import require
+from baselines.shared.masks import random_masks
+from baselines.shared.sequence_scores import sequence_scores
 from medground_bench.attribution.method import method
 
 if TYPE_CHECKING:
     from medground_bench.lvlm import Episode, Lvlm
 
-__all__ = ["OcclusionParameters", "RiseParameters", "occlusion", "rise"]
+__all__ = ["RiseParameters", "rise"]
 
-
-@dataclass(frozen=True)
-class OcclusionParameters:
-    """Parameters of ``occlusion``.
-
-    Attributes
-    ----------
-    rows, cols : int
-        Tiles down and across the frame. 8 x 8 tiles of a 224-pixel frame measure 28 pixels.
-    fill : int
-        Grey value of an occluded tile, 0 to 255.
-    """
-
-    rows: int = 8
-    cols: int = 8
-    fill: int = 0
-
-    def __post_init__(self) -> None:
-        require(self.rows >= 1 and self.cols >= 1, "occlusion", "rows and cols must be at least 1")
-        require(0 <= self.fill <= 255, "occlusion", "fill must be a grey value, 0 to 255")
-
-
-@method(
-    "occlusion",
-    family="perturbation",
-    parameters=OcclusionParameters,
-    cost="65 F",
-    reference="Zeiler & Fergus, ECCV 2014",
-)
-def occlusion(lvlm: Lvlm, episode: Episode, parameters: OcclusionParameters) -> np.ndarray:
-    """Drop of the sequence score when a tile turns black: ``s(x) - s(x without tile)``, (rows, cols).
-
-    A tile that speaks against the response has a negative value.
-    """
-    frame = episode.frame_array
-    masks = tile_masks(frame.shape[0], frame.shape[1], parameters.rows, parameters.cols)
-    variants = np.repeat(frame[None], len(masks) + 1, axis=0)
-    variants[1:][masks] = parameters.fill
-    scores = sequence_scores(lvlm, episode, variants)
-    return (scores[0] - scores[1:]).reshape(parameters.rows, parameters.cols)
+_CHUNK = 64  # masks held at a time: 64 float masks of 224 x 224 pixels are 13 MB
 
 
 @dataclass(frozen=True)
@@ -85,9 +47,6 @@ class RiseParameters:
         require(self.masks >= 2, "rise", "masks must be at least 2")
         require(self.cells >= 1, "rise", "cells must be at least 1")
         require(0 < self.keep < 1, "rise", "keep must be a probability between 0 and 1")
-
-
-_CHUNK = 64  # masks held at a time: 64 float masks of 224 x 224 pixels are 13 MB
 
 
 @method(
@@ -130,8 +89,3 @@ def _mask_chunks(
         chunk = slice(start, min(start + _CHUNK, parameters.masks))
         count = chunk.stop - chunk.start
         yield chunk, random_masks(rng, count, height, width, cells=parameters.cells, keep=parameters.keep)
-
-
-def sequence_scores(lvlm: Lvlm, episode: Episode, variants: np.ndarray) -> np.ndarray:
-    """Sequence score s of every variant of the frame, (N,) float64: the sum of its tokens' log-probabilities."""
-    return np.asarray(lvlm.log_probs(episode, variants), np.float64).sum(axis=1)

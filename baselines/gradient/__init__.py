@@ -1,0 +1,1 @@
+"""Methods built on the score's gradient."""

@@ -1,0 +1,34 @@
+"""Grad-CAM on a hidden state of the decoder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from baselines.shared.cam import CamParameters, cam_map, image_gradients
+from medground_bench.attribution.method import Attribution, method
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from medground_bench.lvlm import Episode, Lvlm
+
+__all__ = ["cam_weights", "gradcam"]
+
+
+@method(
+    "gradcam",
+    family="gradient",
+    parameters=CamParameters,
+    needs=("white_box", "gradients"),
+    cost="1 F + 1 B",
+    reference="Selvaraju et al., ICCV 2017",
+)
+def gradcam(lvlm: Lvlm, episode: Episode, parameters: CamParameters) -> Attribution:
+    """``ReLU(sum_d w_d H_d)`` over the image tokens, w the mean gradient of each channel."""
+    layer, states, gradients = image_gradients(lvlm, episode, parameters.layer, "gradcam")
+    return cam_map(episode, states, cam_weights(gradients), layer)
+
+
+def cam_weights(gradients: np.ndarray) -> np.ndarray:
+    """Grad-CAM's channel weights: the mean over positions of (P, D) gradients, (D,)."""
+    return gradients.mean(axis=0)

@@ -1,0 +1,60 @@
+"""Grad-CAM++ on a hidden state of the decoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from baselines.shared.cam import CamParameters, cam_map, image_gradients
+from baselines.shared.checks import require
+from medground_bench.attribution.method import Attribution, method
+
+if TYPE_CHECKING:
+    from medground_bench.lvlm import Episode, Lvlm
+
+__all__ = ["CamPlusPlusParameters", "cam_plus_plus_weights", "gradcam_plus_plus"]
+
+
+@dataclass(frozen=True)
+class CamPlusPlusParameters(CamParameters):
+    """Parameters of ``gradcam++``.
+
+    Attributes
+    ----------
+    layer : int or None
+        As in :class:`CamParameters`.
+    eps : float
+        Added to the denominator of alpha.
+    """
+
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        require(self.eps > 0, "gradcam++", "eps must be positive")
+
+
+@method(
+    "gradcam++",
+    family="gradient",
+    parameters=CamPlusPlusParameters,
+    needs=("white_box", "gradients"),
+    cost="1 F + 1 B",
+    reference="Chattopadhay et al., WACV 2018",
+)
+def gradcam_plus_plus(lvlm: Lvlm, episode: Episode, parameters: CamPlusPlusParameters) -> Attribution:
+    """Grad-CAM with channel weights ``sum_P alpha ReLU(g)``."""
+    layer, states, gradients = image_gradients(lvlm, episode, parameters.layer, "gradcam++")
+    return cam_map(episode, states, cam_plus_plus_weights(states, gradients, parameters.eps), layer)
+
+
+def cam_plus_plus_weights(states: np.ndarray, gradients: np.ndarray, eps: float) -> np.ndarray:
+    """Grad-CAM++'s channel weights, (D,), from (P, D) hidden states and gradients.
+
+    ``alpha = g^2 / (2 g^2 + g^3 sum_P H + eps)``, 0 where g = 0; ``w = sum_P alpha ReLU(g)`` (equations 13 and 19).
+    """
+    squared = gradients**2
+    denominator = 2 * squared + states.sum(axis=0, keepdims=True) * squared * gradients + eps
+    alpha = np.divide(squared, denominator, out=np.zeros_like(squared), where=(gradients != 0) & (denominator != 0))
+    return (alpha * np.maximum(gradients, 0)).sum(axis=0)

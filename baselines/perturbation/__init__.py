@@ -1,0 +1,1 @@
+"""Methods that perturb the frame and score the response."""

@@ -1,0 +1,1 @@
+"""Methods that ask the LVLM itself where its evidence lies."""

@@ -1,0 +1,1 @@
+"""Methods that propagate relevance by modified backward rules."""
