@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from medground_bench.core.files import atomic_write
+from medground_bench.dataset.columns import Record
 from medground_bench.dataset.folder import open_folder
 from medground_bench.imaging import Letterbox
 
@@ -30,22 +31,22 @@ def main() -> None:
     options = parser.parse_args()
 
     folder = open_folder(options.folder, options.config)
-    rows: dict[str, list[dict[str, object]]] = {}
-    for row in folder.rows(["id", "image_id", "attribute", "boxes"]):
-        rows.setdefault(str(row["image_id"]), []).append(row)
+    rows: dict[str, list[Record]] = {}
+    for record in folder:
+        rows.setdefault(record.image_id, []).append(record)
     shown = list(rows)[options.first : options.first + options.count]
     lines = -(-len(shown) // options.columns)
     sheet = Image.new("RGB", (options.columns * options.side, lines * options.side))
     boxes = 0
     for place, image_id in enumerate(shown):
-        image = folder.image(str(rows[image_id][0]["id"]))
+        image = rows[image_id][0].image
         letterbox = Letterbox.fit(*image.size, options.side)
         tile = letterbox.apply(image).convert("RGB")
         draw = ImageDraw.Draw(tile)
-        for colour, row in zip(COLOURS * 9, rows[image_id], strict=False):
-            for box in letterbox.to_frame(row["boxes"]):  # type: ignore[arg-type]
+        for colour, record in zip(COLOURS * 9, rows[image_id], strict=False):
+            for box in letterbox.to_frame(record.boxes):
                 draw.rectangle(box, outline=colour)
-                draw.text((box[0] + 2, box[1] + 1), str(row["attribute"])[:14], fill=colour)
+                draw.text((box[0] + 2, box[1] + 1), record.attribute[:14], fill=colour)
                 boxes += 1
         sheet.paste(tile, (place % options.columns * options.side, place // options.columns * options.side))
     with atomic_write(options.out, "wb") as file:

@@ -231,7 +231,7 @@ def _generate(
     for key in LVLMS:
         lvlm = load_lvlm(key)
         for mode, folder in folders.items():
-            if not any(row["model"] == key for row in folder.rows(["model"])):
+            if not any(model == key for (model,) in folder.values("model")):
                 continue  # the filter kept none: the funnel shows it
             with progress(f"{key} {mode}") as update:
                 report = generate(
@@ -278,11 +278,11 @@ def _check_by_evaluate(folder: DatasetFolder, submissions: Sequence[Path], file:
     from medground_bench.submission import open_submission
 
     metric = evaluate.load(metric_path())
-    evidence = {row["id"]: row["boxes"] for row in folder.rows(["id", "boxes"])}
+    evidence = dict(folder.values("id", "boxes"))
     for path, scored in zip(submissions, file.submissions, strict=True):
         answers = open_submission(path).predictions()
         said: dict[str, Any] = metric.compute(
-            predictions=[answer["boxes"] for answer in answers.values()],
+            predictions=[answer.boxes for answer in answers.values()],
             references=[evidence[key] for key in answers],
             resamples=100,
         )

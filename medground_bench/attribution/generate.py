@@ -22,8 +22,10 @@ import numpy as np
 from medground_bench.attribution.method import Attribution, Method, get_method
 from medground_bench.core.errors import MedGroundError, MethodError
 from medground_bench.core.files import Journal, atomic_write, read_journals
+from medground_bench.submission import Prediction, write_submission
 
 if TYPE_CHECKING:
+    from medground_bench.dataset.columns import Record
     from medground_bench.dataset.folder import DatasetFolder
     from medground_bench.lvlm import Lvlm
 
@@ -121,9 +123,9 @@ def generate(
     """
     out = Path(out)
     plans = [(m := get_method(name), m.make_parameters((settings or {}).get(name))) for name in dict.fromkeys(methods)]
-    rows = [row for row in folder.rows() if row["model"] == lvlm.key][:limit]
+    rows = [record for record in folder if record.model == lvlm.key][:limit]
     if not rows:
-        present = sorted({str(row["model"]) for row in folder.rows()})
+        present = sorted({str(record.model) for record in folder})
         raise MedGroundError(
             f"the dataset has no record of LVLM {lvlm.key!r}",
             where=folder.path,
@@ -136,20 +138,22 @@ def generate(
     done = _finished(out)
     names = [method.name for method, _ in plans]
     mine = rows[rank::world_size]
-    todo = sum((name, row["id"]) not in done for row in mine for name in names)
+    todo = sum((name, record.id) not in done for record in mine for name in names)
     reused = len(mine) * len(names) - todo
     computed, errors = 0, []
     with Journal(out / _PARTS, _JOURNAL, rank) as journal:
-        for row in mine:
-            missing = [(m, p) for m, p in plans if (m.name, row["id"]) not in done]
-            for method, outcome in _attribute(folder, lvlm, row, missing, side, progress, (computed, todo)):
+        for record in mine:
+            missing = [(m, p) for m, p in plans if (m.name, record.id) not in done]
+            for method, outcome in _attribute(lvlm, record, missing, side, progress, (computed, todo)):
                 computed += 1
                 if isinstance(outcome, Attribution):
-                    journal.append(_entry(out, row["id"], method, outcome, keep_heatmaps))
+                    journal.append(_entry(out, record.id, method, outcome, keep_heatmaps))
                 else:
-                    errors.append(f"{method.name} on {row['id']}: {outcome}")
+                    errors.append(f"{method.name} on {record.id}: {outcome}")
                     if answer_errors:
-                        journal.append({"method": method.name, "row": {"id": row["id"], "boxes": [], "error": outcome}})
+                        journal.append(
+                            {"method": method.name, "row": Prediction(record.id, (), error=outcome).to_row()}
+                        )
     if progress is not None:
         progress(todo, todo, "done")
     report = GenerateReport(computed=computed, reused=reused, errors=errors)
@@ -158,9 +162,8 @@ def generate(
 
 
 def _attribute(
-    folder: DatasetFolder,
     lvlm: Lvlm,
-    row: Mapping[str, Any],
+    record: Record,
     plans: Sequence[tuple[Method, Any]],
     side: int | None,
     progress: Callable[[int, int, str], None] | None,
@@ -171,7 +174,7 @@ def _attribute(
         return
     finished, total = state
     try:
-        episode = lvlm.prepare(folder.image(row["id"]), row["question"], row["response"], side=side)
+        episode = lvlm.prepare(record.image, record.question, record.response or "", side=side)
     except (MedGroundError, OSError, ValueError, RuntimeError) as error:
         for method, _ in plans:
             yield method, _reason(error)
@@ -200,39 +203,44 @@ def _checked(attribution: Attribution, method: Method) -> Attribution:
 
 
 def _entry(out: Path, record: str, method: Method, result: Attribution, keep_heatmap: bool) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": record, "boxes": [[round(float(v), 3) for v in box] for box in result.boxes]}
-    if result.concept is not None:
-        row["concept"] = result.concept
-    if result.concept_scores:
-        row["concept_scores"] = {name: float(score) for name, score in result.concept_scores.items()}
-    if result.token_scores is not None:
-        row["tokens"] = [float(score) for score in np.asarray(result.token_scores).ravel()]
-    row["fallback"], row["degenerate"] = bool(result.fallback), bool(result.degenerate)
-    if result.extras:
-        row["extras"] = json.loads(json.dumps(_plain(result.extras)))
+    name = None
     if result.heatmap is not None and keep_heatmap:
-        name = hashlib.sha256(record.encode()).hexdigest()[:20] + ".npy"
-        with atomic_write(out / method.name / "heatmaps" / name, "wb") as file:
+        name = "heatmaps/" + hashlib.sha256(record.encode()).hexdigest()[:20] + ".npy"
+        with atomic_write(out / method.name / name, "wb") as file:
             np.save(file, np.asarray(result.heatmap, np.float32), allow_pickle=False)
-        row["heatmap"] = f"heatmaps/{name}"
-    return {"method": method.name, "row": row}
+    tokens = result.token_scores
+    prediction = Prediction(
+        id=record,
+        boxes=tuple(
+            (round(x1, 3), round(y1, 3), round(x2, 3), round(y2, 3))
+            for x1, y1, x2, y2 in np.asarray(result.boxes, float).reshape(-1, 4).tolist()
+        ),
+        concept=result.concept,
+        concept_scores={concept: float(score) for concept, score in result.concept_scores.items()},
+        tokens=None if tokens is None else tuple(float(score) for score in np.asarray(tokens).ravel()),
+        fallback=bool(result.fallback),
+        degenerate=bool(result.degenerate),
+        heatmap=name,
+        extras=_plain(result.extras),
+    )
+    return {"method": method.name, "row": prediction.to_row()}
 
 
-def _finished(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """(method, id) -> prediction row, from all part files; the first of two equal keys counts."""
-    done: dict[tuple[str, str], dict[str, Any]] = {}
+def _finished(out: Path) -> dict[tuple[str, str], Prediction]:
+    """(method, id) -> prediction, from all part files; the first of two equal keys counts."""
+    done: dict[tuple[str, str], Prediction] = {}
     for entry in read_journals(out / _PARTS, _JOURNAL):
-        done.setdefault((entry["method"], entry["row"]["id"]), entry["row"])
+        done.setdefault((entry["method"], entry["row"]["id"]), Prediction.from_row(entry["row"]))
     return done
 
 
 def _header(
-    folder: DatasetFolder, lvlm: Lvlm, rows: Sequence[Mapping[str, Any]], side: int | None, limit: int | None
+    folder: DatasetFolder, lvlm: Lvlm, rows: Sequence[Record], side: int | None, limit: int | None
 ) -> dict[str, Any]:
     return {
         "lvlm": lvlm.key,
         "lvlm_revision": lvlm.revision,
-        "mode": rows[0]["mode"],
+        "mode": rows[0].mode,
         "dataset_fingerprint": folder.fingerprint,
         "dtype": str(lvlm.dtype).removeprefix("torch."),
         "side": side,
@@ -263,18 +271,16 @@ def _check_header(out: Path, header: Mapping[str, Any], settings: Mapping[str, A
 def _write_submissions(
     out: Path,
     plans: Sequence[tuple[Method, Any]],
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Record],
     header: Mapping[str, Any],
     credits: Mapping[str, str],
     report: GenerateReport,
 ) -> None:
     """Write the submission of every method that has answered every record (whichever process finishes last)."""
-    from medground_bench.submission import write_submission
-
     done = _finished(out)
     shared = {k: header[k] for k in ("lvlm", "lvlm_revision", "mode", "dataset_fingerprint")}
     for method, parameters in plans:
-        keys = [(method.name, row["id"]) for row in rows]
+        keys = [(method.name, record.id) for record in rows]
         if not all(key in done for key in keys):
             continue
         target = out / method.name

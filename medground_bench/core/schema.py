@@ -1,18 +1,15 @@
-"""The records that flow through the project, their ids, questions and fingerprint.
+"""The candidates that flow through the project, their ids and questions.
 
 A file on disk becomes a :class:`Candidate` in ``sources``; the causal filter or the released verdicts turn
-it into a :class:`Record`, the unit of the benchmark. Boxes are ``(x1, y1, x2, y2)`` floats, half-open, in
-pixels of the native image, everywhere.
+it into a :class:`KeptCandidate`; a dataset folder holds that as a record, the unit of the benchmark. Boxes are
+``(x1, y1, x2, y2)`` floats, half-open, in pixels of the native image, everywhere.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 __all__ = [
     "DATASETS",
@@ -21,10 +18,9 @@ __all__ = [
     "MODES",
     "Box",
     "Candidate",
+    "KeptCandidate",
     "Mode",
-    "Record",
     "candidate_id",
-    "fingerprint",
     "question",
     "record_id",
 ]
@@ -118,7 +114,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class KeptCandidate:
     """A candidate that passed the causal filter for one LVLM in one mode.
 
     ``response`` is the LVLM's stored greedy answer to the original image, as it stands (it may end in a
@@ -154,51 +150,3 @@ def candidate_id(dataset: str, image_id: str, attribute: str, ordinal: int = 1) 
 def record_id(model: str, mode: str, dataset: str, image_id: str, attribute: str, ordinal: int = 1) -> str:
     """Stable key of a record."""
     return f"{model}/{mode}/{candidate_id(dataset, image_id, attribute, ordinal)}"
-
-
-_FINGERPRINTED = (
-    "id",
-    "dataset",
-    "model",
-    "mode",
-    "image_id",
-    "patient_id",
-    "width",
-    "height",
-    "attribute",
-    "question",
-    "response",
-    "boxes",
-)
-
-
-def fingerprint(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Fingerprint of a config's rows: what a submission was made for and is scored against.
-
-    Parameters
-    ----------
-    rows : iterable of mapping
-        Rows with the columns of the dataset (see the dataset card); others, the image among them, are ignored,
-        so that an ids-only copy has the same fingerprint. Order does not matter.
-
-    Returns
-    -------
-    str
-        ``"sha256:"`` and 64 hex digits.
-    """
-    digests = sorted(
-        hashlib.sha256(
-            json.dumps([_plain(k, row.get(k)) for k in _FINGERPRINTED], separators=(",", ":")).encode()
-        ).digest()
-        for row in rows
-    )
-    return "sha256:" + hashlib.sha256(b"".join(digests)).hexdigest()
-
-
-def _plain(key: str, value: Any) -> Any:
-    """Plain JSON of a column: the same for tuples, lists and arrays, for 1 and 1.0 in a box."""
-    if hasattr(value, "tolist"):  # NumPy arrays and scalars
-        value = value.tolist()
-    if key == "boxes" and value is not None:
-        return [[float(v) for v in box] for box in value]
-    return value

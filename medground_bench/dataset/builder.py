@@ -21,46 +21,13 @@ from packaging.version import Version
 
 from medground_bench import __version__
 from medground_bench.core.errors import BuildError, MedGroundError
-from medground_bench.dataset.plan import CONFIGS, BuildSettings, Item, Materialiser, Plan, count_row, make_plan
+from medground_bench.dataset.columns import features
+from medground_bench.dataset.encode import RowEncoder, count_row
+from medground_bench.dataset.plan import CONFIGS, BuildSettings, Item, Plan, make_plan
 from medground_bench.dataset.released import RELEASED
 from medground_bench.sources import open_source
 
-__all__ = ["COLUMNS", "MedGroundBench", "MedGroundBenchConfig", "causes", "features", "user_error"]
-
-COLUMNS: tuple[str, ...] = (
-    "id",
-    "dataset",
-    "model",
-    "mode",
-    "image",
-    "image_id",
-    "patient_id",
-    "width",
-    "height",
-    "attribute",
-    "question",
-    "answer",
-    "response",
-    "boxes",
-    "prediction",
-    "prediction_edited",
-    "prediction_edited_kept",
-    "prediction_edited_kept_normal",
-)
-"""Columns of every config, in this order."""
-
-
-def features() -> datasets.Features:
-    """Features of every config; boxes are lists of exactly four float64."""
-    # List came with datasets 4, where Sequence of a Sequence turns into it.
-    listing = datasets.List if hasattr(datasets, "List") else datasets.Sequence
-    special = {
-        "image": datasets.Image(),
-        "width": datasets.Value("int32"),
-        "height": datasets.Value("int32"),
-        "boxes": listing(listing(datasets.Value("float64"), length=4)),
-    }
-    return datasets.Features({name: special.get(name, datasets.Value("string")) for name in COLUMNS})
+__all__ = ["MedGroundBench", "MedGroundBenchConfig", "causes", "user_error"]
 
 
 @dataclass
@@ -167,9 +134,9 @@ class MedGroundBench(datasets.GeneratorBasedBuilder):
             raise found from found.__cause__  # not from this error, which was itself raised from it
 
     def _generate_examples(self, items: list[Item], progress: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
-        materialiser = Materialiser(self.config.scaling, self.config.max_side)
+        encoder = RowEncoder(self.config.scaling, self.config.max_side)
         for item in items:
-            yield item.columns["id"], materialiser.row(item)
+            yield item.columns["id"], encoder.row(item)
             count_row(progress)
 
 

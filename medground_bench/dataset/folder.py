@@ -7,12 +7,14 @@ build record: versions, settings, checksums, the fingerprint of each config, and
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from medground_bench.core.errors import BuildError
-from medground_bench.core.schema import fingerprint
+from medground_bench.dataset.columns import IMAGE_COLUMN, Record, fingerprint
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,7 +23,6 @@ __all__ = ["BUILD_RECORD", "FORMAT", "DatasetFolder", "open_folder", "read_build
 
 BUILD_RECORD = "build.json"
 FORMAT = 1
-IMAGE_COLUMN = "image"
 
 
 def read_build_record(path: str | Path) -> dict[str, Any]:
@@ -85,8 +86,11 @@ def open_folder(path: str | Path, config: str | None = None) -> DatasetFolder:
     return DatasetFolder(path, config, record)
 
 
-class DatasetFolder:
-    """One config of a dataset folder, read as a stream; only the columns that are asked for are read.
+class DatasetFolder(Sequence[Record]):
+    """One config of a dataset folder: a sequence of its records, read from disk as they are asked for.
+
+    ``folder[3]``, ``folder[-1]``, ``folder[:10]`` and ``folder["id of a record"]`` work; so do ``"id" in folder`` and
+    iteration, which streams. Images are decoded when :attr:`Record.image` is read.
 
     Attributes
     ----------
@@ -95,7 +99,7 @@ class DatasetFolder:
     config : str
         Name of the config.
     fingerprint : str
-        Fingerprint of its rows, as recorded (see :func:`medground_bench.core.schema.fingerprint`).
+        Fingerprint of its rows, as recorded (see :func:`medground_bench.dataset.columns.fingerprint`).
     build : dict
         The build record.
     """
@@ -110,53 +114,47 @@ class DatasetFolder:
         self.files = [path / name for name in entry["files"]]
         for name, facts in entry["files"].items():
             _check_file(path / name, facts["bytes"])
-        self._places: dict[str, tuple[int, int, int]] | None = None  # id -> file, row group, row in it
-        self._group: tuple[tuple[int, int], Any] | None = None  # the row group read last, and its images
+        self._groups: list[tuple[int, int, int]] | None = None  # of every row group: file, number in it, first row
+        self._positions: dict[str, int] | None = None  # id -> row
+        self._last: dict[bool, tuple[int, Any]] = {}  # the row group read last, of images (True) and of the rest
 
     def __len__(self) -> int:
         return self._rows
 
     def __repr__(self) -> str:
-        return f"DatasetFolder({str(self.path)!r}, {self.config!r}, {len(self)} rows)"
+        return f"DatasetFolder({str(self.path)!r}, {self.config!r}, {len(self)} records)"
 
-    def rows(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-        """Rows in order, as dicts without the image (or with the named columns only).
+    @overload
+    def __getitem__(self, key: int | str) -> Record: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[Record]: ...
+    def __getitem__(self, key: int | str | slice) -> Record | list[Record]:
+        if isinstance(key, slice):
+            return [self[position] for position in range(*key.indices(len(self)))]
+        if isinstance(key, str):
+            if key not in self._by_id():
+                raise BuildError(f"there is no row {key!r}", where=self.path / self.config)
+            key = self._by_id()[key]
+        if not -len(self) <= key < len(self):
+            raise IndexError(f"record {key} of {len(self)}")
+        return self._record(key % len(self))
 
-        Boxes are lists of ``[x1, y1, x2, y2]``.
-        """
-        for file in self._parquet():
-            names = [n for n in file.schema_arrow.names if n != IMAGE_COLUMN] if columns is None else list(columns)
-            for batch in file.iter_batches(batch_size=512, columns=names):
-                yield from batch.to_pylist()
+    def __iter__(self) -> Iterator[Record]:
+        for position, row in enumerate(self._stream()):
+            yield Record.from_row(row, partial(self._image, position))
 
-    def image(self, row_id: str) -> Image:
-        """The image of a row, 8-bit grey ("L"). Fast for rows in order: the row group read last is kept.
+    def __contains__(self, key: object) -> bool:
+        if isinstance(key, Record):
+            return key.id in self._by_id() and self[key.id] == key
+        return key in self._by_id()
 
-        Raises
-        ------
-        BuildError
-            If there is no such row, or the folder was published without images.
-        """
-        import io
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_last": {}}  # to worker processes without what was read last
 
-        from PIL import Image as pil
-
-        self._places = self._places if self._places is not None else self._find_rows()
-        if row_id not in self._places:
-            raise BuildError(f"there is no row {row_id!r}", where=self.path / self.config)
-        number, group, row = self._places[row_id]
-        if self._group is None or self._group[0] != (number, group):
-            with self._open(self.files[number]) as file:
-                if IMAGE_COLUMN not in file.schema_arrow.names:
-                    raise BuildError(
-                        "this folder holds ids only, no images",
-                        where=self.path,
-                        remedy="build the folder from your own copies of the sources",
-                    )
-                self._group = ((number, group), file.read_row_group(group, columns=[IMAGE_COLUMN]).column(0))
-        data = self._group[1][row].as_py()["bytes"]
-        with pil.open(io.BytesIO(data), formats=("PNG",)) as image:
-            return image.convert("L") if image.mode != "L" else image.copy()
+    def values(self, *columns: str) -> Iterator[tuple[Any, ...]]:
+        """The named columns of every row, as plain values; nothing else is read from disk."""
+        for row in self._stream(columns):
+            yield tuple(row[name] for name in columns)
 
     def verify(self) -> None:
         """Recompute checksums and fingerprint.
@@ -171,16 +169,57 @@ class DatasetFolder:
         for name, facts in self.build["configs"][self.config]["files"].items():
             if sha256(self.path / name) != facts["sha256"]:
                 raise BuildError("the file is damaged: its checksum differs", where=self.path / name)
-        if fingerprint(self.rows()) != self.fingerprint:
+        if fingerprint(self._stream()) != self.fingerprint:
             raise BuildError("the rows are not those of the build record", where=self.path / self.config)
 
-    def _find_rows(self) -> dict[str, tuple[int, int, int]]:
-        places = {}
-        for number, file in enumerate(self._parquet()):
-            for group in range(file.num_row_groups):
-                for row, row_id in enumerate(file.read_row_group(group, columns=["id"]).column(0).to_pylist()):
-                    places[row_id] = (number, group, row)
-        return places
+    def _stream(self, columns: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+        """Rows in order without the image, or with the named columns only."""
+        for file in self._parquet():
+            names = list(columns) or [n for n in file.schema_arrow.names if n != IMAGE_COLUMN]
+            for batch in file.iter_batches(batch_size=512, columns=names):
+                yield from batch.to_pylist()
+
+    def _by_id(self) -> dict[str, int]:
+        if self._positions is None:
+            self._positions = {row_id: position for position, (row_id,) in enumerate(self.values("id"))}
+        return self._positions
+
+    def _record(self, position: int) -> Record:
+        table, row = self._row_group(position, image=False)
+        return Record.from_row(table.slice(row, 1).to_pylist()[0], partial(self._image, position))
+
+    def _image(self, position: int) -> Image:
+        """The image of a row, 8-bit grey ("L"). Fast for rows in order: the row group read last is kept."""
+        import io
+
+        from PIL import Image as pil
+
+        table, row = self._row_group(position, image=True)
+        if not table.num_columns:
+            raise BuildError(
+                "this folder holds ids only, no images",
+                where=self.path,
+                remedy="build the folder from your own copies of the sources",
+            )
+        data = table.column(0)[row].as_py()["bytes"]
+        with pil.open(io.BytesIO(data), formats=("PNG",)) as image:
+            return image.convert("L") if image.mode != "L" else image.copy()
+
+    def _row_group(self, position: int, *, image: bool) -> tuple[Any, int]:
+        """The row group that holds a row, its image column or all others, and the row's place in it."""
+        if self._groups is None:
+            self._groups, first = [], 0
+            for number, file in enumerate(self._parquet()):
+                for group in range(file.num_row_groups):
+                    self._groups.append((number, group, first))
+                    first += file.metadata.row_group(group).num_rows
+        found = bisect_right(self._groups, position, key=lambda place: place[2]) - 1
+        number, group, first = self._groups[found]
+        if image not in self._last or self._last[image][0] != found:
+            with self._open(self.files[number]) as file:
+                names = [n for n in file.schema_arrow.names if (n == IMAGE_COLUMN) == image]
+                self._last[image] = (found, file.read_row_group(group, columns=names))
+        return self._last[image][1], position - first
 
     def _parquet(self) -> Iterator[Any]:
         for path in self.files:

@@ -7,29 +7,20 @@ image. What stops a build is raised here, all of it at once; what may be left ou
 from __future__ import annotations
 
 import hashlib
-import io
-import os
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medground_bench.core.errors import BuildError, ImageError, RecordsError, SourceError
-from medground_bench.core.schema import MODES, Box, Candidate, Mode, Record, question
+from medground_bench.core.schema import MODES, Box, Candidate, KeptCandidate, Mode, question
 from medground_bench.dataset.records import load_records
-from medground_bench.imaging.read import SCALINGS, Scaling, image_size, read_image
+from medground_bench.imaging.read import SCALINGS, Scaling, image_size
 from medground_bench.sources import Source, open_source, source_names
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-__all__ = ["CONFIGS", "BuildSettings", "Item", "Materialiser", "Plan", "count_row", "make_plan", "sha256"]
+__all__ = ["CONFIGS", "BuildSettings", "Item", "Plan", "make_plan", "sha256"]
 
 CONFIGS: tuple[str, ...] = ("direct", "reason", "candidates")
-
-PNG_LEVEL = 4
-"""zlib level of the embedded images: on radiographs as small as Pillow's default 6, in a third of the time."""
 
 OVERHANG = 1.0
 """Pixels a box may reach beyond the image and is cut: the trace of rounding. More is reported."""
@@ -139,7 +130,7 @@ def make_plan(settings: BuildSettings) -> Plan:
 
 def _wanted(
     settings: BuildSettings, sources: Mapping[str, Source], plan: Plan
-) -> list[tuple[Candidate, Record | None]]:
+) -> list[tuple[Candidate, KeptCandidate | None]]:
     """Candidates (with their records) in row order."""
     if settings.config == "candidates":
         return [(c, None) for source in sources.values() for c in source]
@@ -234,7 +225,7 @@ def _stop_at_outside(outside: list[str]) -> None:
         )
 
 
-def _columns(candidate: Candidate, record: Record | None, boxes: list[Box]) -> dict[str, Any]:
+def _columns(candidate: Candidate, record: KeptCandidate | None, boxes: list[Box]) -> dict[str, Any]:
     return {
         "id": (record or candidate).id,
         "dataset": candidate.dataset,
@@ -271,86 +262,3 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-class Materialiser:
-    """Turns items into rows: decodes, scales and embeds the image.
-
-    The last few images are kept encoded, since the candidates of one image follow each other.
-
-    Parameters
-    ----------
-    scaling : {"minmax", "percentile"}
-        See :func:`medground_bench.imaging.read.read_image`.
-    max_side : int, optional
-        Longer side of the embedded image in pixels; boxes are scaled with it. Smaller images stay as they are.
-    """
-
-    _KEEP = 4
-
-    def __init__(self, scaling: Scaling = "minmax", max_side: int | None = None) -> None:
-        self.scaling = scaling
-        self.max_side = max_side
-        self._encoded: OrderedDict[Path, tuple[bytes, tuple[int, int], tuple[int, int]]] = OrderedDict()
-
-    def row(self, item: Item) -> dict[str, Any]:
-        """The row of an item.
-
-        Raises
-        ------
-        ImageError
-            If the image cannot be decoded; the annotation row is named.
-        """
-        png, native, size = self._image(item)
-        row = dict(item.columns)
-        if size != native:
-            row["boxes"] = _resized(row["boxes"], native, size)
-        row.update(image={"bytes": png, "path": None}, width=size[0], height=size[1])
-        return row
-
-    def _image(self, item: Item) -> tuple[bytes, tuple[int, int], tuple[int, int]]:
-        path = item.image_path
-        if path not in self._encoded:
-            try:
-                image = read_image(path, self.scaling)
-            except ImageError as error:
-                raise ImageError(
-                    f"{error.message} (needed by {item.where})",
-                    where=error.where,
-                    expected=error.expected,
-                    remedy=error.remedy,
-                ) from error
-            native = image.size
-            image = self._shrunk(image)
-            buffer = io.BytesIO()
-            image.save(buffer, "PNG", compress_level=PNG_LEVEL)
-            self._encoded[path] = (buffer.getvalue(), native, image.size)
-            if len(self._encoded) > self._KEEP:
-                self._encoded.popitem(last=False)
-        self._encoded.move_to_end(path)
-        return self._encoded[path]
-
-    def _shrunk(self, image: Image) -> Image:
-        from PIL import Image as pil
-
-        width, height = image.size
-        if self.max_side is None or max(width, height) <= self.max_side:
-            return image
-        scale = self.max_side / max(width, height)
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        return image.resize(size, pil.Resampling.LANCZOS)
-
-
-def _resized(boxes: Iterable[Box], native: tuple[int, int], size: tuple[int, int]) -> list[list[float]]:
-    """Boxes of the native image in the resized one; each axis by its own ratio of whole pixels."""
-    from medground_bench.imaging import Letterbox
-
-    frame = Letterbox(*native, *size, content=(0, 0, *size))
-    return [list(box) for box in frame.to_frame(boxes)]
-
-
-def count_row(path: str | os.PathLike[str] | None) -> None:
-    """Add one to the counter file of a build (one byte per row): how worker processes report progress."""
-    if path is not None:
-        with open(path, "ab", buffering=0) as file:
-            file.write(b".")

@@ -19,25 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medground_bench.core.errors import BuildError, PublishError, SourceError
-from medground_bench.dataset.folder import BUILD_RECORD, IMAGE_COLUMN, open_folder, read_build_record
+from medground_bench.dataset.columns import IMAGE_COLUMN, WITHHELD, parquet_metadata
+from medground_bench.dataset.folder import BUILD_RECORD, open_folder, read_build_record
 from medground_bench.sources import source_info
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = ["WITHHELD", "Publication", "credentialed_sources", "hub_errors", "ids_only_copy", "masked_id", "publish"]
-
-WITHHELD: tuple[str, ...] = (
-    "attribute",
-    "question",
-    "response",
-    "boxes",
-    "prediction",
-    "prediction_edited",
-    "prediction_edited_kept",
-    "prediction_edited_kept_normal",
-)
-"""Columns that are null in an ids-only copy, for rows of credentialed sources."""
+__all__ = ["Publication", "credentialed_sources", "hub_errors", "ids_only_copy", "masked_id", "publish"]
 
 _CONFIGS = ("direct", "reason", "candidates")
 
@@ -147,8 +136,7 @@ def credentialed_sources(folder: str | Path) -> tuple[str, ...]:
     """Keys of the credentialed sources whose rows a dataset folder holds; the rows are asked, not the build record."""
     found: dict[str, None] = {}
     for config in read_build_record(folder)["configs"]:
-        for row in open_folder(folder, config).rows(columns=["dataset"]):
-            found.setdefault(row["dataset"])
+        found.update(dict.fromkeys(name for (name,) in open_folder(folder, config).values("dataset")))
     return tuple(name for name in found if _is_credentialed(name))
 
 
@@ -171,9 +159,10 @@ def ids_only_copy(folder: str | Path, out: str | Path) -> dict[str, Any]:
     """Copy a dataset folder without what may not be passed on; returns the copy's build record.
 
     No row keeps its image. Rows of credentialed sources keep ``dataset``, ``model``, ``mode``, ``image_id``,
-    ``patient_id``, the image's size and the expected answer; the columns :data:`WITHHELD` are null and the id, which
-    contains the finding, is replaced by :func:`masked_id`. The configs' fingerprints are those of the full rows: a
-    folder built from the sources can be compared with them. Messages about single rows are left out of the record.
+    ``patient_id``, the image's size and the expected answer; the columns
+    :data:`~medground_bench.dataset.columns.WITHHELD` are null and the id, which contains the finding, is replaced by
+    :func:`masked_id`. The configs' fingerprints are those of the full rows: a folder built from the sources can be
+    compared with them. Messages about single rows are left out of the record.
     """
     from medground_bench.dataset.card import render_card
 
@@ -214,7 +203,7 @@ def _strip(path: Path, out: Path, closed: set[str]) -> tuple[str, dict[str, Any]
     name = f"{path.parent.name}/{path.name}"
     with pq.ParquetFile(path) as file:
         columns = [n for n in file.schema_arrow.names if n != IMAGE_COLUMN]
-        schema = pa.schema([file.schema_arrow.field(n) for n in columns], metadata=_without_image(file.schema_arrow))
+        schema = pa.schema([file.schema_arrow.field(n) for n in columns], metadata=parquet_metadata(image=False))
         with pq.ParquetWriter(out / name, schema, compression="zstd") as writer:
             for batch in file.iter_batches(batch_size=4096, columns=columns):
                 rows = [_public_row(row, closed) for row in batch.to_pylist()]
@@ -226,16 +215,6 @@ def _public_row(row: dict[str, Any], closed: set[str]) -> dict[str, Any]:
     if row["dataset"] not in closed:
         return row
     return {**row, **dict.fromkeys(WITHHELD), "id": masked_id(row["id"])}
-
-
-def _without_image(schema: Any) -> dict[bytes, bytes]:
-    """The schema's metadata for ``datasets``, without the image."""
-    metadata = dict(schema.metadata or {})
-    if b"huggingface" in metadata:
-        info = json.loads(metadata[b"huggingface"])
-        info["info"]["features"].pop(IMAGE_COLUMN, None)
-        metadata[b"huggingface"] = json.dumps(info).encode()
-    return metadata
 
 
 # --- the repository

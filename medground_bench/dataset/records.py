@@ -16,7 +16,7 @@ from typing import Any
 
 from medground_bench.core.errors import RecordsError
 from medground_bench.core.files import atomic_write, read_journals
-from medground_bench.core.schema import DATASETS, GATES, MODES, Candidate, Mode, Record
+from medground_bench.core.schema import DATASETS, GATES, MODES, Candidate, KeptCandidate, Mode
 from medground_bench.dataset.released import (
     COMMIT,
     COUNTS,
@@ -61,7 +61,7 @@ class Joined:
 
     Attributes
     ----------
-    records : list of Record
+    records : list of KeptCandidate
         In the order of the file (or journal) they come from.
     left_out : list of str
         What was left out because the caller allowed it.
@@ -71,7 +71,7 @@ class Joined:
         What a user should know about them.
     """
 
-    records: list[Record]
+    records: list[KeptCandidate]
     left_out: list[str] = field(default_factory=list)
     origin: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -252,7 +252,7 @@ def _check_source(source: Source, largest: int, where: object) -> None:
         )
 
 
-def _join(entry: ReleasedRecord, source: Source) -> Record:
+def _join(entry: ReleasedRecord, source: Source) -> KeptCandidate:
     candidate = source[entry.index]
     if not candidate.boxes and candidate.image_path.is_file():
         raise RecordsError(
@@ -263,8 +263,8 @@ def _join(entry: ReleasedRecord, source: Source) -> Record:
     return _record(entry.model, entry.mode, candidate, entry.predictions)
 
 
-def _record(model: str, mode: Mode, candidate: Candidate, texts: tuple[str, str, str, str]) -> Record:
-    return Record(
+def _record(model: str, mode: Mode, candidate: Candidate, texts: tuple[str, str, str, str]) -> KeptCandidate:
+    return KeptCandidate(
         model=model,
         mode=mode,
         candidate=candidate,
@@ -275,7 +275,7 @@ def _record(model: str, mode: Mode, candidate: Candidate, texts: tuple[str, str,
     )
 
 
-def _check_ids(records: list[Record], where: object) -> None:
+def _check_ids(records: list[KeptCandidate], where: object) -> None:
     for record_id, count in Counter(r.id for r in records).items():
         if count > 1:
             raise RecordsError(f"record {record_id} is there {count} times", where=where, expected="every record once")

@@ -16,7 +16,7 @@ from typing import Any
 
 from medground_bench.core.errors import RecordsError
 from medground_bench.core.files import atomic_write
-from medground_bench.core.schema import DATASETS, GATES, LVLMS, MODES, Mode, Record
+from medground_bench.core.schema import DATASETS, GATES, LVLMS, MODES, KeptCandidate, Mode
 
 __all__ = [
     "COMMIT",
@@ -191,7 +191,7 @@ def read_released(
     return result
 
 
-def write_released(records: Iterable[Record], path: str | Path) -> None:
+def write_released(records: Iterable[KeptCandidate], path: str | Path) -> None:
     """Write records in the released layout: candidates by their position in their source.
 
     Raises

@@ -22,9 +22,9 @@ from typing import Any
 from medground_bench import __version__
 from medground_bench.core.errors import BuildError
 from medground_bench.core.files import atomic_folder
-from medground_bench.core.schema import fingerprint
 from medground_bench.dataset.card import render_card
-from medground_bench.dataset.folder import BUILD_RECORD, FORMAT, IMAGE_COLUMN, read_build_record
+from medground_bench.dataset.columns import IMAGE_COLUMN, fingerprint, parquet_metadata
+from medground_bench.dataset.folder import BUILD_RECORD, FORMAT, read_build_record
 from medground_bench.dataset.plan import BuildSettings, Plan, sha256
 
 __all__ = ["SHARD_BYTES", "build_folder"]
@@ -210,7 +210,7 @@ def _write_parquet(arrow: list[Path], folder: Path, shard_bytes: int) -> list[Pa
                 if writer is not None:
                     writer.close()
                 paths.append(folder / f"{len(paths)}.parquet")
-                schema = table.schema.with_metadata(_schema_metadata())
+                schema = table.schema.with_metadata(parquet_metadata())
                 writer = pq.ParquetWriter(paths[-1], schema, **_parquet_options(schema))
                 written = 0
             writer.write_table(pa.table(table.columns, schema=schema), row_group_size=table.num_rows)
@@ -249,24 +249,6 @@ def _parquet_options(schema: Any) -> dict[str, Any]:
         "use_dictionary": plain,
         "write_statistics": plain,
     }
-
-
-def _schema_metadata() -> dict[bytes, bytes]:
-    """Features in the words that every ``datasets`` version reads: ``Sequence`` is both old and new."""
-    from medground_bench.dataset.builder import COLUMNS
-
-    special: dict[str, Any] = {
-        "image": {"_type": "Image"},
-        "width": {"dtype": "int32", "_type": "Value"},
-        "height": {"dtype": "int32", "_type": "Value"},
-        "boxes": {
-            "feature": {"feature": {"dtype": "float64", "_type": "Value"}, "length": 4, "_type": "Sequence"},
-            "_type": "Sequence",
-        },
-    }
-    text = {"dtype": "string", "_type": "Value"}
-    info = {"info": {"features": {name: special.get(name, text) for name in COLUMNS}}}
-    return {b"huggingface": json.dumps(info).encode()}
 
 
 # --- record and card

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -24,7 +24,7 @@ from medground_bench.scoring.table import Reference, load_reference
 
 if TYPE_CHECKING:
     from medground_bench.dataset.folder import DatasetFolder
-    from medground_bench.submission import Submission
+    from medground_bench.submission import Prediction, Submission
 
 __all__ = ["score_submission", "score_submissions"]
 
@@ -71,7 +71,7 @@ def score_submissions(
         If two submissions are of the same method for the same LVLM and mode.
     """
     reference = load_reference(
-        dataset.rows(), fingerprint=dataset.fingerprint, config=str(getattr(dataset, "config", "")), seed=seed
+        dataset, fingerprint=dataset.fingerprint, config=str(getattr(dataset, "config", "")), seed=seed
     )
     scored: list[SubmissionScores] = []
     made: dict[tuple[str, str, str], str | Path] = {}
@@ -146,7 +146,7 @@ def score_submission(
     index = reference.covered(str(submission.header["lvlm"]), str(submission.header["mode"]))
     rows = [answers.get(key) for key in reference.table.id[index].tolist()]
     scores = _record_scores(rows, index, reference)
-    if heatmaps and any(row and row.get("heatmap") for row in rows):
+    if heatmaps and any(row and row.heatmap for row in rows):
         scores.update(_heatmap_scores(submission, rows, index, reference, tolerance))
     table = reference.table.take(index)
     chance = {row: _take(s, index) for row, s in reference.chance.items()}
@@ -179,17 +179,15 @@ def _select(boxes: RaggedBoxes, index: np.ndarray) -> RaggedBoxes:
     return RaggedBoxes(boxes.boxes[np.arange(int(counts.sum())) + np.repeat(starts - offset, counts)], counts)
 
 
-def _record_scores(
-    rows: Sequence[Mapping[str, Any] | None], index: np.ndarray, reference: Reference
-) -> dict[str, np.ndarray]:
-    predicted = ragged([row["boxes"] if row else [] for row in rows], "predictions")
+def _record_scores(rows: Sequence[Prediction | None], index: np.ndarray, reference: Reference) -> dict[str, np.ndarray]:
+    predicted = ragged([row.boxes if row else () for row in rows], "predictions")
     areas = record_areas(predicted, _select(reference.boxes, index))
     scores = score_areas(areas)
     fraction = areas.prediction / reference.sizes[index].prod(axis=1)
     evidence = reference.table.evidence_fraction[index]
 
     def flag(name: str) -> np.ndarray:
-        return np.array([float(bool(row and row.get(name))) for row in rows])
+        return np.array([float(bool(row and getattr(row, name))) for row in rows])
 
     def over_evidence(values: np.ndarray) -> np.ndarray:
         return np.divide(values, evidence, out=np.full(len(rows), np.nan), where=evidence > 0)
@@ -207,7 +205,7 @@ def _record_scores(
 
 def _heatmap_scores(
     submission: Submission,
-    rows: Sequence[Mapping[str, Any] | None],
+    rows: Sequence[Prediction | None],
     index: np.ndarray,
     reference: Reference,
     tolerance: float,

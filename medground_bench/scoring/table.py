@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from medground_bench.core.errors import ScoringError
 from medground_bench.imaging.areas import RaggedBoxes, ragged, record_areas
 from medground_bench.imaging.overlap import BoxScores
 from medground_bench.scoring.chance import chance_scores
+
+if TYPE_CHECKING:
+    from medground_bench.dataset.columns import Record
 
 __all__ = ["SIZES", "RecordTable", "Reference", "load_reference", "size_tertiles"]
 
@@ -83,37 +86,35 @@ class Reference:
         return np.flatnonzero(np.isin(table.lvlm, ["", lvlm]) & np.isin(table.mode, ["", mode]))
 
 
-def load_reference(
-    rows: Iterable[Mapping[str, Any]], *, fingerprint: str = "", config: str = "", seed: int = 0
-) -> Reference:
-    """Read a dataset's rows into a :class:`Reference` and compute its chance rows.
+def load_reference(records: Iterable[Record], *, fingerprint: str = "", config: str = "", seed: int = 0) -> Reference:
+    """Read a dataset's records into a :class:`Reference` and compute its chance rows.
 
     Parameters
     ----------
-    rows : iterable of mapping
-        Rows of a dataset config without the image (``DatasetFolder.rows()``).
+    records : iterable of Record
+        A config of a dataset folder.
     seed : int
         Of the random chance row.
 
     Raises
     ------
     ScoringError
-        If there are no rows.
+        If there are no records.
     """
-    rows = list(rows)
-    if not rows:
+    records = list(records)
+    if not records:
         raise ScoringError("the dataset has no records to score against", where=config or None)
-    boxes = ragged([row["boxes"] for row in rows], "boxes")
-    sizes = np.array([(row["width"], row["height"]) for row in rows], np.float64)
+    boxes = ragged([r.boxes for r in records], "boxes")
+    sizes = np.array([r.size for r in records], np.float64)
     fraction = record_areas(boxes, boxes).evidence / sizes.prod(axis=1)
-    clusters = [(row["dataset"], row.get("patient_id") or row["image_id"]) for row in rows]
+    clusters = [(r.dataset, r.patient_id or r.image_id) for r in records]
     codes = {key: k for k, key in enumerate(dict.fromkeys(clusters))}
     table = RecordTable(
-        id=_texts(rows, "id"),
-        dataset=_texts(rows, "dataset"),
-        lvlm=_texts(rows, "model"),
-        mode=_texts(rows, "mode"),
-        attribute=_texts(rows, "attribute"),
+        id=_texts([r.id for r in records]),
+        dataset=_texts([r.dataset for r in records]),
+        lvlm=_texts([r.model for r in records]),
+        mode=_texts([r.mode for r in records]),
+        attribute=_texts([r.attribute for r in records]),
         cluster=np.array([codes[key] for key in clusters], np.int64),
         evidence_fraction=fraction,
         size=size_tertiles(fraction),
@@ -121,9 +122,9 @@ def load_reference(
     chance = chance_scores(
         boxes,
         sizes,
-        [(row["dataset"], row["attribute"]) for row in rows],
+        [(r.dataset, r.attribute) for r in records],
         clusters,
-        items=[(row["dataset"], row["image_id"], row["attribute"]) for row in rows],
+        items=[(r.dataset, r.image_id, r.attribute) for r in records],
         seed=seed,
     )
     return Reference(table, boxes, sizes, chance, fingerprint, config)
@@ -138,5 +139,5 @@ def size_tertiles(fraction: Sequence[float] | np.ndarray) -> np.ndarray:
     return np.array(SIZES)[np.searchsorted(cuts, fraction, side="left")]
 
 
-def _texts(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
-    return np.array(["" if row.get(key) is None else str(row[key]) for row in rows], np.str_)
+def _texts(values: Sequence[str | None]) -> np.ndarray:
+    return np.array([value or "" for value in values], np.str_)

@@ -8,8 +8,9 @@ from medground_bench.submission.format import (
     Fault,
     ValidationReport,
 )
+from medground_bench.submission.prediction import Prediction
 from medground_bench.submission.read import Submission, open_submission
-from medground_bench.submission.validate import covered_rows, validate_submission
+from medground_bench.submission.validate import covered_records, validate_submission
 from medground_bench.submission.write import SubmissionWriter, write_submission
 
 __all__ = [
@@ -18,10 +19,11 @@ __all__ = [
     "MAX_BOXES",
     "PREDICTIONS_FILE",
     "Fault",
+    "Prediction",
     "Submission",
     "SubmissionWriter",
     "ValidationReport",
-    "covered_rows",
+    "covered_records",
     "open_submission",
     "validate_submission",
     "write_submission",

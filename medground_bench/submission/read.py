@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from medground_bench.core.errors import SubmissionError
 from medground_bench.submission.checks import check_header, check_row, open_heatmap
 from medground_bench.submission.format import HEADER_FILE, PREDICTIONS_FILE, Fault
+from medground_bench.submission.prediction import Prediction
 from medground_bench.submission.strict_json import JsonFault, read_object
 from medground_bench.submission.validate import iter_rows
 
@@ -36,7 +37,7 @@ class Submission:
     header: Mapping[str, Any]
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Prediction rows in file order, streamed.
+        """Rows of the file as they stand, in its order, streamed: unknown keys are still there.
 
         Raises
         ------
@@ -56,19 +57,23 @@ class Submission:
                 )
             yield row
 
-    def predictions(self) -> dict[str, dict[str, Any]]:
-        """Record id -> prediction row, of all rows."""
-        return {row["id"]: row for row in self.rows()}
+    def __iter__(self) -> Iterator[Prediction]:
+        """The rows as predictions, streamed."""
+        return map(Prediction.from_row, self.rows())
 
-    def heatmap(self, row: Mapping[str, Any]) -> np.ndarray | None:
-        """The heat map of a prediction row, (h, w) over the frame; None when it has none.
+    def predictions(self) -> dict[str, Prediction]:
+        """Record id -> prediction, of all rows."""
+        return {prediction.id: prediction for prediction in self}
+
+    def heatmap(self, prediction: Prediction) -> np.ndarray | None:
+        """The heat map of a prediction, (h, w) over the frame; None when it has none.
 
         Raises
         ------
         MedGroundError
             If the file leaves the folder or is not a 2-D array.
         """
-        return open_heatmap(self.path, row["heatmap"]) if row.get("heatmap") else None
+        return open_heatmap(self.path, prediction.heatmap) if prediction.heatmap else None
 
     def digest(self) -> str:
         """``"sha256:..."`` of ``predictions.jsonl``: what exactly was scored."""

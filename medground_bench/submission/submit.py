@@ -27,6 +27,7 @@ from medground_bench.submission import (
     HEADER_FILE,
     HEADER_KEYS,
     PREDICTIONS_FILE,
+    Prediction,
     ValidationReport,
     open_submission,
     validate_submission,
@@ -205,7 +206,7 @@ def outgoing_copy(
         What was left out -> in how many places.
     """
     opened, out = open_submission(submission), Path(out)
-    source_of = {row["id"]: row["dataset"] for row in dataset.rows(["id", "dataset"])}
+    source_of = dict(dataset.values("id", "dataset"))
     left_out: Counter[str] = Counter()
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -215,7 +216,7 @@ def outgoing_copy(
             left_out.update(f"unknown key {key!r}" for key in row if key not in ("id", *_ROW_KEYS))
             if kept.pop("heatmap", None):
                 if heatmaps and not closed:
-                    kept["heatmap"] = _copy_heatmap(opened.heatmap(row), out)
+                    kept["heatmap"] = _copy_heatmap(opened.heatmap(Prediction.from_row(row)), out)
                 else:
                     left_out["heat map" + (" of a credentialed image" if closed else "")] += 1
             if closed:
@@ -298,7 +299,7 @@ def restored_ids(submission: str | Path, dataset: DatasetFolder) -> Iterator[Pat
         The folder itself where no id is masked, else a temporary copy. Nothing is validated here.
     """
     folder = Path(submission)
-    plain = {masked_id(row["id"]): row["id"] for row in dataset.rows(["id"])}
+    plain = {masked_id(row_id): row_id for (row_id,) in dataset.values("id")}
     with tempfile.TemporaryDirectory(prefix="medground-ids-") as scratch:
         copy, changed = Path(scratch), False
         try:

@@ -23,9 +23,10 @@ from medground_bench.submission.strict_json import (
 )
 
 if TYPE_CHECKING:
+    from medground_bench.dataset.columns import Record
     from medground_bench.dataset.folder import DatasetFolder
 
-__all__ = ["covered_rows", "iter_rows", "validate_submission"]
+__all__ = ["covered_records", "iter_rows", "validate_submission"]
 
 
 @dataclass
@@ -126,11 +127,11 @@ def _json_faults(parsed: Parsed, file: str, line: int | None = None, key: str | 
     return [Fault("duplicate-key", f"duplicate keys: {names}", "give every key once", file, line, key)]
 
 
-def covered_rows(rows: Iterable[Mapping[str, Any]], header: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The dataset rows that a submission must answer: those of its LVLM and mode; candidates belong to all."""
-    for row in rows:
-        if row.get("model") in (None, header.get("lvlm")) and row.get("mode") in (None, header.get("mode")):
-            yield row
+def covered_records(records: Iterable[Record], header: Mapping[str, Any]) -> Iterator[Record]:
+    """The records that a submission must answer: those of its LVLM and mode; candidates belong to all."""
+    for record in records:
+        if record.model in (None, header.get("lvlm")) and record.mode in (None, header.get("mode")):
+            yield record
 
 
 def _match(dataset: DatasetFolder, header: Mapping[str, Any], report: ValidationReport) -> _Known:
@@ -141,12 +142,11 @@ def _match(dataset: DatasetFolder, header: Mapping[str, Any], report: Validation
         remedy = "validate and score with the dataset (and config) the predictions were made for"
         report.faults.append(Fault("fingerprint", message, remedy, file=HEADER_FILE, field="dataset_fingerprint"))
     known = _Known()
-    for row in dataset.rows():
-        if any(True for _ in covered_rows([row], header)):
-            size = (float(row["width"]), float(row["height"]))
-            known.wanted[row["id"]] = (size, [[float(v) for v in box] for box in row["boxes"]])
+    for record in dataset:
+        if any(True for _ in covered_records([record], header)):
+            known.wanted[record.id] = (record.size, [list(box) for box in record.boxes])
         else:
-            known.others[row["id"]] = f"{row.get('model')} in mode {row.get('mode')}"
+            known.others[record.id] = f"{record.model} in mode {record.mode}"
     if not known.wanted and isinstance(header.get("lvlm"), str) and isinstance(header.get("mode"), str):
         who = ", ".join(sorted(set(known.others.values()))[:12])
         message = f"the dataset has no record of {clean(header['lvlm'])} in mode {clean(header['mode'])}"

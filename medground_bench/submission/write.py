@@ -11,6 +11,7 @@ from typing import Any
 from medground_bench.core.errors import SubmissionError
 from medground_bench.core.files import atomic_write
 from medground_bench.submission.format import HEADER_FILE, PREDICTIONS_FILE, REQUIRED_HEADER
+from medground_bench.submission.prediction import Prediction
 
 __all__ = ["SubmissionWriter", "write_submission"]
 
@@ -24,7 +25,7 @@ class SubmissionWriter:
     Examples
     --------
     >>> with SubmissionWriter(folder, header) as writer:  # doctest: +SKIP
-    ...     writer.add({"id": "...", "boxes": [[10, 20, 110, 220]]})
+    ...     writer.add(Prediction("...", ((10, 20, 110, 220),)))
     """
 
     def __init__(self, folder: str | Path, header: Mapping[str, Any]) -> None:
@@ -45,21 +46,22 @@ class SubmissionWriter:
         self._file = self._context.__enter__()
         return self
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Add one prediction row: ``id``, ``boxes`` and any of the optional keys.
+    def add(self, prediction: Prediction | Mapping[str, Any]) -> None:
+        """Add one prediction, or a row with the keys of one.
 
         Raises
         ------
         SubmissionError
             If it has no id or boxes, repeats an id, or holds a number that JSON cannot (NaN, infinity).
         """
+        row = prediction.to_row() if isinstance(prediction, Prediction) else dict(prediction)
         key = row.get("id")
         if not isinstance(key, str) or not key or not isinstance(row.get("boxes"), list | tuple):
             raise SubmissionError("a prediction row needs an 'id' and a list of 'boxes'", where=f"{self.folder}: {key}")
         if key in self._seen:
             raise SubmissionError("this id was already written", where=f"{self.folder}: {key}")
         self._seen.add(key)
-        self._file.write(_dump(dict(row), f"{self.folder}: {key}") + "\n")
+        self._file.write(_dump(row, f"{self.folder}: {key}") + "\n")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -70,7 +72,9 @@ class SubmissionWriter:
                 file.write(self._header_text + "\n")
 
 
-def write_submission(folder: str | Path, header: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> Path:
+def write_submission(
+    folder: str | Path, header: Mapping[str, Any], predictions: Iterable[Prediction | Mapping[str, Any]]
+) -> Path:
     """Write ``submission.json`` and ``predictions.jsonl`` into a folder, each whole or not at all.
 
     Parameters
@@ -79,9 +83,8 @@ def write_submission(folder: str | Path, header: Mapping[str, Any], rows: Iterab
         Made if needed; what else is in it stays.
     header : mapping
         Provenance; at least ``method``, ``lvlm``, ``mode`` and ``dataset_fingerprint``.
-    rows : iterable of mapping
-        ``id``, ``boxes`` and optionally ``concept``, ``concept_scores``, ``tokens``, ``fallback``, ``degenerate``,
-        ``heatmap`` (a file inside the folder), ``extras``, ``error``.
+    predictions : iterable of Prediction
+        What was said of each record; rows (mappings) with the keys of a :class:`Prediction` are written as they stand.
 
     Raises
     ------
@@ -89,8 +92,8 @@ def write_submission(folder: str | Path, header: Mapping[str, Any], rows: Iterab
         If the header or a row lacks what it needs, repeats an id, or holds a number that JSON cannot.
     """
     with SubmissionWriter(folder, header) as writer:
-        for row in rows:
-            writer.add(row)
+        for prediction in predictions:
+            writer.add(prediction)
     return Path(folder)
 
 

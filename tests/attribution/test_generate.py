@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from medground_bench.attribution.method import Attribution, Method, method
 from medground_bench.core.errors import MedGroundError, MethodError
 from medground_bench.core.files import read_journals
 from medground_bench.core.schema import question, record_id
+from medground_bench.dataset.columns import Record
 from medground_bench.lvlm import Lvlm
 
 N = 5
@@ -31,15 +33,24 @@ class Folder:
     def __init__(self, model: str) -> None:
         self.model = model
 
-    def rows(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Record]:
         for k in range(N):
-            yield {
-                "id": record_id(self.model, "direct", "phantom", f"image{k}", "nodule"),
-                "model": self.model,
-                "mode": "direct",
-                "question": question("nodule", "direct"),
-                "response": "Yes",
-            }
+            row_id = record_id(self.model, "direct", "phantom", f"image{k}", "nodule")
+            yield Record(
+                id=row_id,
+                dataset="phantom",
+                model=self.model,
+                mode="direct",
+                image_id=f"image{k}",
+                patient_id=f"patient{k}",
+                width=40,
+                height=60,
+                attribute="nodule",
+                question=question("nodule", "direct"),
+                response="Yes",
+                boxes=((1, 2, 30, 50),),
+                load_image=partial(self.image, row_id),
+            )
 
     def image(self, row_id: str) -> Image.Image:
         rng = np.random.default_rng(sum(row_id.encode()))
@@ -95,7 +106,7 @@ def test_writes_one_submission_per_method_with_provenance(
     assert (header["lvlm"], header["mode"], header["method"]) == (tiny_qwen.key, "direct", "tokens")
     assert "transformers" in header["versions"]
     rows = predictions(tmp_path / "tokens")
-    assert [r["id"] for r in rows] == [r["id"] for r in folder.rows()]
+    assert [r["id"] for r in rows] == [r.id for r in folder]
     assert rows[0]["boxes"] == [[1, 2, 30, 50]]
     assert "".join(rows[0]["extras"]["token_texts"]) == "Yes"
     assert len(rows[0]["tokens"]) == len(rows[0]["extras"]["token_texts"])
@@ -109,7 +120,7 @@ def test_interrupted_run_resumes_to_the_same_submission(
     generate(folder, tiny_qwen, ["bright", "tokens"], tmp_path / "whole")
     calls.clear()
     image = Folder.image
-    third = [r["id"] for r in folder.rows()][2]
+    third = [r.id for r in folder][2]
 
     def interrupted(self: Folder, row_id: str) -> Image.Image:
         if row_id == third:
@@ -146,7 +157,7 @@ def test_bad_record_is_reported_and_does_not_lose_the_others(
     tmp_path: Path, folder: Folder, tiny_qwen: Lvlm, calls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = Folder.image
-    bad = [r["id"] for r in folder.rows()][1]
+    bad = [r.id for r in folder][1]
 
     def broken(self: Folder, row_id: str) -> Image.Image:
         if row_id == bad:

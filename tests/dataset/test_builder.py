@@ -137,24 +137,24 @@ def test_direct_equals_a_hand_made_expectation(tmp_path: Path) -> None:
         },
     ]
     opened = open_folder(folder, "direct")
-    assert list(opened.rows()) == [{**common, **row} for row in expected]
+    assert [record.to_row() for record in opened] == [{**common, **row} for row in expected]
     deep = np.asarray(Image.open(tmp_path / "padchest" / "PadChest_GR" / "p.png")).astype(float)
     scaled = np.rint((deep - deep.min()) / (deep.max() - deep.min()) * 255)
-    assert (np.asarray(opened.image(expected[1]["id"])) == scaled).all()
+    assert (np.asarray(opened[1].image) == scaled).all()
     counts = json.loads((folder / "build.json").read_text())["configs"]["direct"]["counts"]
     assert {"model": "medgemma_4b", "dataset": "imagenome", "rows": 1} in counts
     assert plan.records == {"file": "direct.json", "blob": plan.records["blob"], "released": False}  # type: ignore[index]
 
 
 def test_reason_asks_with_its_own_suffix(tmp_path: Path) -> None:
-    record = entry("gemma3_4b", "vindr_cxr", 0, "The heart is wide. So the answer is yes.", suffix="cot")
-    (tmp_path / "reasoning.json").write_text(json.dumps([record]))
+    released = entry("gemma3_4b", "vindr_cxr", 0, "The heart is wide. So the answer is yes.", suffix="cot")
+    (tmp_path / "reasoning.json").write_text(json.dumps([released]))
     sources = {"vindr_cxr": write_three(tmp_path)["vindr_cxr"]}
     settings = BuildSettings("reason", sources, records=str(tmp_path), allow_other_records=True)
-    row = next(open_folder(build_folder(settings, tmp_path / "out")[0]).rows())
-    assert row["id"] == "gemma3_4b/reason/vindr_cxr/v1/Cardiomegaly"
-    assert row["question"].endswith("in the image? Think step by step and answer with yes or no.")
-    assert row["response"] == "The heart is wide. So the answer is yes."
+    record = open_folder(build_folder(settings, tmp_path / "out")[0])[0]
+    assert record.id == "gemma3_4b/reason/vindr_cxr/v1/Cardiomegaly"
+    assert record.question.endswith("in the image? Think step by step and answer with yes or no.")
+    assert record.response == "The heart is wide. So the answer is yes."
 
 
 # --- phantoms in the real layouts, real records, against an independent reading of the files
@@ -226,7 +226,7 @@ def test_real_records_on_phantom_sources(shared_data: Path, phantoms: Path, tmp_
     )
     folder, plan = build_folder(settings, tmp_path / "medground-bench")
     assert [*plan.missing, *plan.broken, *plan.clipped] == []
-    rows = list(open_folder(folder, "direct").rows())
+    rows = [record.to_row() for record in open_folder(folder, "direct")]
     assert len(rows) == len(chosen)
     for row, record in zip(rows, chosen, strict=True):
         image_id, attribute, boxes, _ = known[record["dataset"]][record["index"]]
@@ -248,7 +248,7 @@ def test_the_released_file_joins_to_sources_of_full_length(shared_data: Path, tm
     path = shared_data / "data" / "medground_bench" / "direct.json"
     settings = BuildSettings("direct", {n: str(tmp_path / n) for n in THREE}, records=str(path))
     folder, plan = build_folder(settings, tmp_path / "out")
-    rows = list(open_folder(folder, "direct").rows())
+    rows = [record.to_row() for record in open_folder(folder, "direct")]
     assert len(rows) == len({r["id"] for r in rows}) == 1880
     real = json.loads(path.read_text())
     expected = [(r["model"], r["dataset"], labels[r["dataset"]][r["index"]], r["prediction_direct"]) for r in real]
@@ -275,7 +275,7 @@ def test_real_radiographs(shared_data: Path, tmp_path: Path) -> None:
         lines = list(csv.reader(file))[1:]
     expected = {(line[0], line[1]): [float(v) / 4 for v in line[2:6]] for line in lines}
     assert len(expected) == len(lines)
-    rows = list(open_folder(folder).rows())
+    rows = [record.to_row() for record in open_folder(folder)]
     assert len(rows) == len(expected)
     for row in rows:
         x, y, w, h = expected[row["image_id"], row["attribute"]]
@@ -286,7 +286,8 @@ def test_real_radiographs(shared_data: Path, tmp_path: Path) -> None:
 
 
 def test_builder_class(tmp_path: Path) -> None:
-    from medground_bench.dataset.builder import MedGroundBench, features
+    from medground_bench.dataset.builder import MedGroundBench
+    from medground_bench.dataset.columns import features
 
     write_nih(tmp_path / "nih", ["00000001_000.png,Mass,1,2,3,4", "00000002_000.png,Mass,1,2,3,4"])
     options = {"dataset_name": "medground_bench", "cache_dir": str(tmp_path / "cache")}
@@ -322,7 +323,7 @@ def test_the_cache_follows_the_annotations(tmp_path: Path) -> None:
 def test_a_box_of_three_numbers_does_not_get_in(tmp_path: Path) -> None:
     import datasets
 
-    from medground_bench.dataset.builder import features
+    from medground_bench.dataset.columns import features
 
     row = dict.fromkeys(features())
     with pytest.raises(Exception, match=r"length|size|list"):

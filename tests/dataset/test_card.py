@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from medground_bench.core.schema import LVLMS, question
-from medground_bench.dataset.builder import COLUMNS
+from medground_bench.dataset.columns import COLUMNS
 from medground_bench.dataset.released import COUNTS, RELEASED
 from medground_bench.sources import source_info, source_names
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import resource
 import signal
 import subprocess
@@ -20,8 +21,8 @@ import yaml
 from PIL import Image
 
 from medground_bench.core.errors import BuildError, ImageError, MedGroundError, RecordsError, SourceError
-from medground_bench.core.schema import fingerprint
 from medground_bench.dataset.card import COUNTS_MARK, card_template, render_card
+from medground_bench.dataset.columns import COLUMNS, fingerprint
 from medground_bench.dataset.folder import open_folder
 from medground_bench.dataset.plan import BuildSettings, make_plan
 from medground_bench.dataset.write import build_folder
@@ -83,7 +84,7 @@ def test_candidates(tmp_path: Path, nih: Path) -> None:
         "nih_cxr14/00000002_000.png/Mass",
     ]
     opened = open_folder(folder)
-    rows = list(opened.rows())
+    rows = [record.to_row() for record in opened]
     assert len(opened) == len(rows) == 3
     assert rows[1] == {
         "id": "nih_cxr14/00000001_000.png/Nodule",
@@ -104,11 +105,35 @@ def test_candidates(tmp_path: Path, nih: Path) -> None:
         "prediction_edited_kept": None,
         "prediction_edited_kept_normal": None,
     }
-    image = opened.image("nih_cxr14/00000002_000.png/Mass")
+    image = opened["nih_cxr14/00000002_000.png/Mass"].image
     assert image.mode == "L"
     assert (np.asarray(image) == np.asarray(Image.open(nih / "images" / "00000002_000.png"))).all()
     opened.verify()
     assert opened.fingerprint == fingerprint(rows)
+
+
+def test_a_folder_is_a_sequence_of_records(tmp_path: Path) -> None:
+    write_nih(tmp_path / "nih", [f"{i:08d}_000.png,Mass,{i},1,3,4" for i in range(1, 13)])
+    # A row group per process and a file per row group: records are found across both.
+    out, _ = build_folder(settings(tmp_path / "nih"), tmp_path / "out", num_proc=2, shard_bytes=1)
+    opened = open_folder(out)
+    records = list(opened)
+    assert [opened[k] for k in range(-12, 12)] == records * 2
+    assert opened[2:9:3] == records[2:9:3]
+    assert opened["nih_cxr14/00000007_000.png/Mass"] == records[6] == opened[np.int64(6)]
+    assert records[6] in opened
+    assert "nih_cxr14/00000007_000.png/Mass" in opened
+    assert "nih_cxr14/00000013_000.png/Mass" not in opened
+    assert opened.index(records[11]) == 11
+    for record in (opened[0], opened[11], opened[5]):
+        native = np.asarray(Image.open(tmp_path / "nih" / "images" / record.image_id))
+        assert (np.asarray(record.image) == native).all()
+    with pytest.raises(IndexError):
+        _ = opened[12]
+    assert list(opened.values("image_id", "width")) == [(r.image_id, 60) for r in records]
+    again = pickle.loads(pickle.dumps(opened[3]))  # noqa: S301 - to the workers of a data loader
+    assert again == records[3]
+    assert again.image.tobytes() == records[3].image.tobytes()
 
 
 def test_a_broken_row_is_reported_and_keeps_positions(tmp_path: Path, nih: Path) -> None:
@@ -125,13 +150,11 @@ def test_a_broken_row_is_reported_and_keeps_positions(tmp_path: Path, nih: Path)
     other, _ = build_folder(
         settings(tmp_path / "b", config="direct", records=str(record), allow_other_records=True), tmp_path / "out2"
     )
-    assert next(open_folder(other).rows())["id"] == "gemma3_4b/direct/nih_cxr14/00000001_000.png/Mass"
+    assert open_folder(other)[0].id == "gemma3_4b/direct/nih_cxr14/00000001_000.png/Mass"
 
 
 def test_load_dataset_plain_and_streaming(tmp_path: Path, nih: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
-
-    from medground_bench.dataset.builder import COLUMNS
 
     build_folder(settings(nih), tmp_path / "medground-bench")
     monkeypatch.chdir(tmp_path)
@@ -166,10 +189,10 @@ def test_processes_and_shards_do_not_change_the_rows(tmp_path: Path) -> None:
     a, b = open_folder(one), open_folder(two)
     assert len(b.files) == 2  # a row group each: one arrow file per process
     assert [f.name for f in b.files] == ["test-00000-of-00002.parquet", "test-00001-of-00002.parquet"]
-    assert list(a.rows()) == list(b.rows())
+    assert list(a) == list(b)
     assert a.fingerprint == b.fingerprint
-    for row in a.rows(["id"]):
-        assert a.image(row["id"]).tobytes() == b.image(row["id"]).tobytes()
+    for record in a:
+        assert record.image.tobytes() == b[record.id].image.tobytes()
 
 
 def test_a_second_config_keeps_the_first(tmp_path: Path, nih: Path) -> None:
@@ -188,7 +211,7 @@ def test_a_second_config_keeps_the_first(tmp_path: Path, nih: Path) -> None:
     # Building it again replaces it.
     records(record, 1)
     build_folder(direct, out)
-    assert [r["attribute"] for r in open_folder(out, "direct").rows()] == ["Nodule"]
+    assert [r.attribute for r in open_folder(out, "direct")] == ["Nodule"]
     assert snapshot(out / "candidates") == first
     assert sorted(p.name for p in tmp_path.iterdir()) == ["d.json", "nih", "out"]
 
@@ -196,11 +219,11 @@ def test_a_second_config_keeps_the_first(tmp_path: Path, nih: Path) -> None:
 def test_max_side_scales_image_and_boxes_together(tmp_path: Path, nih: Path) -> None:
     folder, _ = build_folder(settings(nih, max_side=25), tmp_path / "out")
     opened = open_folder(folder)
-    row = next(opened.rows())
-    assert (row["width"], row["height"]) == (25, 17) == opened.image(row["id"]).size
-    assert np.allclose(row["boxes"], [[10 * 25 / 60, 5 * 17 / 40, 30 * 25 / 60, 35 * 17 / 40]])
+    record = opened[0]
+    assert record.size == (25, 17) == record.image.size
+    assert np.allclose(record.boxes, [[10 * 25 / 60, 5 * 17 / 40, 30 * 25 / 60, 35 * 17 / 40]])
     full = open_folder(build_folder(settings(nih, max_side=60), tmp_path / "full")[0])
-    assert next(full.rows())["boxes"] == [[10, 5, 30, 35]]
+    assert full[0].boxes == ((10, 5, 30, 35),)
 
 
 def test_the_build_record(tmp_path: Path, nih: Path) -> None:
@@ -401,7 +424,7 @@ def test_opening_refuses_what_is_not_whole(tmp_path: Path, nih: Path) -> None:
     assert caught.value.expected == "one of candidates"
     opened = open_folder(out)
     with pytest.raises(BuildError, match="no row 'x'"):
-        opened.image("x")
+        _ = opened["x"]
     parquet = next(out.glob("candidates/*.parquet"))
     data = parquet.read_bytes()
     parquet.write_bytes(data[:-1])
@@ -412,7 +435,7 @@ def test_opening_refuses_what_is_not_whole(tmp_path: Path, nih: Path) -> None:
         open_folder(out).verify()
     parquet.write_bytes(bytes(len(data)))
     with pytest.raises(BuildError, match="cannot be read"):
-        list(open_folder(out).rows())
+        list(open_folder(out))
     parquet.unlink()
     with pytest.raises(BuildError, match="missing"):
         open_folder(out)
@@ -554,16 +577,16 @@ def test_a_killed_build_leaves_the_old_folder_and_the_next_one_cleans_up(tmp_pat
     assert list(tmp_path.glob(".out.*.work"))
     build_folder(settings(tmp_path / "nih", max_side=16), out)
     assert sorted(os.listdir(tmp_path)) == ["nih", "out"]
-    assert next(open_folder(out).rows())["width"] == 16
+    assert open_folder(out)[0].width == 16
 
 
 def test_an_interrupt_leaves_no_trace(tmp_path: Path, nih: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from medground_bench.dataset import plan
+    from medground_bench.dataset import encode
 
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(plan.Materialiser, "row", interrupt)
+    monkeypatch.setattr(encode.RowEncoder, "row", interrupt)
     with pytest.raises(KeyboardInterrupt):
         build_folder(settings(nih), tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["nih"]

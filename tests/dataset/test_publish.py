@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from medground_bench.core.errors import BuildError, PublishError
+from medground_bench.dataset.columns import WITHHELD
 from medground_bench.dataset.folder import open_folder, read_build_record
 from medground_bench.dataset.plan import BuildSettings
-from medground_bench.dataset.publish import WITHHELD, credentialed_sources, ids_only_copy, masked_id, publish
+from medground_bench.dataset.publish import credentialed_sources, ids_only_copy, masked_id, publish
 from medground_bench.dataset.write import build_folder
 from medground_bench.sources.phantom import write_source
 from tests.local_hub import LocalHub
@@ -81,7 +82,7 @@ def test_what_was_pushed_opens_again(hub: LocalHub, folders: dict[str, Path], tm
         (tmp_path / name).write_bytes(data)
     copy = open_folder(tmp_path, "candidates")
     copy.verify()
-    assert list(copy.rows()) == list(open_folder(folders["mixed"], "candidates").rows())
+    assert list(copy) == list(open_folder(folders["mixed"], "candidates"))
 
 
 @pytest.mark.parametrize("name", ["closed", "mixed"])
@@ -134,7 +135,7 @@ def test_ids_only_says_nothing_but_ids(hub: LocalHub, folders: dict[str, Path]) 
     assert done.ids_only
     files = hub.dataset(REPO).files
     tables = [name for name in files if name.endswith(".parquet")]
-    full = {row["id"]: row for row in open_folder(folders["mixed"], "candidates").rows()}
+    full = {record.id: record.to_row() for record in open_folder(folders["mixed"], "candidates")}
     got = [row for name in tables for row in rows(files[name])]
     assert len(got) == len(full)
     assert {row["dataset"] for row in got} == {"phantom", "imagenome"}
@@ -162,9 +163,11 @@ def test_ids_only_copy_keeps_the_fingerprint_and_loads(folders: dict[str, Path],
     assert copy.fingerprint == open_folder(folders["mixed"], "candidates").fingerprint
     assert "ids only" in (tmp_path / "copy" / "README.md").read_text()
     assert record["configs"]["candidates"]["ids_only"]["of"] == ["imagenome"]
-    first = next(copy.rows())
+    closed = [name == "imagenome" for (name,) in copy.values("dataset")]
     with pytest.raises(BuildError, match="ids only"):
-        copy.image(first["id"])
+        _ = copy[closed.index(False)].image
+    with pytest.raises(BuildError, match="withheld"):
+        _ = copy[closed.index(True)]
     from datasets import load_dataset
 
     loaded = load_dataset(str(tmp_path / "copy"), "candidates", split="test", cache_dir=str(tmp_path / "cache"))

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medground_bench.core.schema import fingerprint, question, record_id
+from medground_bench.core.schema import question, record_id
+from medground_bench.dataset.columns import fingerprint
 from medground_bench.submission import write_submission
 
 

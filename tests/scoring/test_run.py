@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from medground_bench.cli import app
 from medground_bench.core.errors import MedGroundError, ScoringError, SubmissionError
+from medground_bench.dataset.columns import Record
 from medground_bench.dataset.folder import open_folder
 from medground_bench.imaging import Letterbox
 from medground_bench.scoring import (
@@ -282,14 +283,14 @@ def test_candidates_belong_to_every_lvlm(tmp_path: Path) -> None:
 
 
 def test_reference_leaves_patients_out_and_numbers_them(rows: list[Row]) -> None:
-    reference = load_reference(rows, config="direct")
+    reference = load_reference(map(Record.from_row, rows), config="direct")
     table = reference.table
     assert table.cluster.max() == 11  # 24 images, two per patient
     assert (table.cluster[::2] == table.cluster[1::2]).all()  # the same image for both LVLMs
     chance = score_boxes([[[0, 0, r["width"], r["height"]]] for r in rows], [r["boxes"] for r in rows])
     np.testing.assert_allclose(reference.chance["whole_image"].iou, chance.iou)
     # The prior does not depend on how many LVLMs were asked.
-    single = load_reference([r for r in rows if r["model"] == "tiny_a"])
+    single = load_reference(Record.from_row(r) for r in rows if r["model"] == "tiny_a")
     np.testing.assert_allclose(reference.chance["centre_prior"].iou[::2], single.chance["centre_prior"].iou)
     with pytest.raises(ScoringError, match="no records"):
         load_reference([])

@@ -18,6 +18,7 @@ from medground_bench.dataset.folder import open_folder
 from medground_bench.imaging import Letterbox
 from medground_bench.submission import (
     MAX_BOXES,
+    Prediction,
     SubmissionWriter,
     ValidationReport,
     open_submission,
@@ -71,7 +72,8 @@ def test_a_valid_submission(rows: list[Row], dataset: Path, tmp_path: Path) -> N
     assert validate_submission(folder, open_folder(dataset, "direct")).valid
     submission = open_submission(folder)
     assert submission.header["method"] == "oracle"
-    assert submission.predictions() == {p["id"]: p for p in perfect(rows)}
+    assert submission.predictions() == {p["id"]: Prediction.from_row(p) for p in perfect(rows)}
+    assert [p.to_row()["boxes"] for p in submission] == [p["boxes"] for p in perfect(rows)]
     assert submission.digest().startswith("sha256:")
 
 
@@ -95,7 +97,7 @@ def test_all_optional_keys(rows: list[Row], dataset: Path, tmp_path: Path) -> No
     assert report.valid
     assert report.warnings == []
     submission = open_submission(folder)
-    heatmap = submission.heatmap(next(submission.rows()))
+    heatmap = submission.heatmap(next(iter(submission)))
     assert heatmap is not None
     np.testing.assert_array_equal(heatmap, np.eye(16))
 
@@ -399,7 +401,7 @@ def test_a_link_out_of_the_folder_is_refused(rows: list[Row], tmp_path: Path) ->
     assert codes(validate_submission(folder)) == ["heatmap"]
     submission = open_submission(folder)
     with pytest.raises(MedGroundError, match="leaves its folder"):
-        submission.heatmap({"heatmap": "a.npy"})
+        submission.heatmap(Prediction("a", (), heatmap="a.npy"))
 
 
 # --- frames

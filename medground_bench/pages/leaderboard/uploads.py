@@ -138,7 +138,7 @@ def receive_folder(
     folder, results, limits = Path(folder), Path(results), limits or Limits()
     header = _read_header(folder, limits)
     opened = _open(dataset, header, config)
-    wanted = sum(1 for row in opened.rows(["model", "mode"]) if row["model"] in (None, header["lvlm"]))
+    wanted = sum(1 for (model,) in opened.values("model") if model in (None, header["lvlm"]))
     lines = _count_lines(folder) if lines is None else lines
     if lines > 2 * wanted + 100:
         raise UploadError(f"{PREDICTIONS_FILE} has {lines} lines for {wanted} records", expected="one line per record")

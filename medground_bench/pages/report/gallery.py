@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +14,10 @@ from medground_bench.imaging import Letterbox, is_degenerate, resize_heatmap
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from medground_bench.dataset.columns import Record
     from medground_bench.dataset.folder import DatasetFolder
     from medground_bench.scoring import SubmissionScores
-    from medground_bench.submission import Submission
+    from medground_bench.submission import Prediction, Submission
 
 __all__ = ["Judged", "choose", "gallery_records"]
 
@@ -38,7 +39,7 @@ def choose(ids: Sequence[str], count: int, seed: int) -> set[str]:
 def gallery_records(
     folder: DatasetFolder, judged: Sequence[Judged], ids: Sequence[str], chosen: set[str], images: dict[str, str]
 ) -> list[dict[str, Any]]:
-    """The chosen rows of a config as the page's script reads them.
+    """The chosen records of a config as the page's script reads them.
 
     Parameters
     ----------
@@ -55,27 +56,32 @@ def gallery_records(
     """
     said = [_by_record(submission, scores, ids, chosen) for submission, scores in judged]
     records = []
-    for row in folder.rows():
-        if row["id"] not in chosen:
+    for record in folder:
+        if record.id not in chosen:
             continue
-        key = f"{row['dataset']}/{row['image_id']}"
+        key = f"{record.dataset}/{record.image_id}"
         if key not in images:
-            images[key] = _data_uri(folder.image(row["id"]))
+            images[key] = _data_uri(record.image)
         predictions = {
-            scores.method: _prediction(submission, *by_record[row["id"]])
+            scores.method: _prediction(submission, *by_record[record.id])
             for (submission, scores), by_record in zip(judged, said, strict=True)
-            if row["id"] in by_record
+            if record.id in by_record
         }
-        frame = _frame(row, judged)
+        frame = _frame(record, judged)
         records.append(
             {
-                "id": row["id"],
+                "id": record.id,
                 "image": key,
-                "lvlm": row["model"],
-                **{k: row[k] for k in ("mode", "dataset", "image_id", "attribute", "question", "response")},
-                "width": row["width"],
-                "height": row["height"],
-                "boxes": row["boxes"],
+                "lvlm": record.model,
+                "mode": record.mode,
+                "dataset": record.dataset,
+                "image_id": record.image_id,
+                "attribute": record.attribute,
+                "question": record.question,
+                "response": record.response,
+                "width": record.width,
+                "height": record.height,
+                "boxes": record.boxes,
                 "content": list(frame.content),
                 "frame": [frame.frame_width, frame.frame_height],
                 "predictions": predictions,
@@ -84,51 +90,46 @@ def gallery_records(
     return records
 
 
-def _frame(row: Mapping[str, Any], judged: Sequence[Judged]) -> Letterbox:
+def _frame(record: Record, judged: Sequence[Judged]) -> Letterbox:
     sides = [s.header.get("settings", {}).get("frame_side", 224) for s, _ in judged]
     side = next(iter(sides), 224)
-    return Letterbox.fit(row["width"], row["height"], side) if side else Letterbox.identity(row["width"], row["height"])
+    return Letterbox.fit(*record.size, side) if side else Letterbox.identity(*record.size)
 
 
 def _by_record(
     submission: Submission, scores: SubmissionScores, ids: Sequence[str], chosen: set[str]
-) -> dict[str, tuple[Mapping[str, Any], list[float]]]:
-    """Record id -> prediction row and its four scores."""
+) -> dict[str, tuple[Prediction, list[float]]]:
+    """Record id -> prediction and its four scores."""
     at = {ids[i]: k for k, i in enumerate(scores.rows.tolist()) if ids[i] in chosen}
     return {
-        row["id"]: (row, [float(scores.scores[m][at[row["id"]]]) for m in ("iou", "f1", "precision", "recall")])
-        for row in submission.rows()
-        if row["id"] in at
+        p.id: (p, [float(scores.scores[m][at[p.id]]) for m in ("iou", "f1", "precision", "recall")])
+        for p in submission
+        if p.id in at
     }
 
 
-def _prediction(submission: Submission, row: Mapping[str, Any], scores: list[float]) -> dict[str, Any]:
-    out: dict[str, Any] = {
-        "boxes": row["boxes"],
-        "scores": scores,
-        "note": _note(row),
-        "fallback": bool(row.get("fallback")),
-    }
-    heatmap = submission.heatmap(row)
+def _prediction(submission: Submission, said: Prediction, scores: list[float]) -> dict[str, Any]:
+    out: dict[str, Any] = {"boxes": said.boxes, "scores": scores, "note": _note(said), "fallback": said.fallback}
+    heatmap = submission.heatmap(said)
     if heatmap is not None and not is_degenerate(np.asarray(heatmap)):
         out["heat"] = _heat(np.asarray(heatmap, np.float64))
-    if row.get("concept_scores"):
-        out["concept"] = row.get("concept") or ""
-        out["concepts"] = sorted(row["concept_scores"].items(), key=lambda item: -item[1])
-    texts = (row.get("extras") or {}).get("token_texts")
-    if row.get("tokens") and isinstance(texts, list) and len(texts) == len(row["tokens"]):
-        out["tokens"], out["texts"] = row["tokens"], [str(t) for t in texts]
+    if said.concept_scores:
+        out["concept"] = said.concept or ""
+        out["concepts"] = sorted(said.concept_scores.items(), key=lambda item: -item[1])
+    texts = said.extras.get("token_texts")
+    if said.tokens and isinstance(texts, list) and len(texts) == len(said.tokens):
+        out["tokens"], out["texts"] = said.tokens, [str(t) for t in texts]
     return out
 
 
-def _note(row: Mapping[str, Any]) -> str:
-    if row.get("error"):
-        return f"failed: {row['error']}"
-    notes = [name for name in ("fallback", "degenerate") if row.get(name)]
-    if not row["boxes"]:
+def _note(said: Prediction) -> str:
+    if said.error:
+        return f"failed: {said.error}"
+    notes = [name for name in ("fallback", "degenerate") if getattr(said, name)]
+    if not said.boxes:
         notes.append("no boxes")
-    if row.get("concept"):
-        notes.insert(0, str(row["concept"]))
+    if said.concept:
+        notes.insert(0, said.concept)
     return ", ".join(notes)
 
 

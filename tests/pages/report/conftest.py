@@ -70,25 +70,25 @@ def make_chain(root: Path, lvlm: Lvlm, source: str) -> Chain:
     done = generate(dataset, lvlm, ["attention"], root / "submissions", authors="A. Tester")
     assert not done.errors
     header = json.loads((done.submissions["attention"] / "submission.json").read_text())
-    rows = list(dataset.rows())
+    records = list(dataset)
     concept = [
         {
-            "id": row["id"],
-            "boxes": row["boxes"],
+            "id": record.id,
+            "boxes": record.boxes,
             "concept": "left lung",
             "concept_scores": {"right lung": 0.25, "left lung": 1.0, "mediastinum": 0.5},
             "tokens": [0.1, -0.9],
             "fallback": k == 1,
             "extras": {"token_texts": ["Yes", HOSTILE]},
         }
-        for k, row in enumerate(rows)
+        for k, record in enumerate(records)
     ]
     maps = root / "submissions" / "hostile" / "heatmaps"
     maps.mkdir(parents=True)
     heat = np.zeros((224, 224), np.float32)
     heat[100:150, 20:60] = 1
     np.save(maps / "h.npy", heat)
-    hostile = [{"id": row["id"], "boxes": [], "heatmap": "heatmaps/h.npy", "error": HOSTILE} for row in rows]
+    hostile = [{"id": r.id, "boxes": [], "heatmap": "heatmaps/h.npy", "error": HOSTILE} for r in records]
     folders = [
         done.submissions["attention"],
         write_submission(root / "submissions" / "oracle", {**header, "method": "oracle"}, concept),

@@ -62,17 +62,17 @@ def rects(page: Page) -> list[list[float]]:
 
 
 def test_every_record_has_a_card_and_the_first_is_shown(page: Page, chain: Chain) -> None:
-    rows = list(chain.dataset.rows())
+    rows = list(chain.dataset)
     assert page.js("document.querySelectorAll('.card').length") == len(rows)
-    assert texts(page, ".card span") == [row["attribute"] for row in rows]
-    assert rows[0]["question"] in texts(page, "#v-question")[0]
+    assert texts(page, ".card span") == [row.attribute for row in rows]
+    assert rows[0].question in texts(page, "#v-question")[0]
     page.until("document.getElementById('v-img').naturalWidth > 0")
     assert page.js("document.getElementById('v-img').naturalWidth") == 256
 
 
 def test_boxes_lie_where_the_evidence_is(page: Page, chain: Chain) -> None:
-    row = next(iter(chain.dataset.rows()))
-    evidence = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in row["boxes"]]
+    row = chain.dataset[0]
+    evidence = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in row.boxes]
     drawn = rects(page)
     assert all(box in drawn for box in evidence)
     # On the screen: the drawing covers the image, and the first box is at its place in it.
@@ -81,21 +81,21 @@ def test_boxes_lie_where_the_evidence_is(page: Page, chain: Chain) -> None:
         " r = [...document.querySelectorAll('#v-boxes rect')].pop().getBoundingClientRect();"
         " return [(r.x - i.x) / i.width, (r.y - i.y) / i.height, r.width / i.width, r.height / i.height]; })()"
     )
-    x1, y1, x2, y2 = row["boxes"][-1]
-    w, h = row["width"], row["height"]
+    x1, y1, x2, y2 = row.boxes[-1]
+    w, h = row.width, row.height
     assert place == pytest.approx([x1 / w, y1 / h, (x2 - x1) / w, (y2 - y1) / h], abs=0.02)
 
 
 def test_methods_can_be_switched_off(page: Page, chain: Chain) -> None:
-    row = next(iter(chain.dataset.rows()))
+    row = chain.dataset[0]
     page.js("document.querySelectorAll('#v-methods input').forEach(i => { if (i.checked) i.click(); })")
-    assert len(rects(page)) == len(row["boxes"])
+    assert len(rects(page)) == len(row.boxes)
     page.js("document.querySelector('#v-methods input').click()")
-    assert len(rects(page)) == 2 * len(row["boxes"])  # the oracle comes first
+    assert len(rects(page)) == 2 * len(row.boxes)  # the oracle comes first
 
 
 def test_keys_step_through_the_records(page: Page, chain: Chain) -> None:
-    titles = [row["question"] for row in chain.dataset.rows()]
+    titles = [row.question for row in chain.dataset]
     page.js("document.getElementById('cards').focus()")
     for key, shown in (("ArrowRight", 1), ("ArrowDown", 2), ("ArrowLeft", 1), ("End", len(titles) - 1), ("Home", 0)):
         page.key(key)
@@ -107,14 +107,14 @@ def test_keys_step_through_the_records(page: Page, chain: Chain) -> None:
 
 
 def test_filter_and_sort(page: Page, chain: Chain) -> None:
-    rows = list(chain.dataset.rows())
-    attribute = rows[-1]["attribute"]
+    rows = list(chain.dataset)
+    attribute = rows[-1].attribute
     choose(page, "#g-attribute", attribute)
     assert set(texts(page, ".card span")) == {attribute}
-    count = sum(row["attribute"] == attribute for row in rows)
+    count = sum(row.attribute == attribute for row in rows)
     assert texts(page, "#g-count") == [f"{count} of {len(rows)} records"]
     choose(page, "#g-attribute", "")
-    iou = dict(zip((r["id"] for r in rows), chain.scores.submissions[0].scores["iou"].tolist(), strict=True))
+    iou = dict(zip((r.id for r in rows), chain.scores.submissions[0].scores["iou"].tolist(), strict=True))
     for value, best_first in (("attention", True), ("-attention", False)):
         choose(page, "#g-sort", value)
         shown = []

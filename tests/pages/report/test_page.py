@@ -76,15 +76,15 @@ def test_breakdown_means_are_means_of_the_scores(chain: Chain) -> None:
 
 def test_the_gallery_holds_the_records_as_they_are(chain: Chain, report: Path) -> None:
     data = island(report)
-    rows = {row["id"]: row for row in chain.dataset.rows()}
+    rows = {row.id: row for row in chain.dataset}
     assert {r["id"] for r in data["records"]} == set(rows)
     for record in data["records"]:
         row = rows[record["id"]]
-        assert record["boxes"] == row["boxes"]
+        assert record["boxes"] == [list(box) for box in row.boxes]
         assert record["predictions"]["oracle"]["scores"] == pytest.approx([1, 1, 1, 1])
         assert data["images"][record["image"]].startswith("data:image/jpeg;base64,")
     assert data["methods"][0] == "oracle"
-    assert len(data["images"]) == len({row["image_id"] for row in rows.values()}), "an image is stored once"
+    assert len(data["images"]) == len({row.image_id for row in rows.values()}), "an image is stored once"
     oracle = data["records"][0]["predictions"]["oracle"]
     assert [name for name, _ in oracle["concepts"]] == ["left lung", "mediastinum", "right lung"]
     assert oracle["texts"] == ["Yes", HOSTILE]
