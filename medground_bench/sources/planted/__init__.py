@@ -1,0 +1,28 @@
+"""Planted evidence: synthetic findings drawn into real radiographs, with exact masks and exact counterfactuals.
+
+>>> from medground_bench.sources.planted import CanvasAnatomy, load_localizer, plant
+>>> canvas = ...  # uint8 array, a frontal radiograph without findings
+>>> anatomy = CanvasAnatomy(load_localizer("multi_atlas", cache=True)(canvas))  # doctest: +SKIP
+>>> planted = plant(canvas, anatomy, seed=7, findings=["pleural effusion", "nodule"])  # doctest: +SKIP
+>>> planted.image, planted.findings[0].mask, planted.without("nodule").image  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from medground_bench.sources.planted.anatomy import CanvasAnatomy, Localization, available_localizers, load_localizer
+from medground_bench.sources.planted.distractors import DISTRACTORS
+from medground_bench.sources.planted.findings import FINDINGS
+from medground_bench.sources.planted.sample import Distractor, Finding, Planted, plant
+
+__all__ = [
+    "DISTRACTORS",
+    "FINDINGS",
+    "CanvasAnatomy",
+    "Distractor",
+    "Finding",
+    "Localization",
+    "Planted",
+    "available_localizers",
+    "load_localizer",
+    "plant",
+]
