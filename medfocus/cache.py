@@ -1,14 +1,13 @@
 """Localisations on disk: an image shared by many records is segmented once.
 
-The cache lives in the user's cache folder, never beside the data: ``$MEDGROUND_CACHE``, else
-``$XDG_CACHE_HOME/medground-bench``, else ``~/.cache/medground-bench``. One small file per image, pool, settings and
-refiner, written atomically, so that processes may share it; a damaged file counts as absent.
+The cache lives in the user's cache folder (:func:`medground_bench.core.files.cache_folder`), never beside the data. One
+small file per image, pool, settings and refiner, written atomically, so that processes may share it; a damaged file
+counts as absent.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,14 @@ from typing import Any
 import numpy as np
 
 from medfocus.result import FRAME, Found, Transfer
-from medground_bench.core.files import atomic_write
+from medground_bench.core.files import atomic_write, cache_folder
 
 __all__ = ["LocalisationCache", "default_cache"]
 
 
 def default_cache() -> Path:
     """The user's folder for cached localisations."""
-    own = os.environ.get("MEDGROUND_CACHE")
-    if own:
-        return Path(own).expanduser() / "localisations"
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base).expanduser() if base else Path.home() / ".cache") / "medground-bench" / "localisations"
+    return cache_folder("localisations")
 
 
 class LocalisationCache:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from medground_bench.core.errors import MedGroundError
 from medground_bench.core.files import atomic_write
 from medground_bench.core.schema import MODES
+from medground_bench.core.settings import require_same
 
 if TYPE_CHECKING:
     from medground_bench.dataset.folder import DatasetFolder
@@ -146,17 +147,9 @@ def run_demo(
 
 
 def _check_settings(out: Path, settings: DemoSettings) -> None:
-    path, now = out / "demo.json", json.loads(json.dumps(asdict(settings)))
+    path, now = out / "demo.json", asdict(settings)
     if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        changed = [k for k in now if before.get(k) != now[k]]
-        if changed:
-            raise MedGroundError(
-                "this folder holds a demo with other settings: "
-                + "; ".join(f"{k} was {before.get(k)}, is {now[k]}" for k in changed),
-                where=out,
-                remedy="use another --out, or delete the folder",
-            )
+        require_same("the demo's files here", json.loads(path.read_text(encoding="utf-8")), now, where=path)
         return
     if out.is_dir() and any(out.iterdir()):
         raise MedGroundError("this folder is not a demo's and not empty", where=out, remedy="use another --out")

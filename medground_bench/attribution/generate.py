@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +19,9 @@ import numpy as np
 
 from medground_bench.attribution.method import Attribution, Method, get_method
 from medground_bench.core.errors import MedGroundError, MethodError
-from medground_bench.core.files import Journal, atomic_write, read_journals
+from medground_bench.core.files import Journal, atomic_write, file_lock, read_journals
+from medground_bench.core.settings import require_same
+from medground_bench.core.versions import software_versions
 from medground_bench.submission import Prediction, write_submission
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from medground_bench.dataset.folder import DatasetFolder
     from medground_bench.lvlm import Lvlm
 
-__all__ = ["GenerateReport", "generate", "software_versions"]
+__all__ = ["GenerateReport", "generate"]
 
 _PARTS = ".parts"
 _JOURNAL = "attributions"
@@ -53,17 +53,6 @@ class GenerateReport:
     computed: int = 0
     reused: int = 0
     errors: list[str] = field(default_factory=list)
-
-
-def software_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide an attribution's numbers."""
-    versions = {"python": platform.python_version()}
-    for name in ("medground-bench", "torch", "torchvision", "transformers", "numpy", "pillow"):
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def generate(
@@ -119,7 +108,7 @@ def generate(
     ------
     MedGroundError
         If no record is the LVLM's, a method or parameter is unknown, or ``out`` holds parts made with other
-        settings, another dataset or another model.
+        settings, another dataset or another model, or another process is writing there.
     """
     out = Path(out)
     plans = [(m := get_method(name), m.make_parameters((settings or {}).get(name))) for name in dict.fromkeys(methods)]
@@ -135,13 +124,13 @@ def generate(
     header = _header(folder, lvlm, rows, side, limit)
     _check_header(out, header, {method.name: _plain(parameters) for method, parameters in plans})
 
-    done = _finished(out)
     names = [method.name for method, _ in plans]
     mine = rows[rank::world_size]
-    todo = sum((name, record.id) not in done for record in mine for name in names)
-    reused = len(mine) * len(names) - todo
     computed, errors = 0, []
-    with Journal(out / _PARTS, _JOURNAL, rank) as journal:
+    with Journal(out / _PARTS, _JOURNAL, rank) as journal:  # one writer: what is done is read once it is ours
+        done = _finished(out)
+        todo = sum((name, record.id) not in done for record in mine for name in names)
+        reused = len(mine) * len(names) - todo
         for record in mine:
             missing = [(m, p) for m, p in plans if (m.name, record.id) not in done]
             for method, outcome in _attribute(lvlm, record, missing, side, progress, (computed, todo)):
@@ -154,10 +143,10 @@ def generate(
                         journal.append(
                             {"method": method.name, "row": Prediction(record.id, (), error=outcome).to_row()}
                         )
-    if progress is not None:
-        progress(todo, todo, "done")
-    report = GenerateReport(computed=computed, reused=reused, errors=errors)
-    _write_submissions(out, plans, rows, header, {"authors": authors, "licence": licence}, report)
+        if progress is not None:
+            progress(todo, todo, "done")
+        report = GenerateReport(computed=computed, reused=reused, errors=errors)
+        _write_submissions(out, plans, rows, header, {"authors": authors, "licence": licence}, report)
     return report
 
 
@@ -251,19 +240,12 @@ def _header(
 
 def _check_header(out: Path, header: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Refuse to mix runs: parts made for something else are an error, not a mixture."""
-    for name, now in [("run", dict(header)), *((f"settings-{k}", v) for k, v in settings.items())]:
-        path = out / _PARTS / f"{name}.json"
-        if path.is_file():
-            before = json.loads(path.read_text(encoding="utf-8"))
-            changed = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
-            if changed:
-                raise MedGroundError(
-                    "the parts here were made with other settings: "
-                    + "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in changed),
-                    where=path,
-                    remedy="use another --out, or delete the folder to start again",
-                )
-        else:
+    with file_lock(out / _PARTS / "run.lock", wait=True):  # processes of one launch begin together
+        for name, now in [("run", dict(header)), *((f"settings-{k}", v) for k, v in settings.items())]:
+            path = out / _PARTS / f"{name}.json"
+            if path.is_file():
+                require_same("the parts here", json.loads(path.read_text(encoding="utf-8")), now, where=path)
+                continue
             with atomic_write(path) as file:
                 json.dump(now, file, indent=2, sort_keys=True)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from medground_bench.core.errors import MethodError, MissingDependencyError
+from medground_bench.core.hub import is_repo_id
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -90,16 +91,9 @@ def load_segmenter(spec: str | Path | Segmenter, device: str | None = None) -> S
 def _looks_like_hub_id(spec: str) -> bool:
     from importlib.util import find_spec
 
-    if find_spec("huggingface_hub") is None or spec.count("/") != 1 or spec.startswith((".", "~", "/")):
+    if find_spec("huggingface_hub") is None or spec.startswith((".", "~")):
         return False
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils._validators import validate_repo_id
-
-    try:
-        validate_repo_id(spec)
-    except HFValidationError:
-        return False
-    return Path(spec).suffix.lower() not in (".pth", ".pt", ".safetensors", ".bin")
+    return is_repo_id(spec) and Path(spec).suffix.lower() not in (".pth", ".pt", ".safetensors", ".bin")
 
 
 def _require(*modules: str) -> None:

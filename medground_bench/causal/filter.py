@@ -35,7 +35,6 @@ from medground_bench.causal.verdicts import (
     ERROR,
     STEM,
     Key,
-    exclusive,
     is_open,
     update_header,
     verdict_key,
@@ -44,6 +43,7 @@ from medground_bench.core.errors import EditorError, MedGroundError
 from medground_bench.core.files import Journal, read_journals
 from medground_bench.core.processes import ProcessGroup
 from medground_bench.core.schema import GATES, MODES, Candidate, question
+from medground_bench.core.versions import software_versions
 from medground_bench.imaging.read import SCALINGS, Scaling, read_image
 from medground_bench.sources.base import Source
 
@@ -230,16 +230,15 @@ def filter_candidates(
         sources=sources,
         run=f"{lvlm.key}/{mode}",
         lvlm=_about(lvlm, tokens),
-        versions=_versions(),
+        versions=software_versions(),
     )
     batches = group.share(list(_batches(sources, limit, batch_size)))
     total = sum(map(len, batches))
     cache = EditCache(editor, edits or out / "edits")
     report = FilterReport()
     with ExitStack() as stack:
-        stack.enter_context(exclusive(out / f".{STEM}-{group.rank:05d}.lock"))
-        done, failed = _done(out, {_key(lvlm.key, mode, c) for batch in batches for c in batch})
         journal = stack.enter_context(Journal(out, STEM, group.rank))
+        done, failed = _done(out, {_key(lvlm.key, mode, c) for batch in batches for c in batch})
         judging = _Judging(lvlm, mode, cache, tokens, seed, scaling, report)
         finished = 0
         for batch in batches:
@@ -411,16 +410,3 @@ def _about(lvlm: Answerer, max_new_tokens: int) -> dict[str, Any]:
         if value is not None and not (name == "hub_id" and Path(str(value)).is_absolute()):
             about[name] = str(value).removeprefix("torch.")
     return about
-
-
-def _versions() -> dict[str, str]:
-    import platform
-    from importlib import metadata
-
-    versions = {"python": platform.python_version()}
-    for name in ("medground-bench", "torch", "transformers", "diffusers", "scikit-image", "numpy", "pillow"):
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions

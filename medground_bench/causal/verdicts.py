@@ -19,16 +19,16 @@ evidence box).
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from medground_bench.core.errors import MedGroundError, RecordsError
-from medground_bench.core.files import atomic_write, read_journals
+from medground_bench.core.errors import RecordsError
+from medground_bench.core.files import atomic_write, file_lock, read_journals
 from medground_bench.core.schema import GATES, Candidate
+from medground_bench.core.settings import require_same
 from medground_bench.sources.base import Source
 
 __all__ = [
@@ -38,7 +38,6 @@ __all__ = [
     "STEM",
     "VERDICTS",
     "all_verdicts",
-    "exclusive",
     "is_open",
     "read_header",
     "source_digest",
@@ -165,61 +164,22 @@ def update_header(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with exclusive(folder / ".header.lock", wait=True):
+    with file_lock(folder / "filter.lock", wait=True):
         header = read_header(folder) or {
             "format": _FORMAT,
             "settings": dict(settings),
             "sources": {},
             "runs": {},
         }
-        _same(folder, "settings", header["settings"], settings)
+        require_same("the verdicts in this folder", header["settings"], settings, where=folder / HEADER)
         for name, source in sources.items():
             about = {"candidates": len(source), "digest": source_digest(source)}
-            _same(folder, f"source {name}", header["sources"].setdefault(name, about), about)
+            known = header["sources"].setdefault(name, about)
+            require_same(f"the verdicts on {name} in this folder", known, about, where=folder / HEADER)
         about = dict(lvlm)
         known = header["runs"].setdefault(run, {**about, "versions": dict(versions)})
-        _same(folder, f"LVLM and mode {run}", {k: v for k, v in known.items() if k != "versions"}, about)
+        before = {k: v for k, v in known.items() if k != "versions"}
+        require_same(f"the verdicts of {run} in this folder", before, about, where=folder / HEADER)
         with atomic_write(folder / HEADER) as file:
             json.dump(header, file, indent=1)
             file.write("\n")
-
-
-def _same(folder: Path, what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    # Through JSON, so that a tuple equals the list it was stored as.
-    now = json.loads(json.dumps(dict(new)))
-    differing = sorted(k for k in {*old, *now} if old.get(k) != now.get(k))
-    if differing:
-        changes = "; ".join(f"{k}: {old.get(k)!r} there, {now.get(k)!r} now" for k in differing)
-        raise MedGroundError(
-            f"the verdicts in this folder were made otherwise ({what}): {changes}",
-            where=folder / HEADER,
-            expected="one folder of verdicts, one way of making them",
-            remedy="give the earlier run's options to resume it, or another --out folder",
-        )
-
-
-@contextlib.contextmanager
-def exclusive(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold a lock file; another process that holds it is waited for, or refused.
-
-    The system drops the lock with the process, however it ends.
-    """
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system
-        yield
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise MedGroundError(
-                "another process is writing these verdicts",
-                where=path.parent,
-                expected="one run at a time in a folder (several processes only through one launcher)",
-                remedy="wait for it or stop it; use 'accelerate launch' or 'torchrun' for several processes",
-            ) from error
-        except OSError:  # a file system without locks
-            pass
-        yield

@@ -6,13 +6,16 @@ the functions, so that ``--help`` is instant.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import sys
 from importlib import import_module
 from typing import NoReturn
 
 import typer
 
-from medground_bench.core.errors import MedGroundError
+from medground_bench.core.errors import FileError, MedGroundError
 
 __all__ = ["app", "main"]
 
@@ -63,12 +66,25 @@ for _name in _COMMANDS:
 
 
 def main() -> None:
-    """Run the command; user errors are one message on standard error and exit code 1."""
+    """Run the command; what a user can mend is one message on standard error and exit code 1.
+
+    That is every :class:`MedGroundError`, and every :class:`OSError`: no space, no permission, a file where a folder is
+    meant. Other exceptions are bugs of ours and keep their traceback.
+    """
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # at exit it would be too late to tell that the disk behind it is full
     except MedGroundError as error:
-        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+        _failed(error)
+    except BrokenPipeError:  # who reads our output has seen enough
+        _drop_output()
         sys.exit(1)
+    except OSError as error:
+        _drop_output()
+        # Whatever writes a file names it in its errors (core.files), so that this one is about our words.
+        _failed(FileError.of(error, "standard output" if error.errno in (errno.ENOSPC, errno.EFBIG) else None))
     except KeyboardInterrupt:
         _interrupted()
     except SystemExit as ended:
@@ -77,6 +93,20 @@ def main() -> None:
         raise
 
 
+def _failed(error: MedGroundError) -> NoReturn:
+    typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+    sys.exit(1)
+
+
 def _interrupted() -> NoReturn:
     typer.secho("interrupted; run the same command again to resume", err=True)
     sys.exit(130)
+
+
+def _drop_output() -> None:
+    """If standard output cannot be written, send what its buffer holds nowhere, or that would fail again at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,10 +7,13 @@ any other exception is a bug of ours.
 
 from __future__ import annotations
 
+import errno
+
 __all__ = [
     "AtlasError",
     "BuildError",
     "EditorError",
+    "FileError",
     "GeometryError",
     "ImageError",
     "LvlmError",
@@ -73,6 +76,30 @@ def _rebuild(
     return kind(message, where=where, expected=expected, remedy=remedy)
 
 
+class FileError(MedGroundError):
+    """A file or folder cannot be read or written: no space left, no permission, a file where a folder is meant."""
+
+    @classmethod
+    def of(cls, error: OSError, where: object = None) -> FileError:
+        """What the system refused, as a user error.
+
+        Parameters
+        ----------
+        error : OSError
+            With or without a number: some libraries raise it with a sentence only.
+        where : path, optional
+            What it is about, for an error that does not name its file.
+        """
+        expected, remedy = _REMEDIES.get(
+            error.errno or 0, ("room and permission for every file", "check the space on the disk and the permissions")
+        )
+        words = error.strerror or " ".join(str(error).split()) or type(error).__name__
+        name = where if error.filename is None else error.filename
+        if isinstance(name, bytes):
+            name = name.decode(errors="replace")
+        return cls(words, where=name, expected=expected, remedy=remedy)
+
+
 class SourceError(MedGroundError):
     """A source folder or one of its annotation files is missing, incomplete or malformed."""
 
@@ -123,3 +150,18 @@ class AtlasError(MedGroundError):
 
 class MissingDependencyError(MedGroundError, ImportError):
     """An optional dependency is not installed; the remedy names the extra that brings it."""
+
+
+_REMEDIES: dict[int, tuple[str, str]] = {
+    errno.ENOSPC: ("enough free space", "free some space or choose another place, and run again"),
+    errno.EFBIG: ("enough room for the file", "raise the limit on file sizes (ulimit -f) or choose another place"),
+    errno.EROFS: ("a place that can be written to", "choose another place"),
+    errno.EACCES: ("permission for it", "correct the permissions or choose another place"),
+    errno.EPERM: ("permission for it", "correct the permissions or choose another place"),
+    errno.ENOENT: ("a file or folder that exists", "check the path"),
+    errno.ENOTDIR: ("a folder, not a file", "check the path, or choose another place"),
+    errno.EEXIST: ("a folder, not a file", "check the path, or choose another place"),
+    errno.EISDIR: ("a file, not a folder", "check the path, or choose another place"),
+}
+if hasattr(errno, "EDQUOT"):
+    _REMEDIES[errno.EDQUOT] = _REMEDIES[errno.ENOSPC]

@@ -6,14 +6,21 @@ part file (:class:`medground_bench.core.files.Journal`). Only the environment is
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 import os
-from collections.abc import Mapping, Sequence
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from medground_bench.core.errors import MedGroundError
 
-__all__ = ["ProcessGroup", "process_group"]
+__all__ = ["ProcessGroup", "children_end_with_this_process", "end_with_parent", "process_group"]
 
 T = TypeVar("T")
 
@@ -118,6 +125,59 @@ def process_group(environment: Mapping[str, str] | None = None) -> ProcessGroup:
                     remedy=f"unset {rank} and {size} to run one process",
                 ) from error
     return ProcessGroup()
+
+
+# --- children that do not outlive their parent
+
+_PR_SET_PDEATHSIG = 1
+_guarded = 0  # open contexts of children_end_with_this_process
+
+
+def end_with_parent() -> None:
+    """Called in a worker process: end it when the process that started it ends, however that ends.
+
+    On Linux the kernel sees to it; elsewhere a thread looks once a second.
+    """
+    parent = os.getppid()
+    prctl = _prctl()
+    if prctl is None or prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:
+        threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
+    elif os.getppid() != parent:  # it ended just before
+        os._exit(1)
+
+
+@contextlib.contextmanager
+def children_end_with_this_process() -> Iterator[None]:
+    """Inside it, every process that this one forks ends with it: also those that a library starts for itself."""
+    global _guarded
+    _register()
+    _guarded += 1
+    try:
+        yield
+    finally:
+        _guarded -= 1
+
+
+@functools.cache
+def _register() -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: end_with_parent() if _guarded else None)
+
+
+@functools.cache
+def _prctl() -> Any:
+    if sys.platform != "linux":
+        return None
+    try:
+        return ctypes.CDLL(None, use_errno=True).prctl
+    except (AttributeError, OSError):
+        return None
+
+
+def _watch_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _truthy(value: str | None) -> bool:

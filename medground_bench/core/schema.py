@@ -7,6 +7,7 @@ it into a :class:`KeptCandidate`; a dataset folder holds that as a record, the u
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,7 @@ __all__ = [
     "KeptCandidate",
     "Mode",
     "candidate_id",
+    "masked_id",
     "question",
     "record_id",
 ]
@@ -150,3 +152,8 @@ def candidate_id(dataset: str, image_id: str, attribute: str, ordinal: int = 1) 
 def record_id(model: str, mode: str, dataset: str, image_id: str, attribute: str, ordinal: int = 1) -> str:
     """Stable key of a record."""
     return f"{model}/{mode}/{candidate_id(dataset, image_id, attribute, ordinal)}"
+
+
+def masked_id(row_id: str) -> str:
+    """The id of a row that may not be told: it contains the finding. Who builds the row can compute it and compare."""
+    return "sha256:" + hashlib.sha256(row_id.encode()).hexdigest()

@@ -20,7 +20,8 @@ import datasets
 from packaging.version import Version
 
 from medground_bench import __version__
-from medground_bench.core.errors import BuildError, MedGroundError
+from medground_bench.core.errors import FileError, MedGroundError
+from medground_bench.core.processes import end_with_parent
 from medground_bench.dataset.columns import features
 from medground_bench.dataset.encode import RowEncoder, count_row
 from medground_bench.dataset.plan import CONFIGS, BuildSettings, Item, Plan, make_plan
@@ -124,7 +125,7 @@ class MedGroundBench(datasets.GeneratorBasedBuilder):
 
     def _prepare_split_single(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         # A worker process sends back an exception without its causes: raise the user error itself.
-        _leave_interrupts_to_the_parent()
+        _be_a_good_child()
         try:
             yield from super()._prepare_split_single(*args, **kwargs)
         except datasets.exceptions.DatasetGenerationError as error:
@@ -140,13 +141,14 @@ class MedGroundBench(datasets.GeneratorBasedBuilder):
             count_row(progress)
 
 
-def _leave_interrupts_to_the_parent() -> None:
-    """In a worker process: Ctrl-C reaches the parent, which ends its workers, without a traceback from each."""
+def _be_a_good_child() -> None:
+    """In a worker process: end with the parent, and leave Ctrl-C to it, without a traceback from each."""
     import signal
     import sys
     from importlib import import_module
 
     if import_module("multiprocess").parent_process() is not None:
+        end_with_parent()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         sys.unraisablehook = _without_abandoned_generators
 
@@ -170,18 +172,16 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or (error.__context__ if library else None)
 
 
-def user_error(error: BaseException) -> MedGroundError | None:
-    """The user error behind what ``datasets`` raised, if there is one."""
+def user_error(error: BaseException, where: Path | None = None) -> MedGroundError | None:
+    """The user error behind what ``datasets`` raised, if there is one; ``where`` it wrote, if the error does not say.
+
+    An :class:`OSError` is one, with a number or, as ``datasets`` raises it where there is too little space, without.
+    """
     for cause in causes(error):
         if isinstance(cause, MedGroundError):
             return cause
-        if isinstance(cause, OSError) and cause.errno is not None:
-            found = BuildError(
-                f"writing failed: {cause.strerror or cause}",
-                where=cause.filename,
-                expected="enough free space and write access",
-                remedy="nothing was changed; free some space or choose another folder, and run again",
-            )
+        if isinstance(cause, OSError):
+            found = FileError.of(cause, where)
             found.__cause__ = cause
             return found
     return None

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from medground_bench.core.errors import BuildError
+from medground_bench.core.files import sha256_of, sweep
 from medground_bench.dataset.columns import IMAGE_COLUMN, Record, fingerprint
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def read_build_record(path: str | Path) -> dict[str, Any]:
     path = Path(path).expanduser()
     file = path / BUILD_RECORD
     remedy = "build it with 'medground-bench build --out ...'"
+    if not path.exists():
+        sweep(path.absolute().parent)  # a build that was killed while replacing it may have left it aside
     if not path.is_dir():
         raise BuildError("there is no such folder", where=path, expected="a dataset folder", remedy=remedy)
     try:
@@ -164,10 +167,8 @@ class DatasetFolder(Sequence[Record]):
         BuildError
             If a file or the rows are not what the build record says.
         """
-        from medground_bench.dataset.plan import sha256
-
         for name, facts in self.build["configs"][self.config]["files"].items():
-            if sha256(self.path / name) != facts["sha256"]:
+            if sha256_of(self.path / name) != facts["sha256"]:
                 raise BuildError("the file is damaged: its checksum differs", where=self.path / name)
         if fingerprint(self._stream()) != self.fingerprint:
             raise BuildError("the rows are not those of the build record", where=self.path / self.config)

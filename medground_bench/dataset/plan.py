@@ -6,19 +6,19 @@ image. What stops a build is raised here, all of it at once; what may be left ou
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medground_bench.core.errors import BuildError, ImageError, RecordsError, SourceError
+from medground_bench.core.files import sha256_of
 from medground_bench.core.schema import MODES, Box, Candidate, KeptCandidate, Mode, question
 from medground_bench.dataset.records import load_records
 from medground_bench.imaging.read import SCALINGS, Scaling, image_size
 from medground_bench.sources import Source, open_source, source_names
 
-__all__ = ["CONFIGS", "BuildSettings", "Item", "Plan", "make_plan", "sha256"]
+__all__ = ["CONFIGS", "BuildSettings", "Item", "Plan", "make_plan"]
 
 CONFIGS: tuple[str, ...] = ("direct", "reason", "candidates")
 
@@ -251,14 +251,5 @@ def _describe(source: Source) -> dict[str, Any]:
         "candidates": len(source),
         "licence": source.info.licence,
         "credentialed": source.info.credentialed,
-        "annotations": {f.name: sha256(f) for f in source.files if f.is_file()},
+        "annotations": {f.name: sha256_of(f) for f in source.files if f.is_file()},
     }
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, hex."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

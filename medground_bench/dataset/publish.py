@@ -9,24 +9,25 @@ question, boxes or answer; whoever has the sources builds the rest.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medground_bench.core.errors import BuildError, PublishError, SourceError
+from medground_bench.core.errors import PublishError, SourceError
+from medground_bench.core.files import sha256_of
+from medground_bench.core.hub import hub_errors, require_repo_id
+from medground_bench.core.schema import masked_id
 from medground_bench.dataset.columns import IMAGE_COLUMN, WITHHELD, parquet_metadata
 from medground_bench.dataset.folder import BUILD_RECORD, open_folder, read_build_record
-from medground_bench.sources import source_info
+from medground_bench.sources import is_credentialed, source_info
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = ["Publication", "credentialed_sources", "hub_errors", "ids_only_copy", "masked_id", "publish"]
+__all__ = ["Publication", "credentialed_sources", "ids_only_copy", "publish"]
 
 _CONFIGS = ("direct", "reason", "candidates")
 
@@ -98,7 +99,7 @@ def publish(
 
     say = progress or (lambda line: None)
     folder = Path(folder).expanduser()
-    _check_repo_id(repo_id)
+    require_repo_id(repo_id, "my-lab/medground-bench")
     say("verifying the folder")
     record = read_build_record(folder)
     for config in record["configs"]:
@@ -137,19 +138,7 @@ def credentialed_sources(folder: str | Path) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for config in read_build_record(folder)["configs"]:
         found.update(dict.fromkeys(name for (name,) in open_folder(folder, config).values("dataset")))
-    return tuple(name for name in found if _is_credentialed(name))
-
-
-def _is_credentialed(name: str) -> bool:
-    try:
-        return source_info(name).credentialed
-    except SourceError:  # a source we know nothing about
-        return True
-
-
-def masked_id(row_id: str) -> str:
-    """The id of a row that may not be told: it contains the finding. Who builds the row can compute it and compare."""
-    return "sha256:" + hashlib.sha256(row_id.encode()).hexdigest()
+    return tuple(name for name in found if is_credentialed(name))
 
 
 # --- ids only
@@ -161,7 +150,8 @@ def ids_only_copy(folder: str | Path, out: str | Path) -> dict[str, Any]:
     No row keeps its image. Rows of credentialed sources keep ``dataset``, ``model``, ``mode``, ``image_id``,
     ``patient_id``, the image's size and the expected answer; the columns
     :data:`~medground_bench.dataset.columns.WITHHELD` are null and the id, which contains the finding, is replaced by
-    :func:`masked_id`. The configs' fingerprints are those of the full rows: a folder built from the sources can be
+    :func:`~medground_bench.core.schema.masked_id`.
+    The configs' fingerprints are those of the full rows: a folder built from the sources can be
     compared with them. Messages about single rows are left out of the record.
     """
     from medground_bench.dataset.card import render_card
@@ -198,8 +188,6 @@ def _strip(path: Path, out: Path, closed: set[str]) -> tuple[str, dict[str, Any]
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from medground_bench.dataset.plan import sha256
-
     name = f"{path.parent.name}/{path.name}"
     with pq.ParquetFile(path) as file:
         columns = [n for n in file.schema_arrow.names if n != IMAGE_COLUMN]
@@ -208,7 +196,7 @@ def _strip(path: Path, out: Path, closed: set[str]) -> tuple[str, dict[str, Any]
             for batch in file.iter_batches(batch_size=4096, columns=columns):
                 rows = [_public_row(row, closed) for row in batch.to_pylist()]
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-    return name, {"bytes": (out / name).stat().st_size, "sha256": sha256(out / name)}
+    return name, {"bytes": (out / name).stat().st_size, "sha256": sha256_of(out / name)}
 
 
 def _public_row(row: dict[str, Any], closed: set[str]) -> dict[str, Any]:
@@ -282,36 +270,3 @@ def _info_or_key(name: str) -> Any:
         from types import SimpleNamespace
 
         return SimpleNamespace(title=name, licence="unknown terms")
-
-
-def _check_repo_id(repo_id: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", repo_id) or re.search(r"\.\.|--", repo_id):
-        raise PublishError(f"{repo_id!r} is not a repository", expected="ORG/NAME, such as my-lab/medground-bench")
-
-
-_LIBRARIES = ("huggingface_hub", "httpx", "httpcore", "requests", "urllib3", "hf_xet")
-
-
-@contextlib.contextmanager
-def hub_errors(repo_id: str) -> Iterator[None]:
-    """Turn what goes wrong between here and the Hub into a :class:`PublishError`."""
-    try:
-        yield
-    except (PublishError, BuildError):
-        raise
-    except Exception as error:
-        if not isinstance(error, OSError) and not type(error).__module__.startswith(_LIBRARIES):
-            raise
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        remedy = {
-            401: "log in with 'hf auth login' (a token that may write)",
-            403: "use a token that may write to this organisation",
-            404: "check the organisation's name, and log in with 'hf auth login'",
-            429: "wait and push again: what was uploaded is not uploaded twice",
-        }.get(status or 0, "check the connection and push again: what was uploaded is not uploaded twice")
-        if type(error).__name__ == "OfflineModeIsEnabled":
-            remedy = "unset HF_HUB_OFFLINE"
-        message = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise PublishError(
-            f"the hub refused or could not be reached: {message}", where=repo_id, remedy=remedy
-        ) from error

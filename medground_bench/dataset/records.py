@@ -7,7 +7,6 @@ candidates of the sources.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from medground_bench.core.errors import RecordsError
-from medground_bench.core.files import atomic_write, read_journals
+from medground_bench.core.files import atomic_write, cache_folder, read_journals
 from medground_bench.core.schema import DATASETS, GATES, MODES, Candidate, KeptCandidate, Mode
 from medground_bench.dataset.released import (
     COMMIT,
@@ -128,7 +127,7 @@ def download_released(mode: Mode, folder: str | Path | None = None, *, url: str 
     mode : {"direct", "reason"}
         Which file.
     folder : path, optional
-        Where it is kept (default ``medground-bench/`` in the user's cache).
+        Where it is kept (default ``records`` in :func:`medground_bench.core.files.cache_folder`).
     url : str, optional
         Fetch it from somewhere else; it is verified all the same.
 
@@ -138,9 +137,7 @@ def download_released(mode: Mode, folder: str | Path | None = None, *, url: str 
         If it cannot be fetched or is not the released file.
     """
     file = RELEASED[mode]
-    if folder is None:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "medground-bench"
-    path = Path(folder) / file.name
+    path = (cache_folder("records") if folder is None else Path(folder)) / file.name
     if path.is_file() and blob_id(path.read_bytes()) == file.blob:
         return path
     data = _fetch(url or file.url, limit=100_000_000)

@@ -6,26 +6,33 @@ Everything is written beside the folder and moved into place at the end; the oth
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
-import platform
 import shutil
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from medground_bench import __version__
 from medground_bench.core.errors import BuildError
-from medground_bench.core.files import atomic_folder
+from medground_bench.core.files import (
+    atomic_folder,
+    cache_folder,
+    file_lock,
+    scratch_folder,
+    sha256_of,
+    sweep,
+    target_of,
+)
+from medground_bench.core.processes import children_end_with_this_process
+from medground_bench.core.versions import software_versions
 from medground_bench.dataset.card import render_card
 from medground_bench.dataset.columns import IMAGE_COLUMN, fingerprint, parquet_metadata
 from medground_bench.dataset.folder import BUILD_RECORD, FORMAT, read_build_record
-from medground_bench.dataset.plan import BuildSettings, Plan, sha256
+from medground_bench.dataset.plan import BuildSettings, Plan
 
 __all__ = ["SHARD_BYTES", "build_folder"]
 
@@ -70,29 +77,26 @@ def build_folder(
     MedGroundError
         If anything stops the build; the folder is then what it was before.
     """
-    out = Path(out).expanduser().absolute()
+    out = target_of(Path(out).expanduser())
     settings.check()
+    sweep(out.parent)
     _check_out(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(out)
-    work = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.{os.getpid()}.", suffix=".work"))
     try:
-        plan, arrow = _materialise(settings, work, num_proc, progress)
-        files = _write_parquet(arrow, work / settings.config, shard_bytes)
-        record = _config_record(plan, work, files)
-        _install(out, work, settings.config, record)
+        with scratch_folder(out) as work:
+            plan, arrow = _materialise(settings, work, num_proc, progress)
+            files = _write_parquet(arrow, work / settings.config, shard_bytes)
+            record = _config_record(plan, work, files)
+            _install(out, work, settings.config, record)
     except BaseException as error:
         from medground_bench.dataset.builder import causes, user_error
 
         # Ctrl-C may come as the timeout that datasets raises while it ends its processes.
         if any(isinstance(cause, KeyboardInterrupt) for cause in causes(error)):
             raise KeyboardInterrupt from None
-        found = user_error(error)
+        found = user_error(error, out)
         if found is not None and found is not error:
             raise found from found.__cause__
         raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return out, plan
 
 
@@ -102,24 +106,6 @@ def _check_out(out: Path) -> None:
         read_build_record(out)
     elif out.exists() and not out.is_dir():
         raise BuildError("this is a file", where=out, expected="a folder to write to, or a new name")
-
-
-def _remove_stale(out: Path) -> None:
-    """Remove what builds that were killed left beside the folder."""
-    for path in out.parent.glob(f".{out.name}.*.work"):
-        pid = path.name.removeprefix(f".{out.name}.").split(".")[0]
-        if pid.isdecimal() and not _alive(int(pid)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 # --- rows
@@ -149,7 +135,7 @@ def _materialise(
         clip_boxes=settings.clip_boxes,
         progress=str(counter),
     )
-    with _quiet(datasets), _watch(counter, builder, progress):
+    with _quiet(datasets), _watch(counter, builder, progress), children_end_with_this_process():
         builder.download_and_prepare(str(work / "arrow"), num_proc=num_proc if num_proc > 1 else None)
     assert builder.plan is not None  # set by _split_generators
     return builder.plan, sorted((work / "arrow").glob("*.arrow"))
@@ -274,7 +260,7 @@ def _config_record(plan: Plan, work: Path, files: list[Path]) -> dict[str, Any]:
         "images": plan.images,
         "fingerprint": fingerprint(stream()),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": _versions(),
+        "versions": software_versions(),
         "settings": {
             "scaling": settings.scaling,
             "max_side": settings.max_side,
@@ -289,7 +275,7 @@ def _config_record(plan: Plan, work: Path, files: list[Path]) -> dict[str, Any]:
         "broken": _no_paths(plan, plan.broken),
         "clipped": _no_paths(plan, plan.clipped),
         "notes": plan.notes,
-        "files": {f"{settings.config}/{f.name}": {"bytes": f.stat().st_size, "sha256": sha256(f)} for f in files},
+        "files": {f"{settings.config}/{f.name}": {"bytes": f.stat().st_size, "sha256": sha256_of(f)} for f in files},
     }
 
 
@@ -304,18 +290,12 @@ def _no_paths(plan: Plan, messages: list[str]) -> list[str]:
     return out
 
 
-def _versions() -> dict[str, str]:
-    names = ("datasets", "pyarrow", "pillow", "pydicom", "numpy")
-    return {
-        "medground-bench": __version__,
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in names},
-    }
-
-
 def _install(out: Path, work: Path, config: str, entry: dict[str, Any]) -> None:
     """Put the config into the folder beside the configs that are there, all at once."""
-    with _lock(out.parent), atomic_folder(out) as staging:
+    # Two builds that end together keep both configs. The lock lies in the user's cache: the folder itself is replaced,
+    # and beside it nothing of ours should stay.
+    lock = cache_folder("locks") / f"{hashlib.sha256(os.fsencode(out)).hexdigest()[:32]}.lock"
+    with file_lock(lock, wait=True), atomic_folder(out) as staging:
         configs: dict[str, Any] = {}
         if out.is_dir() and any(out.iterdir()):
             old = read_build_record(out)
@@ -326,22 +306,6 @@ def _install(out: Path, work: Path, config: str, entry: dict[str, Any]) -> None:
         record = {"format": FORMAT, "versions": entry["versions"], "configs": configs}
         (staging / BUILD_RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         (staging / "README.md").write_text(render_card(record), encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """One installation at a time below a folder: two builds that end together keep both configs."""
-    try:
-        import fcntl
-    except ImportError:  # no such lock on Windows
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _keep(out: Path, staging: Path, config: str) -> None:

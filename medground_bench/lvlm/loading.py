@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib.util
 import json
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medground_bench.core.errors import LvlmError, MissingDependencyError
+from medground_bench.core.files import folder_fingerprint
 from medground_bench.core.schema import LVLMS
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ __all__ = ["load_lvlm"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SNAPSHOT = re.compile(r"[0-9a-f]{40}")
-_SMALL = 64 << 20
 
 
 def load_lvlm(
@@ -295,19 +294,3 @@ def _snapshot(folder: Path) -> str | None:
     if folder.parent.name == "snapshots" and _SNAPSHOT.fullmatch(folder.name):
         return folder.name
     return None
-
-
-def folder_fingerprint(folder: Path) -> str:
-    """``sha256:`` over the names, sizes and contents of a model folder's files.
-
-    Of files above 64 MB (the weights of real models) only the first megabyte goes in, which for safetensors
-    holds the list of tensors: enough to tell models apart, quick enough to do at every start.
-    """
-    digest = hashlib.sha256()
-    wanted = (".json", ".jinja", ".safetensors", ".model")
-    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in wanted):
-        size = path.stat().st_size
-        digest.update(f"{path.name}\0{size}\0".encode())
-        with path.open("rb") as handle:
-            digest.update(handle.read() if size <= _SMALL else handle.read(1 << 20))
-    return "sha256:" + digest.hexdigest()

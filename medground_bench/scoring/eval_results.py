@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medground_bench.core.errors import MissingDependencyError, PublishError, ScoringError
+from medground_bench.core.errors import MissingDependencyError, ScoringError
 from medground_bench.core.files import atomic_write
+from medground_bench.core.hub import require_repo_id
 
 if TYPE_CHECKING:
     from medground_bench.scoring import ScoreFile, SubmissionScores
@@ -94,8 +95,7 @@ def write_eval_results(
     import yaml
     from huggingface_hub import eval_result_entries_to_yaml
 
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", benchmark):
-        raise PublishError(f"{benchmark!r} is not a repository", expected="ORG/NAME of the benchmark's dataset")
+    require_repo_id(benchmark, "my-lab/medground-bench")
     out, written = Path(out), [Path(out) / "eval.yaml"]
     contents: list[Any] = [benchmark_file([scores.config])]
     for one in scores.submissions:

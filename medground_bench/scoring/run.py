@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medground_bench.core.errors import ScoringError, SubmissionError
+from medground_bench.core.versions import software_versions
 from medground_bench.imaging import Letterbox
 from medground_bench.imaging.areas import RaggedBoxes, ragged, record_areas
 from medground_bench.imaging.overlap import BoxScores, score_areas
@@ -237,11 +236,6 @@ def _file(
     """A score file with only the records that some submission covers."""
     used = np.unique(np.concatenate([s.rows for s in scored])) if scored else np.empty(0, np.int64)
     renumbered = [SubmissionScores(**{**s.__dict__, "rows": np.searchsorted(used, s.rows)}) for s in scored]
-    versions = {"python": platform.python_version(), "numpy": np.__version__}
-    try:
-        versions["medground-bench"] = metadata.version("medground-bench")
-    except metadata.PackageNotFoundError:
-        versions["medground-bench"] = "unknown"
     return ScoreFile(
         config=reference.config,
         fingerprint=reference.fingerprint,
@@ -256,6 +250,6 @@ def _file(
             "seed": seed,
             "random_boxes": DRAWS,
         },
-        versions=versions,
+        versions=software_versions(),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )

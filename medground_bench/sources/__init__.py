@@ -13,7 +13,7 @@ from medground_bench.core.errors import SourceError
 from medground_bench.core.schema import DATASETS
 from medground_bench.sources.base import Source, SourceInfo
 
-__all__ = ["Source", "SourceInfo", "open_source", "source_info", "source_names"]
+__all__ = ["Source", "SourceInfo", "is_credentialed", "open_source", "source_info", "source_names"]
 
 
 def source_names() -> tuple[str, ...]:
@@ -31,6 +31,11 @@ def source_info(name: str) -> SourceInfo:
     """
     info: SourceInfo = import_module(_module(name)).INFO
     return info
+
+
+def is_credentialed(name: str) -> bool:
+    """Whether what belongs to a source may not be passed on; of a source we know nothing about it is taken to be so."""
+    return name not in DATASETS or source_info(name).credentialed
 
 
 def open_source(name: str, root: str | Path) -> Source:

@@ -21,8 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medground_bench.core.errors import MedGroundError, PublishError, SourceError, SubmissionError
-from medground_bench.dataset.publish import hub_errors, masked_id
+from medground_bench.core.errors import MedGroundError, PublishError, SubmissionError
+from medground_bench.core.hub import hub_errors, require_repo_id
+from medground_bench.core.schema import masked_id
+from medground_bench.sources import is_credentialed
 from medground_bench.submission import (
     HEADER_FILE,
     HEADER_KEYS,
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Handover",
-    "is_credentialed",
     "outgoing_copy",
     "repository_folder",
     "require_valid",
@@ -115,8 +116,7 @@ def submit(
         If the repository is not there or the Hub refuses.
     """
     say = progress or (lambda line: None)
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", repo_id) or ".." in repo_id:
-        raise PublishError(f"{repo_id!r} is not a repository", expected="ORG/NAME, such as my-lab/medground-results")
+    require_repo_id(repo_id, "my-lab/medground-results")
     say("validating")
     header = require_valid(submission, dataset).header
     target = repository_folder(header)
@@ -230,16 +230,6 @@ def outgoing_copy(
 
     write_submission(out, _header(opened.header, left_out), rows())
     return dict(left_out)
-
-
-def is_credentialed(source: str) -> bool:
-    """Whether what belongs to a source's records may not be passed on; of an unknown source it is taken to be so."""
-    from medground_bench.sources import source_info
-
-    try:
-        return source_info(source).credentialed
-    except SourceError:  # a source we know nothing about
-        return True
 
 
 def _copy_heatmap(heatmap: Any, out: Path) -> str:

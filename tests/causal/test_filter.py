@@ -18,8 +18,9 @@ from PIL import Image
 
 from medground_bench.causal.editors import Editor, load_editor
 from medground_bench.causal.filter import filter_candidates
-from medground_bench.causal.verdicts import ANSWERS, all_verdicts, exclusive
+from medground_bench.causal.verdicts import ANSWERS, all_verdicts
 from medground_bench.core.errors import EditorError, MedGroundError
+from medground_bench.core.files import Journal
 from medground_bench.core.processes import ProcessGroup
 from medground_bench.core.schema import GATES, MODES
 from medground_bench.dataset.export import export_released
@@ -212,13 +213,13 @@ def test_other_settings_are_refused(phantoms: Path, marked: Path, tmp_path: Path
     editor = load_editor(change.pop("editor", "phantom"))
     with pytest.raises(MedGroundError, match=said) as info:
         run(lvlm, root, tmp_path, editor=editor, **{"limit": 2, **change})
-    assert "another --out folder" in str(info.value)
+    assert "use another --out" in str(info.value)
     assert (tmp_path / "verdicts-00000.jsonl").read_bytes() == before
 
 
 def test_two_runs_in_one_folder_are_refused(phantoms: Path, tmp_path: Path) -> None:
     run(Whimsical(), phantoms, tmp_path, limit=1)
-    with exclusive(tmp_path / ".verdicts-00000.lock"), pytest.raises(MedGroundError, match="another process"):
+    with Journal(tmp_path, "verdicts"), pytest.raises(MedGroundError, match="another process"):
         run(Whimsical(), phantoms, tmp_path)
 
 

@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from medground_bench.core.errors import BuildError, PublishError
+from medground_bench.core.schema import masked_id
 from medground_bench.dataset.columns import WITHHELD
 from medground_bench.dataset.folder import open_folder, read_build_record
 from medground_bench.dataset.plan import BuildSettings
-from medground_bench.dataset.publish import credentialed_sources, ids_only_copy, masked_id, publish
+from medground_bench.dataset.publish import credentialed_sources, ids_only_copy, publish
 from medground_bench.dataset.write import build_folder
 from medground_bench.sources.phantom import write_source
 from tests.local_hub import LocalHub

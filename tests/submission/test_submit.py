@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from medground_bench.core.errors import PublishError, SubmissionError
+from medground_bench.core.schema import masked_id
 from medground_bench.dataset.folder import DatasetFolder, open_folder
-from medground_bench.dataset.publish import masked_id
 from medground_bench.pages.leaderboard.app import ingest
 from medground_bench.scoring import score_submissions
 from medground_bench.scoring.eval_results import write_eval_results

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from medground_bench.causal.editors.base import Editor, EditRequest
 from medground_bench.core.errors import EditorError, MissingDependencyError
+from medground_bench.core.versions import distribution_version
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -58,13 +59,11 @@ class InpaintEditor(Editor):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        from importlib.metadata import version
-
         return {
             "name": self.name,
             "solve_side": self._side,
             "grain": self._grain,
-            "scikit-image": version("scikit-image"),
+            "scikit-image": distribution_version("scikit-image"),
         }
 
     def _edit(self, request: EditRequest) -> Image:

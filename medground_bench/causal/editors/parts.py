@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medground_bench.core.errors import EditorError, MissingDependencyError
+from medground_bench.core.files import folder_fingerprint
 
 __all__ = ["MAX_TEXT", "Parts", "default_scheduler", "load_parts"]
 
@@ -262,7 +263,5 @@ def _revision(where: str, config: Any) -> str:
     if commit:
         return str(commit)
     if Path(where).is_dir():
-        from medground_bench.lvlm.loading import folder_fingerprint
-
         return folder_fingerprint(Path(where))
     return where

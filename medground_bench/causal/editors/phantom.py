@@ -15,6 +15,7 @@ from medground_bench.causal.editors.base import Editor, EditRequest, image_diges
 from medground_bench.core.errors import EditorError, SourceError
 from medground_bench.core.files import within
 from medground_bench.core.schema import Candidate
+from medground_bench.core.versions import distribution_version
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -64,14 +65,8 @@ class PhantomEditor(Editor):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        from importlib.metadata import PackageNotFoundError, version
-
         # Another version of the generator may draw the counterfactual differently.
-        try:
-            generator = version("medground-bench")
-        except PackageNotFoundError:
-            generator = "unknown"
-        return {"name": self.name, "generator": generator}
+        return {"name": self.name, "generator": distribution_version("medground-bench") or "unknown"}
 
     def bind(self, candidate: Candidate, image: Image) -> None:
         from medground_bench.sources.phantom.source import phantom_root

@@ -7,21 +7,22 @@ ids of credentialed records beyond those in the upload.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
 import tempfile
-import threading
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medground_bench.core.errors import BuildError, MedGroundError
+from medground_bench.core.files import file_lock
+from medground_bench.core.schema import masked_id
 from medground_bench.dataset.folder import open_folder
 from medground_bench.pages.leaderboard.archive import Limits, UploadError, full_disk, unpack
+from medground_bench.sources import is_credentialed
 from medground_bench.submission import HEADER_FILE, HEADER_KEYS, PREDICTIONS_FILE, validate_submission
 from medground_bench.submission.checks import check_header, clean
 from medground_bench.submission.strict_json import JsonFault, read_object
@@ -37,7 +38,6 @@ __all__ = ["Receipt", "receive_archive", "receive_folder"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+()-]{0,63}")
 _FAULTS_SHOWN = 20
-_THREADS = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -264,9 +264,6 @@ def _scored(folder: Path, dataset: DatasetFolder, header: Mapping[str, Any], res
 def _masked(ids: np.ndarray, datasets: np.ndarray) -> np.ndarray:
     import numpy as np
 
-    from medground_bench.dataset.publish import masked_id
-    from medground_bench.submission.submit import is_credentialed
-
     closed = {name for name in set(datasets.tolist()) if is_credentialed(name)}
     both = zip(ids.tolist(), datasets.tolist(), strict=True)
     return np.array([masked_id(i) if d in closed else i for i, d in both], np.str_)
@@ -282,7 +279,7 @@ def _keep(scores: ScoreFile, results: Path) -> Receipt:
     path = results / f"{digest}.json"
     try:
         results.mkdir(parents=True, exist_ok=True)
-        with _lock(results):
+        with file_lock(results / ".lock", wait=True):
             if path.exists():
                 raise UploadError(f"this submission of {one.method!r} is on the leaderboard already")
             for file in collect_results(results)[0]:
@@ -299,16 +296,3 @@ def _keep(scores: ScoreFile, results: Path) -> Receipt:
     iou = whole.values["iou"] if whole is not None else None
     numbers = (iou.value, iou.low, iou.high) if iou is not None else (float("nan"),) * 3
     return Receipt(path, one.method, one.lvlm, one.mode, len(one.rows), numbers, warnings=one.warnings)
-
-
-@contextlib.contextmanager
-def _lock(results: Path) -> Iterator[None]:
-    """One writer at a time, among this process's threads and, where the system has file locks, among processes."""
-    with _THREADS, open(results / ".lock", "ab") as file:
-        try:
-            import fcntl
-        except ImportError:  # no such locks on Windows: one server process is all there may be
-            yield
-            return
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield  # closing the file gives the lock back

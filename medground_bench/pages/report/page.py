@@ -11,6 +11,7 @@ from medground_bench.core.errors import MedGroundError
 from medground_bench.pages import data_island, render_page, write_page
 from medground_bench.pages.report.gallery import Judged, choose, gallery_records
 from medground_bench.pages.report.tables import breakdown, score_rows
+from medground_bench.sources import is_credentialed, source_info, source_names
 
 if TYPE_CHECKING:
     from medground_bench.dataset.folder import DatasetFolder
@@ -146,13 +147,8 @@ def _scored(
 
 def _credentialed(datasets: Iterable[str]) -> list[str]:
     """Titles of the sources whose images may not be passed on; one we know nothing about is taken to be such."""
-    from medground_bench.sources import source_info, source_names
-
     known = source_names()
-    titles = [
-        (source_info(n).title if n in known else n) for n in datasets if n not in known or source_info(n).credentialed
-    ]
-    return sorted(titles)
+    return sorted(source_info(n).title if n in known else n for n in datasets if is_credentialed(n))
 
 
 _BREAKDOWNS = (

@@ -9,9 +9,9 @@ had back (:mod:`medground_bench.sources.phantom.source`).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -22,6 +22,7 @@ import numpy as np
 
 from medground_bench.core.errors import MedGroundError
 from medground_bench.core.files import atomic_folder, atomic_write
+from medground_bench.core.processes import end_with_parent
 from medground_bench.core.schema import Candidate
 from medground_bench.sources.phantom.findings import FINDINGS
 from medground_bench.sources.phantom.layouts.common import MANIFEST, Drawn, Planted, Written
@@ -112,7 +113,7 @@ def write_source(
         raise MedGroundError(f"seed {seed} is negative", expected="an integer from 0")
     out = Path(out).absolute()
     _refuse_foreign(out)
-    with _disk_errors(out), atomic_folder(out) as folder:
+    with atomic_folder(out) as folder:
         draw = partial(_draw, layout, folder, seed, size, None if findings is None else tuple(findings))
         drawn = []
         for done, one in enumerate(_map(draw, count, num_proc), 1):
@@ -132,7 +133,9 @@ def write_source(
 
 def _map(draw: Callable[[int], Drawn], count: int, num_proc: int) -> Any:
     """``map(draw, range(count))`` in this process or several."""
-    context: AbstractContextManager[Any] = ProcessPoolExecutor(num_proc) if num_proc > 1 else nullcontext()
+    context: AbstractContextManager[Any] = (
+        ProcessPoolExecutor(num_proc, initializer=end_with_parent) if num_proc > 1 else nullcontext()
+    )
     with context as pool:
         if pool is None:
             yield from map(draw, range(count))
@@ -172,19 +175,6 @@ def _size(seed: int) -> tuple[int, int]:
     r = np.random.default_rng([seed, 1])
     width = int(r.integers(224, 641))
     return width, int(np.clip(round(width * r.uniform(0.8, 1.25)), max(224, SIZES[0]), SIZES[1]))
-
-
-@contextmanager
-def _disk_errors(out: Path) -> Iterator[None]:
-    """A full disk or a folder that may not be written to is the user's to mend."""
-    try:
-        yield
-    except OSError as error:
-        raise MedGroundError(
-            f"the phantoms cannot be written: {error.strerror or error}",
-            where=out,
-            remedy="check the folder's permissions and the space on the disk; nothing was left half written",
-        ) from error
 
 
 def _refuse_foreign(out: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medground_bench.dataset.publish import masked_id
+from medground_bench.core.schema import masked_id
 from medground_bench.pages.leaderboard import archive as archive_module
 from medground_bench.pages.leaderboard import collect_results, leaderboard_page
 from medground_bench.pages.leaderboard.archive import Limits, UploadError, unpack
