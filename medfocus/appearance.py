@@ -10,7 +10,7 @@ from medground_bench.core.errors import ImageError
 from medground_bench.core.schema import Box
 from medground_bench.imaging.letterbox import Letterbox
 
-__all__ = ["SIDE", "View", "local_contrast", "shrink", "view_of"]
+__all__ = ["SIDE", "View", "as_uint8", "local_contrast", "shrink", "view_of"]
 
 SIDE = 112
 """Side of the working frame in pixels; registration runs on 28 and 56 cells, transport on 56."""
@@ -86,6 +86,15 @@ def view_of(image: np.ndarray) -> View:
     grey = _place(values, offset, letterbox)
     contrast = local_contrast(_equalise(grey, valid > 0), valid)
     return View(contrast, valid, offset, letterbox)
+
+
+def as_uint8(image: np.ndarray) -> np.ndarray:
+    """8-bit grey; what is deeper is scaled by its extremes."""
+    if image.dtype == np.uint8:
+        return image
+    low, high = float(image.min()), float(image.max())
+    scale = 255.0 / (high - low) if high > low else 0.0
+    return np.rint((image - low) * scale).astype(np.uint8)
 
 
 def shrink(values: np.ndarray, cells: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from medfocus.cache import default_cache
 from medfocus.intervention import boxes_of, effects, groups, variants
 from medfocus.localizer import AnatomyLocalizer
 from medground_bench.attribution.method import Attribution, method
-from medground_bench.attribution.segmenters import litemedsam_installed
+from medground_bench.attribution.segmenters import resolve_segmenter
 from medground_bench.core.errors import MethodError
 
 if TYPE_CHECKING:
@@ -42,7 +42,10 @@ class MedFocusParameters:
         How concepts are transferred.
     refiner : str
         What segments the regions: ``"litemedsam"``, a MedSAM checkpoint, the folder or hub id of a SamModel; ``"none"``
-        leaves them; ``"auto"`` is LiteMedSAM where it is installed.
+        leaves them; ``"auto"`` is LiteMedSAM where it is installed. Resolved when the parameters are made, to
+        ``"litemedsam==<version>"`` or ``"none"``, so that what is recorded is what ran.
+    solver : {"grid", "pot"}
+        Of the preset ``paper``'s transport: this project's, or POT's dense one as a cross-check (the same boxes).
     tau : float
         A concept whose removal leaves at least this share of the response's probability does not matter.
     intervention : {"box", "mask", "edit"}
@@ -66,6 +69,7 @@ class MedFocusParameters:
     pool: str = "phantom"
     preset: str = "paper"
     refiner: str = "auto"
+    solver: str = "grid"
     tau: float = 0.75
     intervention: str = "box"
     fill: str = "zero"
@@ -75,6 +79,13 @@ class MedFocusParameters:
     composites: bool = True
     settings: Mapping[str, Any] = field(default_factory=dict)
     cache: str = "user"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "refiner", resolve_segmenter(self.refiner))
+        if self.solver not in ("grid", "pot"):
+            raise MethodError(f"unknown solver {self.solver!r}", expected="grid or pot")
+        if self.solver == "pot" and self.preset != "paper":
+            raise MethodError(f"POT cannot solve the transport of preset {self.preset!r}: too many points")
 
 
 @dataclass(frozen=True)
@@ -182,8 +193,10 @@ def _make(parameters: MedFocusParameters) -> MedFocus:
 
         editor = load_editor(p.editor) if isinstance(p.editor, str) else p.editor
     folder = {"user": str(default_cache()), "none": None}.get(p.cache, p.cache)
-    settings = json.dumps(dict(p.settings), sort_keys=True)
-    localizer = _localizer(str(p.pool), p.preset, _refiner(p.refiner), settings, folder)
+    solver = {"solver": p.solver} if p.solver != "grid" else {}
+    settings = json.dumps({**p.settings, **solver}, sort_keys=True)
+    refiner = None if p.refiner == "none" else p.refiner
+    localizer = _localizer(str(p.pool), p.preset, refiner, settings, folder)
     return MedFocus(
         localizer,
         tau=p.tau,
@@ -194,12 +207,6 @@ def _make(parameters: MedFocusParameters) -> MedFocus:
         seed=p.seed,
         composites=p.composites,
     )
-
-
-def _refiner(spec: str) -> str | None:
-    if spec == "auto":
-        return "litemedsam" if litemedsam_installed() else None
-    return None if spec == "none" else spec
 
 
 def _run(lvlm: Lvlm, episode: Episode, parameters: MedFocusParameters) -> Attribution:

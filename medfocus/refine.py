@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from medfocus.appearance import as_uint8
 from medfocus.regions import tight_box
 from medfocus.result import FRAME, Found, Transfer
 from medground_bench.attribution.segmenters import Segmenter
@@ -45,7 +46,7 @@ def refine(
     height, width = image.shape
     scale = min(1.0, _WORKING / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = Image.fromarray(_display(image)).resize(size, Image.Resampling.BOX if scale < 1 else None)
+    small = Image.fromarray(as_uint8(image)).resize(size, Image.Resampling.BOX if scale < 1 else None)
     factor = np.array([size[0] / width, size[1] / height] * 2)
     prompts = [np.multiply(enlarged(found.box, enlarge, width, height), factor) for found in transfer.concepts.values()]
     masks = segmenter.segment(small, prompts)
@@ -79,14 +80,6 @@ def overlap(one: Box, two: Box) -> float:
 def _native(box: Box, factor: np.ndarray, width: int, height: int) -> Box:
     x1, y1, x2, y2 = (float(v) for v in np.divide(box, factor))
     return x1, y1, min(x2, float(width)), min(y2, float(height))
-
-
-def _display(image: np.ndarray) -> np.ndarray:
-    """8-bit grey; deeper images are scaled by their extremes."""
-    if image.dtype == np.uint8:
-        return image
-    low, high = float(image.min()), float(image.max())
-    return np.zeros(image.shape, np.uint8) if high <= low else ((image - low) * (255.0 / (high - low))).astype(np.uint8)
 
 
 def _on_frame(mask: np.ndarray, frame: Letterbox) -> np.ndarray:

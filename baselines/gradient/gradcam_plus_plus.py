@@ -26,7 +26,7 @@ class CamPlusPlusParameters(CamParameters):
     layer : int or None
         As in :class:`CamParameters`.
     eps : float
-        Added to the denominator of alpha.
+        Added to the denominator of alpha, in units of the squared gradient.
     """
 
     eps: float = 1e-6
@@ -52,9 +52,11 @@ def gradcam_plus_plus(lvlm: Lvlm, episode: Episode, parameters: CamPlusPlusParam
 def cam_plus_plus_weights(states: np.ndarray, gradients: np.ndarray, eps: float) -> np.ndarray:
     """Grad-CAM++'s channel weights, (D,), from (P, D) hidden states and gradients.
 
-    ``alpha = g^2 / (2 g^2 + g^3 sum_P H + eps)``, 0 where g = 0; ``w = sum_P alpha ReLU(g)`` (equations 13 and 19).
+    ``alpha = g^2 / (2 g^2 + g^3 sum_P H)``, 0 where g = 0; ``w = sum_P alpha ReLU(g)`` (equations 13 and 19). The
+    quotient is reduced to ``1 / (2 + g sum_P H)``, so that eps weighs the same whatever the size of the gradient:
+    the weights of (k H, g / k) are those of (H, g) over k.
     """
-    squared = gradients**2
-    denominator = 2 * squared + states.sum(axis=0, keepdims=True) * squared * gradients + eps
-    alpha = np.divide(squared, denominator, out=np.zeros_like(squared), where=(gradients != 0) & (denominator != 0))
+    denominator = 2 + states.sum(axis=0, keepdims=True) * gradients + eps
+    used = (gradients != 0) & (denominator != 0)
+    alpha = np.divide(1.0, denominator, out=np.zeros_like(gradients), where=used)
     return (alpha * np.maximum(gradients, 0)).sum(axis=0)

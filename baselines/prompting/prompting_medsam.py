@@ -11,7 +11,7 @@ from baselines.shared.once import once
 from baselines.shared.prompts import ask, phrases_prompt
 from baselines.shared.replies import read_phrases
 from medground_bench.attribution.method import Attribution, method
-from medground_bench.attribution.segmenters import load_segmenter
+from medground_bench.attribution.segmenters import load_segmenter, resolve_segmenter
 from medground_bench.imaging import mask_box
 
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ class MedsamPromptingParameters:
     detector : str
         Folder or hub id of an OWL-ViT.
     segmenter : str
-        ``"litemedsam"``, the path of a segment-anything checkpoint such as ``medsam_vit_b.pth``, or the folder or
-        hub id of a transformers ``SamModel`` such as ``wanglab/medsam-vit-base``.
+        ``"litemedsam"`` (recorded with its version), the path of a segment-anything checkpoint such as
+        ``medsam_vit_b.pth``, or the folder or hub id of a transformers ``SamModel`` such as
+        ``wanglab/medsam-vit-base``.
     threshold : float
         Least detection score.
     top : int
@@ -51,6 +52,7 @@ class MedsamPromptingParameters:
     max_new_tokens: int = 256
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "segmenter", resolve_segmenter(self.segmenter))
         require(0 <= self.threshold <= 1, "prompting_medsam", "threshold must be a score, 0 to 1")
         require(
             min(self.top, self.max_phrases, self.max_new_tokens) >= 1, "prompting_medsam", "limits must be at least 1"

