@@ -5,40 +5,63 @@ three levels:
 
 1. **statement**: "There is no evidence of effusion.", "Cardiomegaly is present.", "It cannot be determined.";
 2. **answer word** or drawn conclusion: "Yes, ...", "so no", "Therefore, there is an effusion.";
-3. **marked answer**: "Answer: Yes", "the answer is no", ``\\boxed{No}``, ``{"answer": "yes"}``.
+3. **marked answer**: "Answer: Yes", "the answer is no", ``\\boxed{No}``, ``{"answer": "yes"}``, a chosen option.
 
 A higher level beats a lower one wherever it stands; within a level the last sentence counts. A sentence that
 commits itself to *not knowing* ("cannot be excluded", "could be", "yes/no") is a reading too: it yields undecided.
-Questions, instructions, conditionals, general knowledge and trailing notes are not statements about this image.
+Questions, instructions, conditionals, general knowledge, descriptions of the picture and trailing notes are not
+statements about this image, and what a model marks as its thoughts is not its answer.
+
+Where the attribute that was asked about is known, only statements about it count: those about other findings
+(:mod:`~medground_bench.causal.findings`) say nothing, and a normal region denies what would lie in it.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from medground_bench.causal import phrases
+from medground_bench.causal.findings import asked_findings, denied_by_normal, findings_in, plain_words, regions_in
+from medground_bench.causal.languages import to_english
+from medground_bench.core.schema import MODES, question
 
 __all__ = ["Answer", "read_answer"]
 
 Answer = Literal["yes", "no"]
 
 _STATEMENT, _WORD, _MARKED = 1, 2, 3
+_SUFFIXES = re.compile(
+    "|".join(re.escape(question("", mode).removeprefix(question("")).strip().lower()) for mode in MODES)
+)
 
 
 class _Reading(NamedTuple):
     level: int
     answer: Answer | None  # None: the sentence says that it does not decide
+    about: frozenset[str] | None = None  # the asked findings it speaks of; None: of all
 
 
-def read_answer(text: str | None) -> Answer | None:
+class _Sentence(NamedTuple):
+    text: str
+    topic: frozenset[str] = frozenset()  # findings of the question right before it
+    complete: bool = True
+
+
+def read_answer(text: str | None, attribute: str | None = None, *, cut: bool = False) -> Answer | None:
     """The yes/no answer that a text finally gives.
 
     Parameters
     ----------
     text : str or None
         What the model wrote, in either mode: a bare word, a sentence, a chain of reasoning, markdown, JSON or LaTeX.
+    attribute : str, optional
+        What was asked about. Statements about other findings then do not count.
+    cut : bool
+        The text was cut off at the token limit: what it was about to say is not known, so it is read only from a
+        marked answer whose end is there ("Final answer: yes.", ``\\boxed{no}``).
 
     Returns
     -------
@@ -53,64 +76,129 @@ def read_answer(text: str | None) -> Answer | None:
     'no'
     >>> read_answer("The answer is yes/no") is None
     True
+    >>> read_answer("Cardiomegaly is present. There is no pleural effusion.", "cardiomegaly")
+    'yes'
+    >>> read_answer("Step 1: the heart. There is no pleural effusion.", cut=True) is None
+    True
     """
     if not text:
         return None
-    best: _Reading | None = None
+    asked = asked_findings(attribute) if attribute else ()
+    readings: list[_Reading] = []
     awaited = False  # the sentence before was a bare "Answer:"
-    sentences = _sentences(_plain(text))
+    # "Other lesion" is an attribute; elsewhere "no other ..." speaks of something else than was asked.
+    sentences = _sentences(_plain(text, bool(attribute and re.match("other ", attribute, re.I))), asked)
     for sentence in sentences:
+        if phrases.ECHOED_PAIR.fullmatch(sentence.text):
+            continue  # the choice, repeated
         if awaited:
-            value = _value(sentence, statements=True)
-            reading = None if value is None else _Reading(_MARKED, value.answer)
+            value = _value(sentence.text, asked, statements=True)
+            reading = None if value is None else _Reading(_MARKED, value.answer, value.about)
             awaited = False
-        elif phrases.BARE_MARKER.fullmatch(sentence):
+        elif phrases.BARE_MARKER.fullmatch(sentence.text):
             awaited = True
             continue
         else:
-            reading = _read(sentence, alone=len(sentences) == 1)
-        if reading is not None and (best is None or reading.level >= best.level):
-            best = reading
-    return None if best is None else best.answer
+            reading = _read(sentence, asked, alone=len(sentences) == 1)
+        if reading is not None and (not cut or (reading.level == _MARKED and sentence.complete)):
+            readings.append(reading)
+    return _final(readings, asked)
+
+
+def _final(readings: list[_Reading], asked: tuple[str, ...]) -> Answer | None:
+    """The last reading of the highest level; of several findings asked about, one that is present suffices."""
+    if not readings:
+        return None
+    top = max(reading.level for reading in readings)
+    last: dict[str, Answer | None] = {}
+    for reading in readings:
+        if reading.level == top:
+            last |= dict.fromkeys(asked or ("",) if reading.about is None else reading.about, reading.answer)
+    return _any(last.values())
+
+
+def _any(answers: Iterable[Answer | None]) -> Answer | None:
+    found = set(answers)
+    return "yes" if "yes" in found else "no" if "no" in found else None
 
 
 # ----------------------------------------------------------------------------------------------- plain text
 
 
-def _plain(text: str) -> str:
-    """Lower-case text without hidden thoughts, markup, typographic quotes and contractions."""
-    text = phrases.CLOSED_THOUGHT.sub("\n", text)
+def _plain(text: str, other: bool = False) -> str:
+    """Lower-case text without hidden thoughts, echoes, markup, typographic quotes and contractions."""
+    for thought in phrases.CLOSED_THOUGHTS:
+        text = thought.sub("\n", text)
     text = phrases.END_OF_THOUGHT.sub("\n", text)  # the opening tag was part of the prompt
     text = phrases.OPEN_THOUGHT.sub("\n", text)  # cut off while thinking: it never came to an answer
-    text = phrases.BOXED.sub(r"\nfinal answer: \1\n", text)
-    text = phrases.TAGGED.sub(r"\nfinal answer: \2\n", text)
+    for place in phrases.PLACES:
+        text = place.sub(lambda m: f"\nfinal answer: {m['body']}" + ("\n" if m["end"] else ""), text)
     if phrases.UNTICKED.search(text):
         text = phrases.UNTICKED.sub(" ", phrases.TICKED.sub(r"\nfinal answer: \1\n", text))
     text = unicodedata.normalize("NFKC", text).translate(phrases.QUOTES).lower()
     text = re.sub(r"</?[a-z_]+[^<>\n]{0,40}/?>|<\|[^|\n]*\|>", " ", text)
+    text = to_english(text)
+    text = _options(phrases.ECHO.sub(" ", _SUFFIXES.sub("\n", text)))
     text = re.sub(r"[*~#$`]+|(?<!\w)_+|_+(?!\w)", "", text)
     for pattern, plain in phrases.CONTRACTIONS:
         text = pattern.sub(plain, text)
     text = re.sub(r'"[^"\n]{0,300}\?\s*"', " ", text)  # the question, quoted
+    text = re.sub(r',(?=\s*"[^"\n]+"\s*:)', "\n", text)  # the entries of a JSON object
     text = text.replace('"', "").replace("\\", " ")
-    text = phrases.PAIR.sub(f" {phrases.PAIR_TOKEN} ", text)
-    return phrases.IDIOMS.sub(" ", text)
+    text = phrases.IDIOMS.sub(" ", phrases.PAIR.sub(_pair, text))
+    return text if other else phrases.NO_OTHER.sub(" ", text)
 
 
-def _sentences(text: str) -> list[str]:
-    out = []
+def _pair(match: re.Match[str]) -> str:
+    """ "yes or no" as one sign; "yes and no" is no echo of a choice."""
+    both = re.search(r"\band\b|&|\bboth\b", match[0])
+    return f" {phrases.PAIR_TOKEN} and {phrases.PAIR_TOKEN} " if both else f" {phrases.PAIR_TOKEN} "
+
+
+def _options(text: str) -> str:
+    """Text without lists of options, and with what a chosen letter stands for in place of the letter."""
+    meaning: dict[str, str] = {}
+
+    def drop(found: re.Match[str]) -> str:
+        options = dict(phrases.OPTION.findall(found[0]))
+        if not {"yes", "no"} <= set(options.values()):
+            return found[0]
+        meaning.update(options)
+        return "\n"
+
+    text = phrases.OPTIONS.sub(drop, text)
+    if not meaning:
+        return text
+
+    def choose(found: re.Match[str]) -> str:
+        value = meaning.get(found["letter"])
+        if value is None:
+            return found[0]
+        return f"\nfinal answer: {value if value in ('yes', 'no') else 'uncertain'}\n"
+
+    return phrases.CHOSEN.sub(choose, text)
+
+
+def _sentences(text: str, asked: tuple[str, ...]) -> list[_Sentence]:
+    out: list[_Sentence] = []
+    topic: frozenset[str] = frozenset()
+    end = len(text.rstrip(" '*_"))
+    at = 0
     for raw in phrases.BREAK.split(text):
-        if raw is None:
-            continue
+        at = text.find(raw, at) + len(raw)
         sentence = phrases.BULLET.sub("", raw.strip()).strip()
         if phrases.NOTE.search(sentence):
             continue
-        if phrases.DISCLAIMER.search(sentence) and not (_marked(sentence) or _answer_word(sentence)):
+        if phrases.DISCLAIMER.search(sentence) and not (_marked(sentence, asked) or _answer_word(sentence)):
             # "I am not a radiologist, but there is an effusion": what follows the disclaimer is the statement.
             _, *rest = re.split(r"\bbut\b|\bhowever\b|\bthat said\b", sentence, maxsplit=1)
             sentence = "".join(rest).strip(" ,")
-        if sentence and not sentence.endswith("?") and re.search(r"[a-z⟂]", sentence):
-            out.append(sentence.rstrip(" .!,'"))
+        if sentence.endswith("?"):
+            topic = findings_in(sentence, *asked) if asked else frozenset()
+        elif sentence and re.search(r"[a-z⟂]", sentence):
+            complete = at < end or sentence[-1] in ".!)]}"
+            out.append(_Sentence(sentence.rstrip(" .!,'"), topic, complete))
+            topic = frozenset()
     return out
 
 
@@ -121,20 +209,32 @@ def _word(word: str) -> Answer:
     return "yes" if re.fullmatch(phrases.YES, word) else "no"
 
 
-def _read(sentence: str, *, alone: bool) -> _Reading | None:
+def _read(sentence: _Sentence, asked: tuple[str, ...], *, alone: bool) -> _Reading | None:
     """What one sentence commits itself to."""
+    text = sentence.text
+    if sentence.topic and sentence.topic.isdisjoint(asked) and not findings_in(text, *asked) & set(asked):
+        return _marked(text, asked)  # the answer to a question about something else
     if alone:
-        if phrases.AGREEMENT.fullmatch(sentence):
+        if phrases.AGREEMENT.fullmatch(text):
             return _Reading(_WORD, "yes")
-        if phrases.DISAGREEMENT.fullmatch(sentence):
+        if phrases.DISAGREEMENT.fullmatch(text):
             return _Reading(_WORD, "no")
-    reading = _marked(sentence) or _answer_word(sentence) or _statement(sentence)
-    if reading is not None and phrases.CORRECTION.match(sentence):
-        return _Reading(_MARKED, reading.answer)  # it takes back what was said before, however that was marked
+    labelled = phrases.LABELLED.match(text) if asked else None
+    if labelled:
+        label, value = labelled["label"], labelled["value"].strip(" |")
+        named = findings_in(label, *asked)
+        if named and (found := _value(value, asked, statements=False)):  # "Pleural effusion: no"
+            about = named & set(asked)
+            return _Reading(_WORD, found.answer, about) if about else None
+        if regions_in(label) and not named:  # "Heart: enlarged"
+            text = f"{label} is {value}"
+    reading = _marked(text, asked) or _answer_word(text) or _statement(text, asked)
+    if reading is not None and phrases.CORRECTION.match(text):
+        return reading._replace(level=_MARKED)  # it takes back what was said before, however that was marked
     return reading
 
 
-def _marked(sentence: str) -> _Reading | None:
+def _marked(sentence: str, asked: tuple[str, ...]) -> _Reading | None:
     turned = phrases.REVERSED.search(sentence)
     if turned and not phrases.UNDECIDED.search(sentence):
         return _Reading(_MARKED, _word(turned["word"]))
@@ -144,11 +244,11 @@ def _marked(sentence: str) -> _Reading | None:
         rest = sentence[marker.end() :]
         if marker["link"].endswith(" be") and marker["link"].split()[0] in ("could", "might", "may", "can"):
             return _Reading(_MARKED, None)
-        found = _value(rest, statements=True)
+        found = _value(rest, asked, statements=True)
         if found is not None:
-            return _Reading(_MARKED, found.answer)
+            return found._replace(level=_MARKED)
     for marker in reversed(list(phrases.WEAK_MARKER.finditer(sentence))):
-        found = _value(sentence[marker.end() :], statements=False)
+        found = _value(sentence[marker.end() :], asked, statements=False)
         if found is not None:
             return _Reading(_WORD, found.answer)
     said = phrases.ANSWERED.search(sentence)
@@ -161,9 +261,9 @@ def _marked(sentence: str) -> _Reading | None:
     return None
 
 
-def _value(rest: str, *, statements: bool) -> _Reading | None:
+def _value(rest: str, asked: tuple[str, ...], *, statements: bool) -> _Reading | None:
     """What stands behind a marker such as ``Answer:``."""
-    rest = rest.strip(" '\"{}[]()")
+    rest = rest.strip(" '\"{}[]()|")
     single = re.match(r"^(y|n|true|false|positive|negative|present|absent)\b(?!\s+\w)", rest)
     if single:
         return _Reading(_MARKED, "yes" if single[1] in ("y", "true", "positive", "present") else "no")
@@ -175,7 +275,7 @@ def _value(rest: str, *, statements: bool) -> _Reading | None:
     )
     if denied:
         return _Reading(_MARKED, "no" if _word(denied["word"]) == "yes" else "yes")
-    return _answer_word(rest) or (_statement(rest) if statements else None)
+    return _answer_word(rest) or (_statement(rest, asked) if statements else None)
 
 
 # ------------------------------------------------------------------------------------------------ answer words
@@ -216,7 +316,7 @@ def _doubted(before: str) -> bool:
 # ------------------------------------------------------------------------------------------------ statements
 
 
-def _statement(sentence: str) -> _Reading | None:
+def _statement(sentence: str, asked: tuple[str, ...]) -> _Reading | None:
     """A sentence about the image: present, absent or not decided."""
     level = _STATEMENT
     concluded = list(phrases.CONCLUSION.finditer(sentence))
@@ -225,15 +325,87 @@ def _statement(sentence: str) -> _Reading | None:
         sentence = sentence[concluded[-1].end() :]
         if concluded[-1][0].startswith("based on"):
             sentence = sentence.partition(",")[2].strip() or sentence
+    sentence = phrases.LOOKING.sub("", sentence)
     claim = phrases.SUBORDINATE_LAST.sub("", phrases.SUBORDINATE_FIRST.sub("", sentence)).strip()
+    if asked and findings_in(sentence, *asked):
+        return None if phrases.PROCEDURE.search(claim) else _of_the_asked(sentence, asked, level)
     if phrases.UNABLE_TO_SEE.search(claim):
-        return _Reading(level, "no")
+        return _general(claim, "no", asked, level)
     if phrases.UNDECIDED.search(claim):
         return _Reading(level, None)
     if phrases.PROCEDURE.search(claim):
         return None
     answer = _polarity(claim)
-    return None if answer is None else _Reading(level, answer)
+    return None if answer is None else _general(claim, answer, asked, level)
+
+
+def _of_the_asked(sentence: str, asked: tuple[str, ...], level: int) -> _Reading | None:
+    """A sentence that names findings: what its clauses say of those that were asked about.
+
+    A clause without a verb of its own shares what the clause before it says, else the one after it ("Cardiomegaly and
+    effusion are present").
+    """
+    clauses = _clauses(sentence)
+    said = [_clause_answer(clause) for clause in clauses]
+    answers: dict[str, Answer | None] = {}
+    for i, clause in enumerate(clauses):
+        about = findings_in(clause, *asked) & set(asked)
+        if about and said[i] == _SILENT and phrases.FINITE.search(clause):
+            said[i] = "yes"  # "The aorta is tortuous"
+        before = [a for a in said[: i + 1] if a != _SILENT]
+        after = [a for a in said[i:] if a != _SILENT]
+        answer = before[-1] if before else after[0] if after else _SILENT
+        if not about and answer == "no" and phrases.NORMAL.search(clause) and not findings_in(clause, *asked):
+            normal = _general(clause, "no", asked, level)
+            about = (normal.about or frozenset(asked)) if normal else frozenset()
+        if answer != _SILENT:
+            answers |= dict.fromkeys(about, None if answer == _OPEN else answer)  # type: ignore[arg-type]
+    if not answers:
+        return None
+    return _Reading(level, _any(answers.values()), frozenset(answers))
+
+
+def _clauses(sentence: str) -> list[str]:
+    """Clauses that each say something: cut at contrasts, and at commas and "and" between two finite verbs."""
+    out: list[str] = []
+    for part in phrases.CLAUSE.split(sentence):
+        pieces = phrases.COORDINATION.split(part)
+        kept = pieces[0]
+        for i in range(1, len(pieces), 2):
+            if phrases.FINITE.search(kept) and phrases.FINITE.search(pieces[i + 1].partition(",")[0]):
+                out.append(kept)
+                kept = pieces[i + 1]
+            else:
+                kept += pieces[i] + pieces[i + 1]
+        out.append(kept)
+    return [clause for clause in (c.strip(" ,") for c in out) if clause]
+
+
+def _clause_answer(clause: str) -> str:
+    """ "yes", "no", undecided, or silent: a mere noun phrase."""
+    if phrases.UNABLE_TO_SEE.search(clause):
+        return "no"
+    if phrases.UNDECIDED.search(clause):
+        return _OPEN
+    return _polarity(clause) or _SILENT
+
+
+_OPEN, _SILENT = "undecided", "silent"
+
+
+def _general(claim: str, answer: Answer, asked: tuple[str, ...], level: int) -> _Reading | None:
+    """A statement that names no finding of the table: does it speak of what was asked?"""
+    if not asked:
+        return _Reading(level, answer)
+    normal = answer == "no" and phrases.NORMAL.search(claim) is not None
+    words = set(re.findall(r"[a-z-]+", plain_words(claim)))
+    if not normal and not words <= (phrases.GENERAL_NO if answer == "no" else phrases.GENERAL):
+        return None  # about something else
+    if answer == "yes":
+        return _Reading(level, answer)
+    regions = regions_in(claim)
+    about = frozenset(finding for finding in asked if denied_by_normal(finding, regions))
+    return _Reading(level, answer, about) if about else None
 
 
 def _opposite(answer: Answer | None) -> Answer | None:
@@ -252,17 +424,35 @@ def _polarity(claim: str) -> Answer | None:
         return "no" if phrases.NEGATIVE.search(claim[inference.end() :]) else "yes"
     if phrases.DOUBLE.search(claim):
         return "yes"
+    if phrases.NO_NORMAL.search(claim):
+        return None  # what is abnormal instead is not said
     positive = phrases.POSITIVE.search(claim)
     negative = phrases.NEGATIVE.search(claim)
     if negative is None:
-        if positive:
-            return "yes"
-        return "no" if phrases.NORMAL.search(claim) else None
+        return _affirmed(claim) if positive else "no" if phrases.NORMAL.search(claim) else None
     # "There is an effusion without pneumothorax", "cardiomegaly is seen, but no effusion": the main claim stands.
     main = phrases.ADDENDUM.sub("", claim)
     if positive and main != claim and main.strip():
         kept = phrases.POSITIVE.search(main)
         dangling = phrases.DANGLING.search(main)  # "There appears to be no effusion": it belongs to the claim
         if kept and not dangling and not phrases.NEGATIVE.search(main) and main[kept.end() :].strip(" ,"):
-            return "yes"
+            return _affirmed(main) or "no"
     return "no"
+
+
+def _affirmed(claim: str) -> Answer | None:
+    """A claim in affirmative words: a finding, a normal region (no), or merely what the picture is of (None)."""
+    answers = []
+    for clause in phrases.CONTRAST.split(claim):
+        if phrases.NORMAL.search(clause):
+            answers.append("no")
+            continue
+        bare = phrases.IN_THE_IMAGE.sub(" ", clause)
+        words = set(re.findall(r"[a-z-]+", plain_words(bare)))
+        described = (
+            not phrases.ANAPHOR.match(clause)
+            and words & phrases.DESCRIPTION
+            and words <= phrases.FUNCTION | phrases.DESCRIPTION
+        )
+        answers.append(None if described or not words else "yes")
+    return _any(answers)  # type: ignore[arg-type]

@@ -11,15 +11,41 @@ import re
 
 QUOTES = str.maketrans(dict.fromkeys('"“”„‟«»‹›″「」『』', '"') | dict.fromkeys("‘’‚‛`´′", "'"))
 
-# Reasoning that a model marks as not being its reply.
-HIDDEN = r"(?:think|thinking|thought|reasoning|analysis|scratchpad)"
-CLOSED_THOUGHT = re.compile(rf"(?s)(?:<{HIDDEN}>|<unused94>).*?(?:</{HIDDEN}>|<unused95>)", re.I)
-END_OF_THOUGHT = re.compile(rf"(?s)^.*(?:</{HIDDEN}>|<unused95>)", re.I)
-OPEN_THOUGHT = re.compile(rf"(?s)(?:<{HIDDEN}>|<unused94>).*$", re.I)
+# Reasoning that a model marks as not being its reply: opening and closing marker of each convention.
+_NAMES = (
+    r"(?:seed:)?(?:think|thinking|thought|thoughts|reasoning|reason|analysis|scratchpad|reflection|summary|caption)"
+)
+_THOUGHTS = (
+    (rf"<{_NAMES}>", rf"</{_NAMES}>"),  # Qwen, DeepSeek, GLM, LLaVA-CoT
+    (r"<unused94>(?:thought)?", r"<unused95>"),  # MedGemma 1.5
+    (r"<\|channel>(?:thought|analysis)\b", r"<channel\|>"),  # Gemma 4
+    (
+        r"<\|channel\|>(?:analysis|thought|commentary)\b(?:<\|message\|>)?",
+        r"<\|end\|>|<\|channel\|>final(?:<\|message\|>)?",
+    ),
+    (r"\[think\]", r"\[/think\]"),  # Magistral
+    (r"◁think▷", r"◁/think▷"),  # Kimi
+    (
+        r"<\|(?:start_thinking|begin_of_thought|thinking_start|think)\|>",
+        r"<\|(?:end_thinking|end_of_thought|thinking_end|/think)\|>",
+    ),
+)
+_OPEN = "|".join(start for start, _ in _THOUGHTS)
+_CLOSE = "|".join(end for _, end in _THOUGHTS)
+CLOSED_THOUGHTS = tuple(re.compile(rf"(?s)(?:{start}).*?(?:{end})", re.I) for start, end in _THOUGHTS)
+END_OF_THOUGHT = re.compile(rf"(?s)^.*(?:{_CLOSE})", re.I)
+OPEN_THOUGHT = re.compile(
+    rf"(?s)(?:{_OPEN}|\A\s*(?:thought|analysis)\s*\n|<(?:{_NAMES}|unused9?4?|\|channel)?\Z).*$", re.I
+)
 
 # Places made for the final answer.
-BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{\s*(?:\\(?:text|mathrm|textbf|mathbf)\s*\{)?([^{}]*)\}+")
-TAGGED = re.compile(r"<(answer|final|final_answer|response)>(.*?)(?:</\1>|$)", re.I | re.S)
+PLACES = (
+    re.compile(r"<\|begin_of_box\|>(?P<body>.*?)(?P<end><\|end_of_box\|>|$)", re.S),
+    re.compile(r"\\(?:boxed|fbox)\s*\{\s*(?:\\(?:text|mathrm|textbf|mathbf)\s*\{)?(?P<body>[^{}]*)(?P<end>\}+)"),
+    re.compile(
+        r"<(?P<tag>answer|final|final_answer|response|conclusion)>(?P<body>.*?)(?P<end></(?P=tag)>|$)", re.I | re.S
+    ),
+)
 TICKED = re.compile(r"(?:\[\s*[xX✓✔]\s*\]|[☑☒✅✓✔])\s*(\w+)")
 UNTICKED = re.compile(r"(?:\[\s*\]|☐|⬜)\s*\w+")
 CONTRACTIONS = (
@@ -34,15 +60,16 @@ CONTRACTIONS = (
     (re.compile(r"\b(i|we|you|they)'ve\b"), r"\1 have"),
 )
 
-# Idioms in which a negative word denies nothing, and "no other ...", which speaks of something else than was asked.
+# Idioms in which a negative word denies nothing; "no other ..." speaks of something else than was asked.
 IDIOMS = re.compile(
     r"\b(?:there is |there can be |i have |we have |with |have )?(?:absolutely )?(?:no|not any"
     r"|without (?:a |any )?)\s*"
     r"(?:shadow of a )?(?:real |reasonable )?(?:doubts?|question|uncertainty|mistake"
     r"|mistaking)\b(?:\s+(?:that|about (?:it|this|that)))?"
     r"|\bundoubtedly\b|\bunquestionably\b|\bnot only\b|\bno matter\b|\bno wonder\b"
-    r"|\b(?:there (?:is|are) )?no (?:other|additional|further|associated|concomitant)\b[^.,;\n]*"
 )
+NO_OTHER = re.compile(r"\b(?:there (?:is|are) )?no (?:other|additional|further|associated|concomitant)\b[^.,;\n]*")
+
 
 # "yes or no", "yes/no": names the choice and makes none. It is replaced by one sign.
 PAIR_TOKEN = "⟂"
@@ -51,6 +78,47 @@ PAIR = re.compile(
     r"|,\s*or\b|\band\b|-or-|&|\\)\s*['\"(\[]*\bno\b['\")\]]*"
     r"|(?:\b(?:either|both|a)\s+)*['\"(\[]*\bno\b['\")\]]*\s*(?:/|\||\bor\b|,\s*or\b|\band\b"
     r"|-or-|&|\\)\s*['\"(\[]*\byes\b['\")\]]*"
+)
+
+# The task's own words, repeated: "Answer directly with yes or no without any explanation.", "(yes/no)".
+ECHO = re.compile(
+    r"(?:(?<=[.!?:;\n(\[])|^)[\s*_'(\[-]*(?:please |now |first |then |let us |you (?:should|must) )?(?:think"
+    r" step by step(?:,)? and )?"
+    r"(?:answer|respond|reply|choose|select)\b(?: (?:the|this|following|question|directly|only|briefly|simply"
+    r"|just|in|one"
+    r"|word|your|by|choosing|selecting|from|between|options?))*"
+    r"(?: (?:with|using|as|either|only|just|exactly|a|simple|one of|by saying))*:? ['(\[]*yes['\])]*\s*(?:/|or|,"
+    r"|\||and)\s*['(\[]*no"
+    r"\b['\])]*"
+    r"(?: (?:without|with no) (?:any )?(?:further )?(?:explanations?|reasoning|elaboration)| only| directly|"
+    r" first)*[.)\]!]*"
+    r"|(?:(?<=[.!?:;\n])|^)[\s*_'-]*(?:let us |let's |please |i will |now )?think(?:ing)?"
+    r" step[- ]by[- ]step[.:!]*(?=\s|$)"
+    r"|(?:^|(?<=[\n.!?:]))[\s*_'-]*(?:options|choices|possible answers)\s*:\s*['(\[]*yes['\])]*\s*(?:/|or|,|\|"
+    r"|and)\s*['(\[]*no\b['\])]*"
+    r"|without any explanation\b[.)]*"
+    r"|[(\[{<]\s*(?:answer |options: |either |choose )?['*]*yes['*]*"
+    r"\s*(?:/|\||\bor\b|,)\s*['*]*no['*]*(?: only)?\s*[)\]}>]",
+    re.M,
+)
+ECHOED_PAIR = re.compile(
+    r"(?:(?:the |my |your |final )*(?:answer|response|options?|choices?)\s*[:=-]+\s*)?[\s'(\[]*⟂[\s')\]]*"
+)
+
+# "(A) Yes (B) No": the options; which letter was chosen stands elsewhere.
+_OPTION = (
+    r"[(\[]?(?:option )?\b[a-d1-4]\s*(?:[).:\]]|\s-)\s*(?:yes|no|uncertain|unsure|not sure|unclear|maybe|unknown"
+    r"|cannot be determined|can't tell)\b['*]*\.?"
+)
+OPTIONS = re.compile(rf"(?:(?:options|choices)\s*:\s*)?{_OPTION}(?:[\s,;/|]+(?:or\s+)?{_OPTION})+")
+OPTION = re.compile(
+    r"\b([a-d1-4])\s*(?:[).:\]]|\s-)\s*(yes|no|uncertain|unsure|not sure|unclear|maybe|unknown|cannot|can't)\b"
+)
+CHOSEN = re.compile(
+    r"(?:\b(?:answer|option|choice|choose|select|pick|response)\w*\b['*]*\s*(?:is|are|would be|:|="
+    r"|-)*\s*(?:option|choice|:)?\s*[*'(\[{]*"
+    r"|(?:^|(?<=\n)|(?<=[.!?:]\s))[\s*'(\[]*)(?P<letter>[a-d1-4])(?=\s*(?:[)\]}.,;:!*']|\n|$))[)\]}*']*",
+    re.M,
 )
 
 # Sentences, lines and what may stand before or after them.
@@ -226,8 +294,21 @@ PROCEDURE = re.compile(
     r"|should|must|have to)\b|\bneed(?:s|ed)? to\b|\blook(?:ing)? (?:for|at)\b"
     r"|\bcheck(?:ing)? (?:for|if)\b"
     r"|^(?:if|when|to)\b|\bwould (?:be|show|see|expect|appear|have|manifest)\b|\b(?:typically"
-    r"|usually|generally|commonly|often)\b|\b(?:examin|assess|evaluat|search)(?:e|ing)? (?:for"
+    r"|usually|generally|commonly|often)\b|\b(?:is|are) (?:defined|characteri[sz]ed|diagnosed|caused|called"
+    r"|known|when)\b"
+    r"|\brefers? to\b|\b(?:is|are) (?:an?|the) (?:\w+ ){0,2}(?:enlargement|accumulation|collection|condition"
+    r"|collapse|term|type"
+    r"|form|build-?up|thickening|inflammation|widening|dilatation|dilation|disease|disorder|sign) (?:of|that|in"
+    r"|where|which|for)\b"
+    r"|\b(?:examin|assess|evaluat|search)(?:e|ing)? (?:for"
     r"|the image)\b|^step\b"
+)
+
+LOOKING = re.compile(
+    r"^(?:looking|on looking|(?:up)?on (?:\w+ )?(?:inspection|review|examination|reviewing|examining|inspecting)"
+    r"|after (?:\w+ )?(?:reviewing|examining|inspecting|looking|review|examination|inspection)|examining"
+    r"|reviewing|inspecting)"
+    r"\b[^,]*,\s*"
 )
 
 # Reasons, concessions and asides: the main clause decides.
@@ -261,11 +342,505 @@ DOUBLE = re.compile(
     r"\bnot (?:absent|negative|lacking|free of|unlikely|without|devoid)\b"
     r"|\bnot (?:the )?absence\b|\bnot (?:\w+ly )?(?:normal|unremarkable|healthy)\b"
 )
+NO_NORMAL = re.compile(r"\b(?:no|without|absence of|lack of|loss of) normal\b")
 FALSE_THAT = re.compile(r"^.*\b(?:not (?:true|correct|the case)|false|incorrect|wrong|untrue)(?: to say)? that\b")
+_PLACE = (
+    r"(?:heart|cardiac|cardiomediastinal|mediastin\w+|lungs?|pulmonary|pleura\w*|costophrenic|hil\w+|bones?|bony"
+    r"|osseous|ribs?"
+    r"|diaphragm\w*|chest|thora\w+|x-?rays?|radiographs?|films?|images?|scans?|stud(?:y|ies)|anatomy|parenchyma"
+    r"|vascul\w+"
+    r"|appearances?|size|limits|findings?|airways?|trachea|aorta|person|adult|patient|individual|silhouettes?"
+    r"|contours?|fields?"
+    r"|bases?|apices|structures?|tissues?|examination|exam)"
+)
 NORMAL = re.compile(
-    r"\b(?:is|are|appears?|look|looks|seems?|remains?|(?:are|is) both"
-    r"|within)\s+(?:to be\s+)?(?:\w+ly\s+)?(?:within\s+)?(?:normal|clear|unremarkable"
-    r"|healthy)\b(?!\s+that)|^(?:normal|unremarkable|clear)\b"
+    rf"\b(?:is|are|was|were|be|appears?|look|looks|seems?|remains?|within)\s+(?:both\s+|all\s+)?(?:to"
+    rf" be\s+)?(?:\w+ly\s+|\w+wise\s+)?"
+    rf"(?:within\s+)?(?:normal|clear|unremarkable|healthy|intact|sharp|well[- ]aerated"
+    rf"|well[- ]expanded)\b(?!\s+that|\s+(?:evidence|signs?|increase))"
+    rf"|(?<!than )\b(?:normal|unremarkable|healthy)[- ](?:\w+[- ]){{0,3}}?{_PLACE}\b|\b{_PLACE} (?:\w+"
+    rf" )?(?:within|with)?"
+    rf" ?normal\b"
+    rf"|\b(?:clear|sharp|intact|well[- ]aerated|well[- ]expanded) (?:and \w+ )?(?:\w+ ){{0,2}}?(?:lungs?"
+    rf"|costophrenic|pleural|bones?|ribs?|bony|heart|cardiac|lung)\b"
+    r"|^(?:normal|unremarkable|clear|healthy)\b"
+)
+
+# Where one clause ends and another begins, whatever it says.
+CLAUSE = re.compile(
+    r",?\s*(?=\b(?:but|however|whereas|while|(?:al)?though|even though|despite|in spite of|yet|except|without"
+    r"|because|since)\b)"
+    r"|,?\s*(?:and\s+)?(?=\bwith (?:no|clear|normal)\b)|,\s*(?=(?:and\s+)?(?:no|not|nor)\b)|\s+(?=and (?:no|not)\b)"
+    r"|(?<=\w)\s+(?=\bbut\b)|;"
+)
+COORDINATION = re.compile(r"(,\s*(?:and\s+)?(?!or\b)|\s+and\s+)")
+FINITE = re.compile(
+    r"(?<!that )(?<!which )\b(?:is|are|was|were|has|have|shows?|reveals?|demonstrates?|suggests?|indicates?"
+    r"|appears?|looks?|seems?"
+    r"|remains?|can|cannot|could|exists?|see|sees|do|does|measures?)\b"
+)
+CONTRAST = re.compile(r",?\s*\b(?:but|however|whereas|while|although|though|yet)\b,?\s*")
+LABELLED = re.compile(r"^[|'\s]*(?P<label>[a-z][^:=|–—]{1,80}?)\s*(?::|=|\||-+>|→|–|—|\s-\s)\s*(?P<value>.+)$")
+
+# What a statement may hold and still speak of nothing but the question's finding, or of the picture itself.
+# "It is visible in the left lung."
+ANAPHOR = re.compile(
+    r"(?:it|they|this finding|these findings)\b[^,]*\b(?:visible|seen|present|evident|apparent|noted|identified"
+    r"|observed|detected)\b"
+)
+IN_THE_IMAGE = re.compile(
+    r"\b(?:in|on|from|of|within|throughout|by|at) (?:the |this |these |that |an? |your )?(?:\w+ ){0,2}?(?:image"
+    r"|picture|x-?ray|radiograph|film|scan"
+    r"|study|photo|chest)s?(?: (?:image|x-?ray|radiograph|film|cavity))?\b|\b(?:thoracic|chest) cavity\b"
+)
+FUNCTION = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "this",
+        "that",
+        "these",
+        "those",
+        "there",
+        "here",
+        "it",
+        "its",
+        "he",
+        "she",
+        "they",
+        "them",
+        "their",
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "been",
+        "being",
+        "am",
+        "has",
+        "have",
+        "had",
+        "do",
+        "does",
+        "did",
+        "can",
+        "could",
+        "will",
+        "would",
+        "may",
+        "might",
+        "must",
+        "in",
+        "on",
+        "of",
+        "at",
+        "to",
+        "from",
+        "for",
+        "with",
+        "within",
+        "by",
+        "as",
+        "and",
+        "or",
+        "also",
+        "both",
+        "all",
+        "each",
+        "any",
+        "some",
+        "such",
+        "i",
+        "we",
+        "you",
+        "one",
+        "my",
+        "our",
+        "your",
+        "who",
+        "which",
+        "what",
+        "where",
+        "so",
+        "then",
+        "just",
+        "very",
+        "quite",
+        "well",
+        "clearly",
+        "clear",
+        "visible",
+        "seen",
+        "see",
+        "shows",
+        "show",
+        "showing",
+        "displays",
+        "display",
+        "displayed",
+        "depict",
+        "depicts",
+        "depicting",
+        "depicted",
+        "demonstrates",
+        "demonstrate",
+        "demonstrating",
+        "reveals",
+        "reveal",
+        "revealing",
+        "presents",
+        "presented",
+        "contains",
+        "contain",
+        "containing",
+        "features",
+        "feature",
+        "featuring",
+        "provides",
+        "provided",
+        "exhibits",
+        "exhibit",
+        "includes",
+        "include",
+        "including",
+        "observe",
+        "observed",
+        "identify",
+        "identified",
+        "noted",
+        "note",
+        "appears",
+        "appear",
+        "seems",
+        "seem",
+        "taken",
+        "obtained",
+        "captures",
+        "captured",
+        "capture",
+        "illustrates",
+        "illustrate",
+        "illustrated",
+        "portrays",
+        "portray",
+        "visualizes",
+        "visualized",
+        "visualize",
+        "visualise",
+        "visualised",
+        "represents",
+        "represent",
+        "shown",
+        "looks",
+        "look",
+        "find",
+        "found",
+        "notice",
+        "detect",
+        "detected",
+        "present",
+        "apparent",
+        "evident",
+        "appreciated",
+        "good",
+        "adequate",
+        "lie",
+        "lies",
+        "located",
+        "indeed",
+        "overall",
+        "able",
+        "currently",
+        "given",
+        "like",
+    ]
+)
+DESCRIPTION = frozenset(
+    [
+        "image",
+        "picture",
+        "photo",
+        "photograph",
+        "x-ray",
+        "xray",
+        "radiograph",
+        "radiography",
+        "radiographic",
+        "film",
+        "scan",
+        "study",
+        "view",
+        "projection",
+        "exam",
+        "examination",
+        "medical",
+        "chest",
+        "thorax",
+        "thoracic",
+        "frontal",
+        "posteroanterior",
+        "anteroposterior",
+        "pa",
+        "ap",
+        "lateral",
+        "portable",
+        "upright",
+        "supine",
+        "erect",
+        "black",
+        "white",
+        "grey",
+        "gray",
+        "grayscale",
+        "greyscale",
+        "digital",
+        "standard",
+        "typical",
+        "single",
+        "plain",
+        "adult",
+        "child",
+        "person",
+        "human",
+        "man",
+        "woman",
+        "male",
+        "female",
+        "patient",
+        "individual",
+        "subject",
+        "age",
+        "aged",
+        "old",
+        "young",
+        "year",
+        "middle-aged",
+        "elderly",
+        "body",
+        "upper",
+        "torso",
+        "lung",
+        "pulmonary",
+        "lobe",
+        "zone",
+        "field",
+        "base",
+        "apex",
+        "parenchyma",
+        "heart",
+        "cardiac",
+        "silhouette",
+        "shadow",
+        "contour",
+        "border",
+        "mediastinum",
+        "mediastinal",
+        "trachea",
+        "tracheal",
+        "carina",
+        "bronchus",
+        "bronchi",
+        "airway",
+        "aorta",
+        "aortic",
+        "arch",
+        "knob",
+        "hilum",
+        "hila",
+        "hilar",
+        "structure",
+        "structures",
+        "diaphragm",
+        "hemidiaphragm",
+        "costophrenic",
+        "angle",
+        "rib",
+        "cage",
+        "bone",
+        "bony",
+        "clavicle",
+        "spine",
+        "vertebra",
+        "vertebral",
+        "sternum",
+        "scapula",
+        "shoulder",
+        "humerus",
+        "stomach",
+        "bubble",
+        "pleura",
+        "pleural",
+        "soft",
+        "tissue",
+        "vessel",
+        "vascular",
+        "anatomy",
+        "anatomical",
+        "organ",
+        "region",
+        "area",
+        "midline",
+        "behind",
+        "beside",
+        "left",
+        "right",
+        "bilateral",
+        "upper",
+        "lower",
+        "middle",
+        "central",
+        "side",
+        "two",
+        "pair",
+        "both",
+        "marking",
+        "anatomic",
+        "ribcage",
+        "lungs",
+        "skeleton",
+        "skeletal",
+        "neck",
+        "abdomen",
+        "position",
+        "rotation",
+        "inspiration",
+        "quality",
+        "exposure",
+        "technique",
+    ]
+)
+_ANY_FINDING = frozenset(
+    [
+        "evidence",
+        "sign",
+        "indication",
+        "finding",
+        "condition",
+        "feature",
+        "presence",
+        "present",
+        "absent",
+        "absence",
+        "positive",
+        "negative",
+        "confirmed",
+        "such",
+        "clear",
+        "definite",
+        "definitive",
+        "obvious",
+        "strong",
+        "convincing",
+        "visible",
+        "suspicious",
+        "likely",
+        "probable",
+        "confirm",
+        "suggest",
+        "support",
+        "suggests",
+        "confirms",
+        "supports",
+        "suggested",
+        "detectable",
+        "identifiable",
+        "discernible",
+        "question",
+        "asked",
+        "described",
+        "mentioned",
+        "specified",
+        "attribute",
+        "itself",
+        "said",
+        "above",
+        "radiological",
+        "imaging",
+        "visual",
+        "thing",
+        "consistent",
+        "suggestive",
+        "indicative",
+        "compatible",
+        "mild",
+        "moderate",
+        "severe",
+        "small",
+        "large",
+        "subtle",
+        "slight",
+        "minimal",
+        "mildly",
+        "moderately",
+        "slightly",
+        "think",
+        "believe",
+        "suspect",
+        "conclude",
+        "say",
+        "yes",
+        "no",
+        "not",
+        "true",
+        "correct",
+        "case",
+        "indicating",
+        "therefore",
+        "thus",
+        "hence",
+    ]
+)
+GENERAL = FUNCTION | _ANY_FINDING | DESCRIPTION
+GENERAL_NO = GENERAL | frozenset(
+    [
+        "abnormality",
+        "abnormal",
+        "abnormalities",
+        "pathology",
+        "pathological",
+        "pathologic",
+        "disease",
+        "process",
+        "acute",
+        "cardiopulmonary",
+        "significant",
+        "focal",
+        "anomaly",
+        "problem",
+        "issue",
+        "suspicious",
+        "concerning",
+        "anything",
+        "nothing",
+        "none",
+        "never",
+        "neither",
+        "nor",
+        "without",
+        "free",
+        "lack",
+        "lacking",
+        "lacks",
+        "unlikely",
+        "unremarkable",
+        "normal",
+        "healthy",
+        "change",
+        "gross",
+        "active",
+        "chronic",
+        "intrathoracic",
+        "doe",
+        "little",
+        "hardly",
+        "scarcely",
+        "ruled",
+        "out",
+        "rule",
+        "excluded",
+    ]
 )
 POSITIVE = re.compile(
     r"\bthere (?:is|are|appears?|seems?|exists?|was|were|does|do)\b|\b(?:is|are|was|were|be"

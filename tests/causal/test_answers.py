@@ -7,8 +7,13 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from medground_bench.causal import read_answer
+from medground_bench.causal.findings import FINDINGS, asked_findings, findings_in
+from medground_bench.causal.languages import LANGUAGES
+from medground_bench.core.schema import question
 
 YES = [
     "Yes",
@@ -407,6 +412,331 @@ def test_statements_hold_for_any_attribute(attribute: str) -> None:
     assert read_answer(f"There is no evidence of {attribute} in the image.") == "no"
     assert read_answer(f"Yes, there is evidence of {attribute} in the image.") == "yes"
     assert read_answer(f"No, there is no evidence of {attribute} in the image.") == "no"
+
+
+# Text, what was asked about, answer: statements about other findings say nothing.
+ASKED = [
+    ("Cardiomegaly is present. There is no pleural effusion.", "cardiomegaly", "yes"),
+    ("Cardiomegaly is present. There is no pleural effusion.", "pleural effusion", "no"),
+    ("Cardiomegaly is present. There is no pleural effusion.", "nodule", None),
+    ("There is no pleural effusion. The heart is enlarged.", "Cardiomegaly", "yes"),
+    ("There is an enlarged heart, but no effusion is seen.", "cardiomegaly", "yes"),
+    ("There is an enlarged heart, but no effusion is seen.", "Effusion", "no"),
+    ("Enlargement of the cardiac silhouette is noted.", "cardiomegaly", "yes"),
+    ("The cardiac silhouette appears mildly enlarged. No pneumothorax.", "cardiomegaly", "yes"),
+    ("The cardiothoracic ratio is increased. The lungs are clear.", "cardiomegaly", "yes"),
+    ("The heart is not enlarged. There is a small pleural effusion.", "cardiomegaly", "no"),
+    ("The heart size is normal. There is a small pleural effusion.", "cardiomegaly", "no"),
+    ("The heart is normal in size.", "enlarged cardiac silhouette", "no"),
+    ("The heart is normal in size.", "pleural effusion", None),
+    ("The lungs are clear. The heart is enlarged.", "Cardiomegaly", "yes"),
+    ("The heart is enlarged. The lungs are clear.", "Cardiomegaly", "yes"),
+    ("The heart is enlarged. The lungs are clear.", "lung opacity", "no"),
+    ("The lungs are clear.", "Pneumothorax", "no"),
+    ("The lungs are clear.", "Rib fracture", None),
+    ("The chest X-ray is normal.", "Rib fracture", "no"),
+    ("There are bilateral opacities. No effusion or pneumothorax.", "lung opacity", "yes"),
+    ("There are bilateral opacities. No effusion or pneumothorax.", "pneumothorax", "no"),
+    ("There are bilateral opacities. No effusion or pneumothorax.", "pleural effusion", "no"),
+    ("Multiple nodules are visible in both lungs.", "Nodule/Mass", "yes"),
+    ("There is no nodule, but a large mass is present.", "Nodule/Mass", "yes"),
+    ("A large mass is present. There is no nodule.", "mass/nodule (not otherwise specified)", "yes"),
+    ("There are no nodules or masses.", "Nodule/Mass", "no"),
+    ("There is pulmonary oedema.", "pulmonary edema/hazy opacity", "yes"),
+    ("No oedema is seen. There is cardiomegaly.", "Edema", "no"),
+    ("The costophrenic angle is blunted.", "costophrenic angle blunting", "yes"),
+    ("The costophrenic angle is blunted, indicating a pleural effusion.", "pleural effusion", "yes"),
+    ("The costophrenic angles are sharp.", "pleural effusion", "no"),
+    ("Pleural effusion is present and pneumothorax is absent.", "pleural effusion", "yes"),
+    ("Pleural effusion is present and pneumothorax is absent.", "pneumothorax", "no"),
+    ("Cardiomegaly and pleural effusion are present.", "cardiomegaly", "yes"),
+    ("No cardiomegaly and no pleural effusion.", "cardiomegaly", "no"),
+    ("Neither consolidation nor effusion is seen.", "consolidation", "no"),
+    ("Neither consolidation nor effusion is seen.", "edema", None),
+    ("There is consolidation without effusion.", "consolidation", "yes"),
+    ("There is consolidation without effusion.", "effusion", "no"),
+    ("While there is a pleural effusion, there is no cardiomegaly.", "pleural effusion", "yes"),
+    ("While there is a pleural effusion, there is no cardiomegaly.", "cardiomegaly", "no"),
+    ("Although there is no effusion, there is cardiomegaly.", "pleural effusion", "no"),
+    ("A pericardial effusion is present.", "pleural effusion", None),
+    ("Subcutaneous emphysema is seen.", "Emphysema", None),
+    ("There is subcutaneous emphysema but no emphysema.", "subcutaneous air", "yes"),
+    ("A rib fracture is seen.", "Clavicle fracture", None),
+    ("There is a displaced fracture.", "Clavicle fracture", "yes"),
+    ("No fracture is identified.", "Rib fracture", "no"),
+    ("The aorta is tortuous. The heart is normal.", "Aortic enlargement", "yes"),
+    ("The thoracic aorta is dilated and unfolded.", "tortuous aorta", "yes"),
+    ("The mediastinum is widened.", "mediastinal widening", "yes"),
+    ("The trachea is deviated to the left.", "Mediastinal shift", "yes"),
+    ("The left hemidiaphragm is elevated.", "elevated hemidiaphragm", "yes"),
+    ("There is hyperinflation with flattened diaphragms.", "hyperaeration", "yes"),
+    ("The hila are prominent.", "hilar enlargement", "yes"),
+    ("The main pulmonary artery is enlarged.", "Enlarged PA", "yes"),
+    ("Reticular interstitial markings are seen.", "ILD", "yes"),
+    ("Infiltrates are visible at both bases.", "Infiltration", "yes"),
+    ("There is scoliosis. No infiltrate.", "Infiltrate", "no"),
+    ("Atelectatic changes are present at the left base.", "Atelectasis", "yes"),
+    ("There is collapse of the left lower lobe.", "atelectasis", "yes"),
+    ("Calcifications of the aortic arch are present. No nodules.", "Calcification", "yes"),
+    ("Cardiomegaly: yes\nPleural effusion: no", "cardiomegaly", "yes"),
+    ("Cardiomegaly: yes\nPleural effusion: no", "pleural effusion", "no"),
+    ("| Cardiomegaly | yes |\n| Effusion | no |", "cardiomegaly", "yes"),
+    ('{"cardiomegaly": "yes", "pleural effusion": "no"}', "cardiomegaly", "yes"),
+    ("Is the heart enlarged? Yes. Is there a pleural effusion? No.", "cardiomegaly", "yes"),
+    ("Is the heart enlarged? Yes. Is there a pleural effusion? No.", "effusion", "no"),
+    (
+        "Step 1: Is there consolidation? No.\nStep 2: the left angle is blunted and fluid is seen in the pleural space.",
+        "effusion",
+        "yes",
+    ),
+    ("Cardiomegaly is an enlargement of the heart. There is no effusion.", "cardiomegaly", None),
+    ("Cardiomegaly cannot be excluded. There is no effusion.", "cardiomegaly", None),
+    ("Cardiomegaly is present; pneumonia cannot be excluded.", "cardiomegaly", "yes"),
+    ("There might be a nodule. There is no pneumothorax.", "nodule", None),
+    ("Yes, the heart is enlarged. There is no effusion.", "cardiomegaly", "yes"),
+    ("No. There is an effusion, however.", "cardiomegaly", "no"),
+    ("No, there is cardiomegaly but no effusion.", "pleural effusion", "no"),
+    ("There is evidence of this finding in the image.", "cardiomegaly", "yes"),
+    ("It is visible in the left lung.", "nodule", "yes"),
+    ("There is no abnormality.", "cardiomegaly", "no"),
+    ("No acute cardiopulmonary process.", "pneumonia", "no"),
+    ("There is an abnormality in the image.", "cardiomegaly", None),
+    ("There is a fracture line through the scapula plate.", "pleural effusion", None),
+    ("An endotracheal tube is present.", "pneumothorax", None),
+    ("There is evidence of other disease.", "pneumothorax", None),
+    ("Therefore, there is no pleural effusion.", "cardiomegaly", None),
+    ("Answer: There is evidence of edema.", "edema", "yes"),
+    ("Answer: There is no evidence of edema.", "cardiomegaly", None),
+    ("Conclusion: the image shows a pleural effusion.", "pleural effusion", "yes"),
+    ("There is evidence of laminar atelectasis.", "laminar atelectasis or pleural effusion", "yes"),
+    ("The image shows gynecomastia.", "gynecomastia", "yes"),
+    ("There is no gynecomastia. The heart is enlarged.", "gynecomastia", "no"),
+]
+
+NORMAL = [
+    "The image shows normal lungs.", "The X-ray shows clear lungs.", "Lungs are clear.", "The lungs appear clear and healthy.",
+    "This is a normal chest X-ray.", "The radiograph demonstrates a normal heart.", "The image depicts healthy lungs.",
+    "Healthy lungs are seen.", "The chest radiograph is within normal limits.", "The lungs look healthy.", "Normal.",
+    "The image shows a healthy chest.", "The film displays unremarkable lungs and heart.", "The heart and lungs are normal.",
+    "The bones are intact.", "The image reveals normal lung fields.", "I see normal lungs.", "Both lungs are well aerated.",
+    "The cardiac silhouette is unremarkable.", "There are clear lungs on both sides.", "The lungs remain clear.",
+    "The patient has a normal chest X-ray.", "The lung fields are clear bilaterally.", "The pleural spaces are clear.",
+]  # fmt: skip
+
+DESCRIPTIONS = [
+    "The image shows a chest X-ray of an adult.", "The image displays a frontal chest radiograph.", "This is a chest X-ray.",
+    "This is a chest X-ray showing the heart and lungs.", "The image depicts the lungs, the heart and the ribs.",
+    "The radiograph demonstrates the thoracic cavity.", "The lungs are visible.", "The heart is visible.", "I can see the ribs.",
+    "There is a heart in the image.", "The trachea is seen in the midline region.", "The picture contains two lungs.",
+    "A frontal view of the chest is shown.", "The diaphragm and both costophrenic angles can be seen.", "It is a PA radiograph.",
+    "The image presents an anteroposterior chest radiograph of a patient.", "The film reveals the clavicles.",
+    "The provided image is a grayscale chest X-ray.", "The aortic arch is visible on the left side.",
+    "The image features the mediastinum.", "The spine is visible behind the heart.", "The scan includes the upper abdomen.",
+]  # fmt: skip
+
+# An echo of the task or of the options around an answer.
+ECHOES = [
+    "{} Answer directly with yes or no without any explanation.", "{}. Answer directly with yes or no without any explanation.",
+    "Answer directly with yes or no without any explanation. {}", "Answer directly with yes or no without any explanation.\n{}",
+    "{}. Think step by step and answer with yes or no.", "Think step by step and answer with yes or no. {}",
+    "Think step by step and answer with yes or no.\n\n{}.", "{} (yes/no)", "(yes/no) {}", "(yes/no): {}", "[yes/no] {}", "{} [Yes/No]",
+    "{}. (Yes or No)", "{}\n(A) Yes\n(B) No", "(A) Yes (B) No\n{}", "Options: (A) Yes (B) No. {}", "A. Yes\nB. No\nAnswer: {}",
+    "Answer (yes/no): {}", "{}. Please answer with yes or no.", "Please answer yes or no.\n{}", "Options: yes, no\n{}",
+    "{}\nYes or no", "Yes/No\n{}", "{}. Respond with only yes or no.", "{}\nAnswer: yes/no", "Is there evidence of edema? (yes/no)\n{}",
+    "Let's think step by step. {}", "{}\n[yes/no]\n", "<yes/no> {}", "Answer with Yes or No only: {}",
+]  # fmt: skip
+
+OPTIONS = [
+    ("(A) Yes (B) No\n(A)", "yes"), ("(A) Yes (B) No\nAnswer: (B)", "no"), ("A) Yes\nB) No\n\nThe answer is B.", "no"),
+    ("Options: A. Yes B. No. Option A", "yes"), ("A: Yes, B: No. I choose B", "no"), ("(A) No (B) Yes\nAnswer: A", "no"),
+    ("1. Yes 2. No\nAnswer: 2", "no"), ("(A) Yes (B) No (C) Uncertain\nAnswer: (C)", None), ("(A)", None), ("Option B", None),
+    ("Options:\n(A) Yes\n(B) No\n\nThe correct option is (A).", "yes"), ("(A) Yes (B) No", None), ("Option B: No", "no"),
+    ("(A) Yes\n(B) No\n**B**", "no"), ("A. No\nB. Yes\nMy choice is: B", "yes"),
+]  # fmt: skip
+
+THOUGHTS = [
+    "<think>{t}</think>{a}", "<unused94>thought\n{t}<unused95>{a}", "<|channel>thought\n{t}<channel|>{a}", "{t}</think>\n{a}", "{t}<unused95>{a}",
+    "<|channel|>analysis<|message|>{t}<|end|><|start|>assistant<|channel|>final<|message|>{a}", "[THINK]{t}[/THINK]{a}",
+    "<thinking>{t}</thinking>{a}", "◁think▷{t}◁/think▷{a}", "<reasoning>{t}</reasoning><answer>{a}</answer>", "<seed:think>{t}</seed:think>{a}",
+    "<|START_THINKING|>{t}<|END_THINKING|>{a}", "<think>{t}</think><|begin_of_box|>{a}<|end_of_box|>", "{a}<think>{t}",
+    "<SUMMARY>{t}</SUMMARY><REASONING>{t}</REASONING><CONCLUSION>{a}</CONCLUSION>",
+]  # fmt: skip
+
+FOREIGN = [
+    ("Sí.", "yes"), ("Sí, hay evidencia de cardiomegalia.", "yes"), ("No, no hay evidencia de derrame.", "no"), ("La respuesta es sí.", "yes"),
+    ("Respuesta: **No**", "no"), ("Oui", "yes"), ("Oui, il y a un épanchement.", "yes"), ("Non.", "no"), ("La réponse est non.", "no"),
+    ("Ja.", "yes"), ("Nein, es gibt keinen Hinweis.", "no"), ("Die Antwort lautet: Ja", "yes"), ("Sim", "yes"), ("Não.", "no"),
+    ("A resposta é sim.", "yes"), ("Sì, è presente.", "yes"), ("La risposta è no.", "no"), ("Да.", "yes"), ("Нет, признаков нет.", "no"),
+    ("Ответ: да", "yes"), ("是", "yes"), ("是的，图像中有心脏肥大的证据。", "yes"), ("否。", "no"), ("没有。", "no"), ("不是", "no"), ("答案：否", "no"),
+    ("答案是：是", "yes"), ("有", "yes"), ("はい。", "yes"), ("いいえ、ありません。", "no"), ("答えは「はい」です。", "yes"), ("回答：いいえ", "no"),
+    ("네", "yes"), ("예, 있습니다.", "yes"), ("아니요.", "no"), ("정답: 아니오", "no"), ("نعم", "yes"), ("لا، لا يوجد دليل.", "no"),
+    ("الإجابة: نعم", "yes"), ("हाँ", "yes"), ("नहीं।", "no"), ("उत्तर: हाँ", "yes"), ("Evet.", "yes"), ("Hayır, yok.", "no"), ("Tak.", "yes"),
+    ("Nie.", "no"), ("Có.", "yes"), ("Không.", "no"), ("Ya.", "yes"), ("Tidak, tidak ada.", "no"), ("Nee.", "no"), ("はい\n(はい/いいえ)", "yes"),
+    ("sí/no", None), ("是或否", None), ("Non-calcified nodule is seen.", "yes"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "attribute", "expected"), ASKED)
+def test_only_statements_about_what_was_asked_count(text: str, attribute: str, expected: str | None) -> None:
+    assert read_answer(text, attribute) == expected
+
+
+@pytest.mark.parametrize("text", NORMAL)
+def test_a_normal_statement_is_no(text: str) -> None:
+    assert read_answer(text) == "no"
+    assert read_answer(text, "lung opacity") in ("no", None)
+
+
+@pytest.mark.parametrize("text", DESCRIPTIONS)
+@pytest.mark.parametrize("attribute", [None, "cardiomegaly", "Rib fracture"])
+def test_a_description_decides_nothing(text: str, attribute: str | None) -> None:
+    assert read_answer(text, attribute) is None
+
+
+@pytest.mark.parametrize("answer", ["Yes", "No", "yes", "no"])
+@pytest.mark.parametrize("frame", ECHOES)
+def test_an_echo_says_nothing_and_takes_nothing_away(frame: str, answer: str) -> None:
+    assert read_answer(frame.format(answer), "edema") == answer.lower()
+    assert read_answer(frame.format("")) is None
+
+
+@pytest.mark.parametrize("mode", ["direct", "reason"])
+@pytest.mark.parametrize("answer", ["Yes", "No"])
+def test_the_question_repeated_says_nothing(mode: str, answer: str) -> None:
+    text = question("pleural effusion", mode)
+    assert read_answer(text) is None
+    assert read_answer(f"{text}\n{answer}", "pleural effusion") == answer.lower()
+    assert read_answer(f"{answer}. {text}", "pleural effusion") == answer.lower()
+
+
+@pytest.mark.parametrize(("text", "expected"), OPTIONS)
+def test_a_chosen_option_is_read_where_the_list_is_in_the_text(text: str, expected: str | None) -> None:
+    assert read_answer(text) == expected
+
+
+@pytest.mark.parametrize("frame", THOUGHTS)
+@pytest.mark.parametrize(
+    ("thought", "answer"), [("There is an effusion. Yes. Final answer: yes.", "No"), ("No. Answer: no.", "Yes")]
+)
+def test_thoughts_do_not_count(frame: str, thought: str, answer: str) -> None:
+    assert read_answer(frame.format(t=thought, a=answer)) == answer.lower()
+
+
+@pytest.mark.parametrize("start", ["<think>", "<unused94>thought\n", "<|channel>thought\n", "[THINK]", "◁think▷", "<|channel|>analysis<|message|>", "thought\n"])  # fmt: skip
+def test_a_thought_that_never_ends_leaves_nothing(start: str) -> None:
+    assert read_answer(f"{start}There is an effusion. Final answer: yes.") is None
+
+
+@pytest.mark.parametrize(("text", "expected"), FOREIGN)
+def test_reads_other_languages(text: str, expected: str | None) -> None:
+    assert read_answer(text) == expected
+    assert read_answer(text, "cardiomegaly") == (expected if "nodule" not in text else None)
+
+
+def test_every_language_of_the_table_is_read() -> None:
+    assert len(LANGUAGES) >= 10
+    for yes, no in LANGUAGES.values():
+        for word in yes.split("|"):
+            assert read_answer(f"{word}.") == "yes", word
+        for word in no.split("|"):
+            assert read_answer(f"{word}.") == "no", word
+
+
+def test_the_tables_hold_at_least_250_texts() -> None:
+    tables = (YES, NO, UNDECIDED, ASKED, NORMAL, DESCRIPTIONS, ECHOES, OPTIONS, THOUGHTS, FOREIGN)
+    assert sum(map(len, tables)) >= 250
+
+
+ATTRIBUTES = {
+    "Aortic enlargement": "aortic enlargement", "Atelectasis": "atelectasis", "Calcification": "calcification", "Cardiomegaly": "cardiomegaly",
+    "Clavicle fracture": "clavicle fracture", "Consolidation": "consolidation", "Edema": "edema", "Emphysema": "emphysema",
+    "Enlarged PA": "enlarged pulmonary artery", "ILD": "interstitial disease", "Infiltration": "infiltrate", "Lung Opacity": "opacity",
+    "Lung cavity": "cavity", "Lung cyst": "cyst", "Mediastinal shift": "mediastinal shift", "Other lesion": "lesion",
+    "Pleural effusion": "pleural effusion", "Pleural thickening": "pleural thickening", "Pneumothorax": "pneumothorax",
+    "Pulmonary fibrosis": "fibrosis", "Rib fracture": "rib fracture", "Effusion": "pleural effusion", "Infiltrate": "infiltrate",
+    "enlarged cardiac silhouette": "cardiomegaly", "copd/emphysema": "emphysema", "linear/patchy atelectasis": "atelectasis",
+    "fluid overload/heart failure": "heart failure", "costophrenic angle blunting": "blunting", "vascular congestion": "congestion",
+    "elevated hemidiaphragm": "elevated diaphragm", "subcutaneous air": "subcutaneous air", "sub-diaphragmatic air": "free air",
+    "increased reticular markings/ild pattern": "interstitial disease", "superior mediastinal mass/enlargement": "mediastinal widening",
+    "tortuous aorta": "aortic enlargement", "enlarged hilum": "hilar enlargement", "mediastinal displacement": "mediastinal shift",
+    "spinal degenerative changes": "degenerative change", "lobar/segmental collapse": "atelectasis", "lung cancer": "mass",
+    "callus rib fracture": "rib fracture", "hyperinflated lung": "hyperinflation", "apical pleural thickening": "pleural thickening",
+    "pulmonary oedema": "edema", "hiatal hernia": "hernia", "vertebral compression": "spinal fracture", "pericardial effusion": "pericardial effusion",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("attribute", "finding"), ATTRIBUTES.items())
+def test_the_table_knows_the_attributes(attribute: str, finding: str) -> None:
+    assert finding in asked_findings(attribute)
+    assert finding in FINDINGS
+    assert read_answer(f"There is {attribute}.", attribute) == "yes"
+    assert read_answer(f"There is no {attribute}.", attribute) == "no"
+    assert read_answer(f"There is no {attribute}. There is a broken zipper.", attribute) == "no"
+
+
+def test_an_attribute_of_several_findings() -> None:
+    assert set(asked_findings("Nodule/Mass")) == {"nodule", "mass"}
+    assert set(asked_findings("pneumonia or consolidation")) == {"pneumonia", "consolidation"}
+    assert asked_findings("azygos lobe") == ("azygos lobe",)
+    assert findings_in("pleural effusions and subcutaneous emphysema") == {"pleural effusion", "subcutaneous air"}
+
+
+_CHAIN = [
+    "Let's think step by step.", "The image shows a chest X-ray.", "There is no pneumothorax.", "The heart is enlarged.", "The lungs are clear.",
+    "No rib fracture is seen.", "There is a pleural effusion.", "Yes, the trachea is in the midline.", "No, the bones are intact.",
+    "It could be atelectasis.", "Is the angle blunted? Yes.", "Therefore, there is no edema.", "I first look at the heart.", "1. Lungs: no nodules",
+]  # fmt: skip
+_END = ["Answer: {}", "**Final answer:** {}", "The answer is {}.", "\\boxed{{{}}}", "So the final answer is: {}.", '{{"answer": "{}"}}', "<answer>{}</answer>"]  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    chain=st.lists(st.sampled_from(_CHAIN), max_size=6),
+    end=st.sampled_from(_END),
+    answer=st.sampled_from(["Yes", "No", "yes", "no", "not certain", "yes/no", "nothing is decided"]),
+    gap=st.sampled_from(["\n", " ", "\n\n"]),
+    attribute=st.sampled_from([None, "cardiomegaly", "pleural effusion", "nodule"]),
+)
+def test_every_prefix_of_a_reasoning_text_is_undecided_or_reads_as_the_whole(
+    chain: list[str], end: str, answer: str, gap: str, attribute: str | None
+) -> None:
+    text = gap.join([*chain, end.format(answer)])
+    whole = read_answer(text, attribute)
+    for stop in range(len(text)):
+        assert read_answer(text[:stop], attribute, cut=True) in (None, whole), text[:stop]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    chain=st.lists(st.sampled_from(["There is no pneumothorax.", "A rib fracture is seen.", "No effusion.", "The trachea is visible."]), max_size=5),
+    whole=st.sampled_from([("The heart is enlarged.", "yes"), ("The heart is not enlarged.", "no"), ("Answer: yes", "yes")]),
+)  # fmt: skip
+def test_every_sentence_about_another_finding_leaves_a_text_undecided(chain: list[str], whole: tuple[str, str]) -> None:
+    # Not cut, but stopped after any sentence: what is said of other findings decides nothing about the one asked for.
+    for stop in range(len(chain) + 1):
+        assert read_answer(" ".join(chain[:stop]), "cardiomegaly") is None
+    assert read_answer(" ".join([*chain, whole[0]]), "cardiomegaly") == whole[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The lungs are hazy on the left. There is no pleural effusion.", None),
+        ("Yes, there is evidence of", None),
+        ("No", None),
+        ("Therefore, there is an effusion.", None),
+        ("Final answer: yes.\nTo explain this further, the", "yes"),
+        ("The answer is no. There is an", "no"),
+        ("\\boxed{Yes}", "yes"),
+        ("<answer>No</answer>", "no"),
+        ("<answer>No", None),
+        ("The answer is yes", None),
+        ("The answer is no, but", None),
+        ("<think>The answer is no.", None),
+    ],
+)
+def test_a_cut_text_is_read_from_a_marked_answer_only(text: str, expected: str | None) -> None:
+    assert read_answer(text, cut=True) == expected
 
 
 def test_nothing_to_read_is_undecided() -> None:
