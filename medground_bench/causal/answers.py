@@ -442,7 +442,7 @@ def _polarity(claim: str) -> Answer | None:
 
 def _affirmed(claim: str) -> Answer | None:
     """A claim in affirmative words: a finding, a normal region (no), or merely what the picture is of (None)."""
-    answers = []
+    answers: list[Answer | None] = []
     for clause in phrases.CONTRAST.split(claim):
         if phrases.NORMAL.search(clause):
             answers.append("no")
@@ -455,4 +455,4 @@ def _affirmed(claim: str) -> Answer | None:
             and words <= phrases.FUNCTION | phrases.DESCRIPTION
         )
         answers.append(None if described or not words else "yes")
-    return _any(answers)  # type: ignore[arg-type]
+    return _any(answers)

@@ -119,7 +119,7 @@ class _Case:
 
     @property
     def read(self) -> dict[str, str | None]:
-        return {name: read_answer(text) for name, text in self.answers.items()}
+        return {name: read_answer(text, self.candidate.attribute) for name, text in self.answers.items()}
 
     @property
     def verdict(self) -> str:
@@ -354,7 +354,7 @@ class _Judging:
                 case.fail(str(answer), f"question_failed:{name}")
                 continue
             case.answers[name] = answer
-            read = read_answer(answer)
+            read = read_answer(answer, case.candidate.attribute)
             if read != _EXPECTED[name]:
                 case.gate = _GATE[name]
             if read is None:

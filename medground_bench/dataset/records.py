@@ -369,6 +369,6 @@ def _check_verdict(line: Any, where: str) -> None:
     answers = line.get("answers")
     if not isinstance(answers, dict) or not all(isinstance(answers.get(a), str) for a in _ANSWERS):
         raise RecordsError("a kept verdict lacks an answer", where=where, expected="answers: " + ", ".join(_ANSWERS))
-    gate = failed_gate(answers[a] for a in _ANSWERS)
+    gate = failed_gate((answers[a] for a in _ANSWERS), line["attribute"])
     if gate is not None:
         raise RecordsError(f"a kept verdict fails gate {gate!r}: {answers}", where=where)

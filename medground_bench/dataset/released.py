@@ -130,12 +130,15 @@ def blob_id(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
-def failed_gate(predictions: Iterable[str | None]) -> str | None:
-    """First gate of the causal filter that four answers fail; None when they read yes, no, yes, yes."""
+def failed_gate(predictions: Iterable[str | None], attribute: str | None = None) -> str | None:
+    """First gate of the causal filter that four answers about an attribute fail; None when they read yes, no, yes, yes.
+
+    The attribute is not known where a record names its candidate by position.
+    """
     from medground_bench.causal.answers import read_answer
 
     for gate, text, expected in zip(GATES, predictions, _EXPECTED_ANSWERS, strict=True):
-        if read_answer(text) != expected:
+        if read_answer(text, attribute) != expected:
             return gate
     return None
 

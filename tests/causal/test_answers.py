@@ -689,7 +689,7 @@ _CHAIN = [
 _END = ["Answer: {}", "**Final answer:** {}", "The answer is {}.", "\\boxed{{{}}}", "So the final answer is: {}.", '{{"answer": "{}"}}', "<answer>{}</answer>"]  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     chain=st.lists(st.sampled_from(_CHAIN), max_size=6),
     end=st.sampled_from(_END),
@@ -706,7 +706,7 @@ def test_every_prefix_of_a_reasoning_text_is_undecided_or_reads_as_the_whole(
         assert read_answer(text[:stop], attribute, cut=True) in (None, whole), text[:stop]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     chain=st.lists(st.sampled_from(["There is no pneumothorax.", "A rib fracture is seen.", "No effusion.", "The trachea is visible."]), max_size=5),
     whole=st.sampled_from([("The heart is enlarged.", "yes"), ("The heart is not enlarged.", "no"), ("Answer: yes", "yes")]),
