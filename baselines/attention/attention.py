@@ -32,6 +32,7 @@ class AttentionParameters:
 @method(
     "attention",
     family="attention",
+    over="frame",
     parameters=AttentionParameters,
     needs=("white_box",),
     cost="1 F",

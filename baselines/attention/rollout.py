@@ -18,6 +18,7 @@ __all__ = ["rollout"]
 @method(
     "rollout",
     family="attention",
+    over="frame",
     parameters=NoParameters,
     needs=("white_box",),
     cost="1 F",

@@ -18,6 +18,7 @@ __all__ = ["grad_attention"]
 @method(
     "grad_attention",
     family="gradient",
+    over="frame",
     parameters=NoParameters,
     needs=("white_box", "gradients"),
     cost="1 F + 1 B",

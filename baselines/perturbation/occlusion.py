@@ -43,6 +43,8 @@ class OcclusionParameters:
     "occlusion",
     family="perturbation",
     parameters=OcclusionParameters,
+    signed=True,
+    over="frame",
     cost="65 F",
     reference="Zeiler & Fergus, ECCV 2014",
 )

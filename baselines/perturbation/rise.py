@@ -52,6 +52,7 @@ class RiseParameters:
 @method(
     "rise",
     family="perturbation",
+    over="frame",
     parameters=RiseParameters,
     cost="256 F",
     reference="Petsiuk, Das & Saenko, BMVC 2018",

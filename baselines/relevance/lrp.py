@@ -32,7 +32,9 @@ class LrpParameters:
 @method(
     "lrp",
     family="relevance",
+    over="frame",
     parameters=LrpParameters,
+    signed=True,
     needs=("white_box", "gradients"),
     cost="1 F + 1 B",
     reference="Achtibat et al., AttnLRP, ICML 2024",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medground_bench.attribution.method import Attribution, Method, get_method
+from medground_bench.attribution.method import Attribution, Method, MethodLike, as_method
 from medground_bench.core.errors import MedGroundError, MethodError
 from medground_bench.core.files import Journal, atomic_write, file_lock, read_journals
 from medground_bench.core.settings import require_same
@@ -56,9 +56,9 @@ class GenerateReport:
 
 
 def generate(
-    folder: DatasetFolder,
+    records: DatasetFolder,
     lvlm: Lvlm,
-    methods: Sequence[str],
+    methods: MethodLike | Sequence[MethodLike],
     out: str | Path,
     *,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
@@ -76,12 +76,13 @@ def generate(
 
     Parameters
     ----------
-    folder : DatasetFolder
+    records : DatasetFolder
         An opened config of a dataset folder; only the records of ``lvlm.key`` are used.
     lvlm : Lvlm
         The model whose stored responses are attributed.
-    methods : sequence of str
-        Registered method names; the episode of a record is prepared once for all of them.
+    methods : sequence of str, Method or function
+        Registered names, methods, or functions ``(lvlm, episode, **options)``; the episode of a record is prepared
+        once for all of them.
     out : path
         Gets ``.parts/`` (what a later run resumes from) and one submission folder per method.
     settings : mapping of str to mapping, optional
@@ -109,20 +110,39 @@ def generate(
     MedGroundError
         If no record is the LVLM's, a method or parameter is unknown, or ``out`` holds parts made with other
         settings, another dataset or another model, or another process is writing there.
+
+    Examples
+    --------
+    >>> def corner(lvlm, episode, size=32):
+    ...     return [[0, 0, size, size]]
+    >>> report = generate(records, lvlm, ["occlusion", corner], "submissions")  # doctest: +SKIP
+    >>> report.submissions["corner"]  # doctest: +SKIP
+    PosixPath('submissions/corner')
     """
     out = Path(out)
-    plans = [(m := get_method(name), m.make_parameters((settings or {}).get(name))) for name in dict.fromkeys(methods)]
-    rows = [record for record in folder if record.model == lvlm.key][:limit]
+    settings = settings or {}
+    found = _methods(methods)
+    stray = sorted(set(settings) - {m.name for m in found})
+    if stray:
+        raise MethodError(f"settings are given for {', '.join(stray)}, which does not run")
+    plans = [(m, m.make_parameters(settings.get(m.name))) for m in found]
+    if not hasattr(records, "fingerprint"):
+        raise MedGroundError(
+            f"records are a {type(records).__name__}, and a submission must name the dataset it was made for",
+            expected="an opened dataset folder (open_dataset)",
+            remedy="for a few records of it use limit=, for single ones attribute()",
+        )
+    rows = [record for record in records if record.model == lvlm.key][:limit]
     if not rows:
-        present = sorted({str(record.model) for record in folder})
+        present = sorted({str(record.model) for record in records})
         raise MedGroundError(
             f"the dataset has no record of LVLM {lvlm.key!r}",
-            where=folder.path,
+            where=records.path,
             expected=f"one of {', '.join(present)}" if present else "a config with records",
             remedy="choose another --lvlm, or filter candidates for this one (medground-bench filter)",
         )
-    header = _header(folder, lvlm, rows, side, limit)
-    _check_header(out, header, {method.name: _plain(parameters) for method, parameters in plans})
+    header = _header(records, lvlm, rows, side, limit)
+    _check_header(out, header, {m.name: _settings(m, parameters) for m, parameters in plans})
 
     names = [method.name for method, _ in plans]
     mine = rows[rank::world_size]
@@ -148,6 +168,26 @@ def generate(
         report = GenerateReport(computed=computed, reused=reused, errors=errors)
         _write_submissions(out, plans, rows, header, {"authors": authors, "licence": licence}, report)
     return report
+
+
+def _methods(methods: MethodLike | Sequence[MethodLike]) -> list[Method]:
+    """The methods, each once."""
+    if isinstance(methods, str | Method) or callable(methods):
+        methods = [methods]
+    found = list(dict.fromkeys(as_method(one) for one in dict.fromkeys(methods)))
+    names = [m.name for m in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise MethodError(
+                f"two methods are called {name!r}, and a submission is named by its method",
+                remedy="rename a function, or name it: method(name, family=...)(function)",
+            )
+    return found
+
+
+def _settings(method: Method, parameters: Any) -> dict[str, Any]:
+    """What decides a method's numbers: what is recorded, and what a resumed run must share."""
+    return {**_plain(parameters), **({"signed": True} if method.signed else {}), **method.provenance}
 
 
 def _attribute(
@@ -272,7 +312,7 @@ def _write_submissions(
                 "method": method.name,
                 **shared,
                 "settings": {
-                    **_plain(parameters),
+                    **_settings(method, parameters),
                     "frame_side": header["side"],
                     "dtype": header["dtype"],
                     "limit": header["limit"],

@@ -1,24 +1,26 @@
 """What an attribution method is, and the registry that finds methods by entry point.
 
-A method is a function ``(lvlm, episode, parameters) -> result`` over a prepared input, where the result is a
-heat map (2-D array over the episode's frame, any resolution), a list of boxes in native pixels, or a full
-:class:`Attribution`. Installed packages register methods in the entry-point group
-``medground_bench.methods``; this project's own come in the same way.
+A method is a function ``(lvlm, episode, parameters)`` over a prepared input that returns a heat map, boxes or a full
+:class:`~medground_bench.attribution.results.Attribution` (see :mod:`medground_bench.attribution.results`). Installed
+packages register methods in the entry-point group ``medground_bench.methods``; this project's own come in the same way.
+A plain function ``(lvlm, episode, **options)`` becomes a method by :func:`as_method`.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import difflib
+import hashlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-
+from medground_bench.attribution.results import Attribution, Over, as_attribution, from_heatmap
 from medground_bench.core.errors import MethodError
-from medground_bench.core.schema import Box
 
 if TYPE_CHECKING:
     from medground_bench.lvlm import Episode, Lvlm
@@ -27,6 +29,8 @@ __all__ = [
     "ENTRY_POINT_GROUP",
     "Attribution",
     "Method",
+    "MethodLike",
+    "as_method",
     "available_methods",
     "describe_methods",
     "from_heatmap",
@@ -40,41 +44,10 @@ NEEDS = ("white_box", "gradients", "generation", "detector", "segmenter", "refer
 """What a method may need beyond scoring the response: see ``medground-bench methods``."""
 
 
-@dataclass(frozen=True)
-class Attribution:
-    """What a method says about one record.
-
-    Attributes
-    ----------
-    boxes : list of Box
-        Evidence boxes in native pixels, half-open, best first. Empty: the method named no evidence.
-    heatmap : ndarray or None
-        (h, w) float map over the episode's frame, any resolution (the token grid for token-level methods).
-    concept : str or None
-        Name of the anatomical concept the answer rests on.
-    concept_scores : mapping of str to float
-        Score of every concept, larger is more important.
-    token_scores : ndarray or None
-        (T,) score of every response token.
-    fallback : bool
-        No evidence passed the method's own threshold and the whole image is reported.
-    degenerate : bool
-        The heat map was constant, zero or not finite, and the whole image is reported.
-    extras : mapping
-        Anything else worth keeping, JSON-serialisable.
-    """
-
-    boxes: list[Box]
-    heatmap: np.ndarray | None = None
-    concept: str | None = None
-    concept_scores: Mapping[str, float] = field(default_factory=dict)
-    token_scores: np.ndarray | None = None
-    fallback: bool = False
-    degenerate: bool = False
-    extras: Mapping[str, Any] = field(default_factory=dict)
-
-
 MethodFunction = Callable[["Lvlm", "Episode", Any], Any]
+
+MethodLike: TypeAlias = "str | Method | Callable[..., Any]"
+"""What names a method: its registered name, itself, or a plain function (see :func:`as_method`)."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +70,12 @@ class Method:
         Cost per record in passes, e.g. ``"1 F + 1 B"``.
     reference : str
         The paper it follows.
+    signed : bool
+        Its heat maps have negative values, which speak against the response: boxes come from their positive part.
+    over : {"frame", "native"} or None
+        What its heat maps lie over at any resolution; None: told by their shape.
+    provenance : mapping of str to str
+        What else identifies it, for the submission: of a plain function, its name and a checksum of its code.
     """
 
     name: str
@@ -106,6 +85,9 @@ class Method:
     needs: tuple[str, ...] = ()
     cost: str = ""
     reference: str = ""
+    signed: bool = False
+    over: Over | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def make_parameters(self, overrides: Mapping[str, Any] | None = None) -> Any:
         """The method's parameters with some replaced.
@@ -145,42 +127,21 @@ class Method:
     def run(self, lvlm: Lvlm, episode: Episode, parameters: Any = None) -> Attribution:
         """Run the method on one episode and turn what it returns into an :class:`Attribution`.
 
-        Heat maps become boxes by the benchmark's protocol (90 % quantile of the positive values,
-        8-connected components, at most 10 boxes; spec section 5) and boxes are native pixels.
+        Heat maps become boxes by the benchmark's protocol (see
+        :func:`~medground_bench.attribution.results.from_heatmap`); boxes are native pixels.
 
         Raises
         ------
         MethodError
-            If the function returns something else.
+            If the function returns something else, or boxes that are none.
         """
         result = self.function(lvlm, episode, self.make_parameters() if parameters is None else parameters)
-        if isinstance(result, Attribution):
-            return result
-        if isinstance(result, np.ndarray) and result.ndim == 2:
-            return from_heatmap(result, episode)
-        if isinstance(result, list | tuple) and all(
-            isinstance(b, Sequence | np.ndarray) and len(b) == 4 for b in result
-        ):
-            return Attribution(boxes=[(float(b[0]), float(b[1]), float(b[2]), float(b[3])) for b in result])
-        raise MethodError(
-            f"method {self.name!r} returned {type(result).__name__}",
-            expected="a 2-D array over the frame, a list of [x1, y1, x2, y2] in native pixels, or an Attribution",
-        )
-
-
-def from_heatmap(heatmap: np.ndarray, episode: Episode, **fields: Any) -> Attribution:
-    """An attribution from a heat map over the episode's frame, by the benchmark's box protocol.
-
-    A constant, zero or non-finite map names no evidence: it yields the whole image, marked ``degenerate``.
-    """
-    from medground_bench.imaging import heatmap_to_boxes, is_degenerate, resize_heatmap
-
-    box = episode.letterbox
-    if is_degenerate(heatmap):
-        whole: Box = (0.0, 0.0, float(box.width), float(box.height))
-        return Attribution(boxes=[whole], heatmap=np.asarray(heatmap), degenerate=True, **fields)
-    frame = resize_heatmap(heatmap, (box.frame_height, box.frame_width))
-    return Attribution(boxes=box.to_native(heatmap_to_boxes(frame)), heatmap=np.asarray(heatmap), **fields)
+        try:
+            return as_attribution(result, episode, over=self.over, signed=self.signed)
+        except MethodError as error:
+            raise MethodError(
+                f"method {self.name!r} returned {error.message}", expected=error.expected, remedy=error.remedy
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -196,8 +157,20 @@ def method(
     needs: Iterable[str] = (),
     cost: str = "",
     reference: str = "",
+    signed: bool = False,
+    over: Over | None = None,
 ) -> Callable[[MethodFunction], Method]:
     """Decorator that makes a :class:`Method` of a function; point an entry point at the result.
+
+    The arguments are the attributes of :class:`Method`.
+
+    Examples
+    --------
+    >>> @method("darkness", family="control", over="frame")
+    ... def darkness(lvlm, episode, parameters):
+    ...     return 255 - np.asarray(episode.frame.convert("L"), float)
+    >>> darkness.name
+    'darkness'
 
     Raises
     ------
@@ -210,9 +183,82 @@ def method(
         raise MethodError(f"method {name!r} needs unknown {', '.join(unknown)}", expected=", ".join(NEEDS))
 
     def wrap(function: MethodFunction) -> Method:
-        return Method(name, function, family, parameters, needs, cost, reference)
+        return Method(name, function, family, parameters, needs, cost, reference, signed, over)
 
     return wrap
+
+
+def as_method(what: MethodLike) -> Method:
+    """A method from its registered name, from itself, or from a plain function.
+
+    Parameters
+    ----------
+    what : str, Method or callable
+        A function takes ``(lvlm, episode)`` and any named options, which are the method's parameters; it is called by
+        the name of the function. What it returns is read as of any method.
+
+    Raises
+    ------
+    MethodError
+        If no such method is registered, or the function does not take an LVLM and an episode.
+
+    Examples
+    --------
+    >>> def corner(lvlm, episode, size=32):
+    ...     return [[0, 0, size, size]]
+    >>> as_method(corner).make_parameters({"size": 64})
+    CornerOptions(size=64)
+    """
+    if isinstance(what, Method):
+        return what
+    if isinstance(what, str):
+        return get_method(what)
+    if not callable(what):
+        raise MethodError(f"{what!r} is not a method", expected="a registered name, a Method or a function")
+    name = getattr(what, "__name__", type(what).__name__)
+    name = name if name.isidentifier() else "function"  # a lambda
+    try:
+        signature = inspect.signature(what)
+        signature.bind_partial(None, None)
+    except (TypeError, ValueError) as error:
+        raise MethodError(
+            f"{name} is called as a method with an LVLM and an episode, and does not take them: {error}",
+            expected="a function (lvlm, episode, **options)",
+        ) from error
+    all_ = list(signature.parameters.values())
+    taken = [p for p in all_ if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][:2]
+    named = [p for p in all_ if p not in taken and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return Method(
+        name,
+        lambda lvlm, episode, values: what(lvlm, episode, **{p.name: getattr(values, p.name) for p in named}),
+        "function",
+        _options(name, named),
+        provenance={"function": f"{getattr(what, '__module__', '')}.{name}", "code": _code_checksum(what)},
+    )
+
+
+def _options(name: str, parameters: Iterable[inspect.Parameter]) -> type:
+    """A dataclass of a function's named options."""
+    fields: list[tuple[str, Any, Any]] = []
+    for p in parameters:
+        if p.default is p.empty:
+            fields.append((p.name, Any, field()))
+        else:  # through a factory, so that a list may be a default
+            shared = type(p.default).__hash__ is not None
+            made = field(default=p.default) if shared else field(default_factory=partial(copy.deepcopy, p.default))
+            fields.append((p.name, Any, made))
+    title = "".join(part.capitalize() for part in name.split("_"))
+    return dataclasses.make_dataclass(f"{title}Options", fields, frozen=True, kw_only=True)
+
+
+def _code_checksum(function: Callable[..., Any]) -> str:
+    """Short checksum of a function's source, or of its bytecode where there is no source; not of what it calls."""
+    try:
+        code = inspect.getsource(function).encode()
+    except (OSError, TypeError):
+        compiled = getattr(function, "__code__", None)
+        code = b"" if compiled is None else compiled.co_code + repr(compiled.co_consts).encode()
+    return hashlib.sha256(code).hexdigest()[:16]
 
 
 @lru_cache(maxsize=1)
@@ -240,7 +286,12 @@ def get_method(name: str) -> Method:
     """
     entries = _entry_points().get(name)
     if not entries:
-        raise MethodError(f"no method named {name!r}", expected=f"one of {', '.join(available_methods())}")
+        near = difflib.get_close_matches(name, available_methods(), n=3, cutoff=0.6)
+        raise MethodError(
+            f"no method named {name!r}",
+            expected=f"one of {', '.join(available_methods())}",
+            remedy=f"did you mean {' or '.join(map(repr, near))}?" if near else None,
+        )
     if len(entries) > 1:
         raise MethodError(
             f"method {name!r} is registered by more than one package: {', '.join(e.value for e in entries)}",

@@ -10,6 +10,7 @@ import numpy as np
 
 from medground_bench.core.errors import GeometryError
 from medground_bench.core.schema import Box
+from medground_bench.imaging.heatmap import resize_heatmap
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -126,3 +127,14 @@ class Letterbox:
         )
         native = full.crop(self.content).resize((self.width, self.height), pil.Resampling.BILINEAR)
         return np.asarray(native, np.float32)
+
+    def heatmap_to_frame(self, heatmap: np.ndarray) -> np.ndarray:
+        """A map over the native image, any resolution -> map over the frame, (frame_height, frame_width).
+
+        Bilinear, averaging where it shrinks. The padding gets the map's minimum, which is no heat.
+        """
+        x1, y1, x2, y2 = self.content
+        content = resize_heatmap(heatmap, (y2 - y1, x2 - x1))
+        frame = np.full((self.frame_height, self.frame_width), content.min(), content.dtype)
+        frame[y1:y2, x1:x2] = content
+        return frame

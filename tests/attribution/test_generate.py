@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import medground_bench.attribution.generate as module
+import medground_bench.attribution.method as methods
 from medground_bench.attribution.generate import generate
 from medground_bench.attribution.method import Attribution, Method, method
 from medground_bench.core.errors import MedGroundError, MethodError
@@ -87,7 +87,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise MethodError(f"no method named {name!r}")
         return registry[name]
 
-    monkeypatch.setattr(module, "get_method", get)
+    monkeypatch.setattr(methods, "get_method", get)
     return seen
 
 

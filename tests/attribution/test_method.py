@@ -63,7 +63,7 @@ def make(result: Any, **options: Any) -> methods.Method:
 
 
 def episode(width: int = 400, height: int = 200) -> Any:
-    return SimpleNamespace(letterbox=Letterbox.fit(width, height, 224))
+    return SimpleNamespace(letterbox=Letterbox.fit(width, height, 224), grid=SimpleNamespace(rows=8, cols=8))
 
 
 LVLM: Any = None
@@ -92,7 +92,7 @@ def test_boxes_and_attributions_pass_through() -> None:
     assert make([[1, 2, 3, 4]]).run(LVLM, episode()).boxes == [(1.0, 2.0, 3.0, 4.0)]
     assert make([]).run(LVLM, episode()).boxes == []
     given = Attribution(boxes=[], concept="left lung")
-    assert make(given).run(LVLM, episode()) is given
+    assert make(given).run(LVLM, episode()) == given
 
 
 @pytest.mark.parametrize("result", ["boxes", 7, None, np.zeros(5), [[1, 2, 3]], [7], {"boxes": []}])
