@@ -1,7 +1,8 @@
 """Parameters of a procedural chest: drawn from the seed alone, never from the findings that are present.
 
-Lengths are in units of the shorter image side. The anatomical frame has x = 0 on the image's vertical axis and
-y = 0 at the top of the central square (y = 1 at its bottom). The patient's right is on the viewer's left (x < 0).
+Lengths are in units of the anatomical frame, a square in which the chest always has about the same size: x = 0 on its
+vertical axis, y = 0 at its top and y = 1 at its bottom. The patient's right is on the viewer's left (x < 0). A
+:class:`Pose` says which part of the frame the image shows.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["SIDES", "Anatomy", "Exposure", "draw_anatomy", "draw_exposure", "stream"]
+__all__ = ["SIDES", "Anatomy", "Exposure", "Pose", "draw_anatomy", "draw_exposure", "draw_pose", "stream"]
 
 SIDES: tuple[str, str] = ("right", "left")
 """The patient's sides, in the order in which the viewer sees them from left to right."""
 
 # One random stream per concern: drawing more numbers in one never shifts another.
-_STREAMS = ("anatomy", "exposure", "noise", "presence", "layout", "texture", "vessels")
+_STREAMS = ("anatomy", "exposure", "noise", "presence", "layout", "texture", "vessels", "pose")
 
 
 def stream(seed: int, name: str) -> np.random.Generator:
@@ -35,7 +36,7 @@ def stream(seed: int, name: str) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Shape of one chest; pairs are (patient's right, patient's left), lengths in shorter image sides."""
+    """Shape of one chest; pairs are (patient's right, patient's left), lengths in frame units."""
 
     habitus: float  # 0 slim .. 1 stout
     shift: float  # midline offset
@@ -80,8 +81,8 @@ def draw_anatomy(seed: int) -> Anatomy:
 
     habitus = float(r.beta(2.0, 2.2))
     apex = n(0.130, 0.018)
-    depth = n(0.650, 0.034) - 0.07 * (habitus - 0.45)
-    tilt = n(0.0, 0.018)
+    depth = n(0.630, 0.046) - 0.07 * (habitus - 0.45)  # inspiration
+    tilt = n(0.0, 0.036)
     angle = apex + depth
     width = n(0.345, 0.015)
     turn = n(0.0, 0.010)
@@ -103,7 +104,7 @@ def draw_anatomy(seed: int) -> Anatomy:
         heart_y=angle - dome - n(0.072, 0.008),
         trunk=n(0.056, 0.005) + 0.012 * habitus,
         knob=n(0.034, 0.004),
-        knob_y=apex + n(0.165, 0.010),
+        knob_y=apex + n(0.170, 0.016),
         hilum_y=(apex + depth * n(0.470, 0.015), apex + depth * n(0.440, 0.015)),
         shoulder=apex - n(0.100, 0.02),
         shoulder_slope=n(0.26, 0.06),
@@ -121,6 +122,39 @@ def draw_anatomy(seed: int) -> Anatomy:
 
 
 @dataclass(frozen=True)
+class Pose:
+    """Which part of the anatomical frame the image shows: distance, centring and cropping.
+
+    Attributes
+    ----------
+    zoom : float
+        Shorter image sides in one frame unit.
+    centre : (float, float)
+        Frame point in the middle of the image.
+    """
+
+    zoom: float
+    centre: tuple[float, float]
+
+
+def draw_pose(seed: int, anatomy: Anatomy) -> Pose:
+    """Draw the pose from the seed: the lungs fill little or much of the image and lie anywhere in it.
+
+    Of a chest that nearly fills the image up to 2 % of a side may be cropped.
+    """
+    r = stream(seed, "pose")
+    a = anatomy
+    box = (a.shift - a.width[0], min(a.apex), a.shift + a.width[1], max(a.angle))
+    zoom = float(np.exp(r.uniform(np.log(0.88), np.log(1.38))))
+    zoom = min(zoom, 0.96 / (box[2] - box[0]), 0.96 / (box[3] - box[1]))
+    centre = []
+    for low, high, reach in ((box[0], box[2], 0.16), (box[1], box[3], 0.20)):
+        slack = min(reach, 0.5 / zoom - (high - low) / 2 + 0.02 / zoom)
+        centre.append((low + high) / 2 + float(r.uniform(-1, 1)) * slack)
+    return Pose(zoom, (centre[0], centre[1]))
+
+
+@dataclass(frozen=True)
 class Exposure:
     """How the chest was exposed and displayed."""
 
@@ -128,10 +162,10 @@ class Exposure:
     contrast: float
     gamma: float
     noise: float
-    blur: float  # standard deviation in shorter image sides
+    blur: float  # standard deviation in frame units
     collimation: float  # brightness of the unexposed border and its scatter
     marker: bool
-    marker_at: tuple[float, float]
+    marker_at: tuple[float, float]  # x from the image's middle, y from its top, in shorter image sides
 
 
 def draw_exposure(seed: int) -> Exposure:

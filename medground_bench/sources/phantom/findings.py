@@ -2,6 +2,9 @@
 
 Every finding's parameters are drawn from the seed for all findings at once, present or not, in zones that do not
 collide: removing one finding therefore never moves another.
+
+Sizes spread over what radiologists' boxes cover (:mod:`medground_bench.sources.distributions`), drawn evenly on a
+logarithmic scale; a nodule stays under 3 cm and a mass over it, where a chest is 28 cm wide.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ DRAWING_ORDER: tuple[str, ...] = ("clavicle fracture", "pneumothorax", *FINDINGS
 """What removes bone or lung comes before what covers it."""
 
 REACH = 0.02
-"""How far beyond its mask a finding may change the attenuation, in shorter image sides (its soft edge)."""
+"""How far beyond its mask a finding may change the attenuation, in frame units (its soft edge)."""
 
 _SOFT = 0.69  # attenuation of the normal heart over the lung
 _ZONES = ("upper", "mid", "lower")
@@ -67,14 +70,26 @@ class Effect:
 
 @dataclass(frozen=True)
 class Layout:
-    """Which side and lung zone each finding takes: one draw for all findings, present or not."""
+    """Side, lung zone and size of the findings: one draw for all of them, present or not.
+
+    Attributes
+    ----------
+    side : dict of str to tuple of int
+        0 right, 1 left; empty for a midline finding.
+    zone : dict of str to int
+        0 upper, 1 mid, 2 lower.
+    size : dict of str to float
+        What decides how many zones a finding takes, in frame units: the radius of a consolidation or mass, the height
+        of an effusion.
+    """
 
     side: dict[str, tuple[int, ...]]
     zone: dict[str, int]
+    size: dict[str, float]
 
 
 def draw_layout(seed: int) -> Layout:
-    """Give every finding its sides and, in the lungs, a zone of its own."""
+    """Give every finding its sides and, in the lungs, zones of its own."""
     r = stream(seed, "layout")
     free = {(side, zone) for side in (0, 1) for zone in range(3)}
 
@@ -82,28 +97,40 @@ def draw_layout(seed: int) -> Layout:
         side = int(r.integers(2))
         return (0, 1) if r.random() < both else (side,)
 
-    def take(zones: tuple[int, ...]) -> tuple[int, int]:
-        options = sorted(z for z in free if z[1] in zones) or sorted(free)
+    def take(large: bool) -> tuple[int, int]:
+        """A free zone; for a large lesion its neighbour goes with it, if as many are left as others need."""
+        options = sorted(free)
         choice = options[int(r.integers(len(options)))]
         free.discard(choice)
+        if large:
+            free.discard((choice[0], 0 if choice[1] == 1 else 1))
         return choice
 
     side: dict[str, tuple[int, ...]] = {"pleural effusion": some(0.3), "hilar enlargement": some(0.3)}
+    both = len(side["pleural effusion"]) == 2
+    size = {
+        "pleural effusion": _spread(r, 0.100, 0.24 if both else 0.42),
+        "consolidation": _spread(r, 0.070, 0.105 if both else 0.195),
+        "lung mass": _spread(r, 0.052, 0.105),
+    }
     zone: dict[str, int] = {}
     for s in side["pleural effusion"]:
         free.discard((s, 2))
-    for name, zones in (
-        ("atelectasis", (1, 2)),
-        ("consolidation", (1, 2)),
-        ("lung mass", (0, 1)),
-        ("nodule", (0, 1, 2)),
-    ):
-        s, z = take(zones)
+        if size["pleural effusion"] > 0.26:
+            free.discard((s, 1))
+    for name in ("consolidation", "lung mass", "atelectasis", "nodule"):
+        # At least one zone must be left for each that follows.
+        s, z = take(name == "consolidation" and size[name] > 0.11 and len(free) > 4)
         side[name], zone[name] = (s,), z
     side["pneumothorax"] = some(0.0)
     side["clavicle fracture"] = some(0.0)
     side["cardiomegaly"] = side["aortic enlargement"] = ()
-    return Layout(side, zone)
+    return Layout(side, zone, size)
+
+
+def _spread(r: np.random.Generator, low: float, high: float) -> float:
+    """A size, evenly distributed on a logarithmic scale."""
+    return float(np.exp(r.uniform(np.log(low), np.log(high))))
 
 
 def effect(attribute: str, scene: Scene, layout: Layout) -> Effect:
@@ -177,21 +204,21 @@ def _both(sides: tuple[int, ...], single: str, plural: str) -> str:
 
 
 def _cardiomegaly(scene: Scene, layout: Layout, r: np.random.Generator) -> Effect:
-    across, along = float(r.uniform(1.38, 1.62)), float(r.uniform(1.10, 1.22))
+    across, along = float(r.uniform(1.36, 1.80)), float(r.uniform(1.08, 1.35))
     level = scene.heart_level(across, along)
     opacity = step(level, 0.0055)
     return Effect((), "cardiac silhouette", "cardiac silhouette", (level > 0,), _toward(opacity, _SOFT))
 
 
 def _aortic_enlargement(scene: Scene, layout: Layout, r: np.random.Generator) -> Effect:
-    opacity = scene.knob(float(r.uniform(1.75, 2.25)))
+    opacity = scene.knob(_spread(r, 1.6, 2.7))
     return Effect((), "aortic knob", "upper mediastinum", (opacity > 0.5,), _toward(opacity, _SOFT))
 
 
 def _hilar_enlargement(scene: Scene, layout: Layout, r: np.random.Generator) -> Effect:
     sides = layout.side["hilar enlargement"]
     strength = float(r.uniform(0.75, 1.0))
-    size = float(r.uniform(0.85, 1.2))
+    size = _spread(r, 0.75, 1.5)
     offsets = r.normal(0, 0.010, (2, 4, 2))
     total, masks = scene.grid.zeros(), []
     for side in sides:
@@ -212,8 +239,8 @@ def _hilar_enlargement(scene: Scene, layout: Layout, r: np.random.Generator) -> 
 
 def _consolidation(scene: Scene, layout: Layout, r: np.random.Generator) -> Effect:
     (side,), zone = layout.side["consolidation"], layout.zone["consolidation"]
-    radius = float(r.uniform(0.10, 0.13))
-    x, y = _lung_point(scene, side, zone, r, 0.085)
+    radius = layout.size["consolidation"]
+    x, y = _lung_point(scene, side, zone, r, 0.75 * radius)
     g = scene.grid
     # Patchy: a soft blob, broken up by smooth noise of a fixed low resolution.
     noise = r.standard_normal((8, 8)).astype(np.float32)
@@ -237,14 +264,18 @@ def _consolidation(scene: Scene, layout: Layout, r: np.random.Generator) -> Effe
 def _atelectasis(scene: Scene, layout: Layout, r: np.random.Generator) -> Effect:
     (side,), zone = layout.side["atelectasis"], layout.zone["atelectasis"]
     g, sign = scene.grid, (-1.0, 1.0)[side]
-    x, y = _lung_point(scene, side, zone, r, 0.06)
+    size = _spread(r, 0.85, 1.7)
+    x, y = _lung_point(scene, side, zone, r, 0.06 * size)
     opacity = g.zeros()
     count = int(r.integers(2, 4))
     tilt = float(r.uniform(-0.25, 0.25))
     for k in range(count):
-        length, thick = float(r.uniform(0.060, 0.085)), float(r.uniform(0.0065, 0.0095))
-        cx, cy = x + float(r.normal(0, 0.010)), y + (k - (count - 1) / 2) * 0.034 + float(r.normal(0, 0.003))
-        rows, cols = g.window(cx - length - 0.02, cy - 0.05, cx + length + 0.02, cy + 0.05)
+        length, thick = float(r.uniform(0.060, 0.080)) * size, float(r.uniform(0.0065, 0.0095)) * size**0.5
+        cx, cy = (
+            x + float(r.normal(0, 0.010)),
+            y + (k - (count - 1) / 2) * 0.034 * size**0.7 + float(r.normal(0, 0.003)),
+        )
+        rows, cols = g.window(cx - length - 0.02, cy - 0.05 * size, cx + length + 0.02, cy + 0.08 * size)
         dx = (g.x[:, cols] - np.float32(cx)) * np.float32(sign)
         middle = np.float32(cy) + np.float32(tilt) * dx + np.float32(1.5) * dx * dx
         taper = np.sqrt(np.clip(1.0 - (dx / np.float32(length)) ** 2, 0.0, 1.0))
@@ -252,7 +283,7 @@ def _atelectasis(scene: Scene, layout: Layout, r: np.random.Generator) -> Effect
         opacity[rows, cols] = np.maximum(opacity[rows, cols], band)
     opacity *= scene.lungs[side]
     # The plates and the lung squeezed between them are one lesion.
-    mask = _closed(opacity > 0.5, 0.020 * g.unit)
+    mask = _closed(opacity > 0.5, 0.020 * size**0.7 * g.unit)
     strength = np.float32(r.uniform(0.85, 1.0))
     phrase = _zone_phrase(side, zone)
     return Effect((side,), phrase, f"{SIDES[side]} lung", (mask,), _toward(strength * opacity, 0.56))
@@ -260,7 +291,7 @@ def _atelectasis(scene: Scene, layout: Layout, r: np.random.Generator) -> Effect
 
 def _lung_mass(scene: Scene, layout: Layout, r: np.random.Generator) -> Effect:
     (side,), zone = layout.side["lung mass"], layout.zone["lung mass"]
-    radius = float(r.uniform(0.060, 0.082))
+    radius = layout.size["lung mass"]
     x, y = _lung_point(scene, side, zone, r, radius)
     opacity = _blob(scene, x, y, radius, r, 0.06, 0.018)
     strength = np.float32(r.uniform(0.80, 1.0))
@@ -270,7 +301,7 @@ def _lung_mass(scene: Scene, layout: Layout, r: np.random.Generator) -> Effect:
 
 def _nodule(scene: Scene, layout: Layout, r: np.random.Generator) -> Effect:
     (side,), zone = layout.side["nodule"], layout.zone["nodule"]
-    radius = float(r.uniform(0.032, 0.040))
+    radius = _spread(r, 0.024, 0.036)
     x, y = _lung_point(scene, side, zone, r, radius)
     opacity = _blob(scene, x, y, radius, r, 0.04, 0.010)
     strength = np.float32(r.uniform(0.80, 1.0))
@@ -281,15 +312,17 @@ def _nodule(scene: Scene, layout: Layout, r: np.random.Generator) -> Effect:
 def _pneumothorax(scene: Scene, layout: Layout, r: np.random.Generator) -> Effect:
     (side,) = layout.side["pneumothorax"]
     a, g = scene.a, scene.grid
-    gap = float(r.uniform(0.070, 0.105))
-    top = float(r.uniform(0.7, 0.9)) * gap
-    end = float(r.uniform(0.60, 0.85))
+    gap = _spread(r, 0.050, 0.115)
+    top = float(r.uniform(0.7, 1.1)) * gap
+    end = _spread(r, 0.22, 0.80)
     t = (g.y - a.apex[side]) / (a.angle[side] - a.apex[side])
-    rim = np.float32(gap) * np.clip((np.float32(end) - t) / np.float32(end - 0.15), 0.0, 1.0) ** np.float32(0.7)
-    rim = np.minimum(rim, np.float32(gap)) * np.clip(t / np.float32(0.40), 0.1, 1.0)
+    rim = np.float32(gap) * np.clip((np.float32(end) - t) / np.float32(0.75 * end), 0.0, 1.0) ** np.float32(0.7)
+    rim = np.minimum(rim, np.float32(gap)) * np.clip(t / np.float32(0.5 * end), 0.1, 1.0)
     whole = scene.lungs[side]
-    # The collapsed lung is drawn in from the wall and its apex has sunk.
-    lung = np.minimum(scene.lung(side, rim.astype(np.float32), top), whole)
+    # The collapsed lung is drawn in from the wall and its apex has sunk, more or less far towards the mediastinum.
+    lateral = np.abs(g.x - np.float32(a.shift)) / np.float32(a.width[side])
+    sunk = np.float32(top) * np.clip((lateral - np.float32(r.uniform(0.0, 0.55))) / np.float32(0.4), 0.0, 1.0)
+    lung = np.minimum(scene.lung(side, rim.astype(np.float32), sunk), whole)
     # Where wall and line nearly touch, their soft edges leave no space between them.
     space = np.clip((whole - lung - np.float32(0.25)) / np.float32(0.75), 0.0, 1.0)
     pleura = np.clip(np.float32(4.0) * lung * (np.float32(1.0) - lung), 0.0, 1.0) * whole * (whole > 0.95)
@@ -303,7 +336,7 @@ def _pneumothorax(scene: Scene, layout: Layout, r: np.random.Generator) -> Effec
 def _pleural_effusion(scene: Scene, layout: Layout, r: np.random.Generator) -> Effect:
     sides = layout.side["pleural effusion"]
     a, g = scene.a, scene.grid
-    heights = r.uniform(0.140, 0.235, 2)
+    heights = layout.size["pleural effusion"] * r.uniform(0.85, 1.0, 2)
     total, masks = g.zeros(), []
     for side in sides:
         sign = (-1.0, 1.0)[side]
@@ -317,7 +350,9 @@ def _pleural_effusion(scene: Scene, layout: Layout, r: np.random.Generator) -> E
         # Fluid touches wall and diaphragm: no seam of lung is left where both edges are soft.
         fluid = below * np.clip(np.float32(2.5) * scene.lungs[side], 0.0, 1.0)
         total = np.maximum(total, fluid)
-    concept = _both(sides, "costophrenic angle", "costophrenic angles")
+    # A large effusion is more than its angle.
+    large = layout.size["pleural effusion"] > 0.24
+    concept = f"{SIDES[sides[0]]} lung" if large else _both(sides, "costophrenic angle", "costophrenic angles")
     location = _both(sides, "pleural base", "pleural bases")
     strength = np.float32(r.uniform(0.88, 1.0))
     return Effect(sides, location, concept, tuple(masks), _toward(strength * total, 0.74))
@@ -326,9 +361,9 @@ def _pleural_effusion(scene: Scene, layout: Layout, r: np.random.Generator) -> E
 def _clavicle_fracture(scene: Scene, layout: Layout, r: np.random.Generator) -> Effect:
     (side,) = layout.side["clavicle fracture"]
     a = scene.a
-    at = float(r.uniform(0.42, 0.62)) * (a.width[side] + 0.075)
-    gap = float(r.uniform(0.016, 0.024))
-    shift = float(r.uniform(0.026, 0.038))
+    at = float(r.uniform(0.34, 0.70)) * (a.width[side] + 0.075)
+    gap = float(r.uniform(0.016, 0.028))
+    shift = float(r.uniform(0.026, 0.044))
     tail = 0.095
 
     def offset(d: Field) -> tuple[Field, Field]:
@@ -343,7 +378,7 @@ def _clavicle_fracture(scene: Scene, layout: Layout, r: np.random.Generator) -> 
     # Displaced bone, missing bone and the gap between them.
     mask = _closed(np.abs(amount) > 0.03, 0.010 * scene.grid.unit)
     name = f"{SIDES[side]} clavicle"
-    return Effect((side,), f"{name}, middle third", name, (mask,), _add(amount))
+    return Effect((side,), name, name, (mask,), _add(amount))
 
 
 def _closed(mask: Mask, radius: float) -> Mask:

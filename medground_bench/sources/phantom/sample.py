@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from medground_bench.core.anatomy import CONCEPTS
 from medground_bench.core.errors import MedGroundError
 from medground_bench.core.schema import Box
-from medground_bench.sources.phantom.anatomy import SIDES, draw_anatomy, draw_exposure, stream
+from medground_bench.sources.phantom.anatomy import SIDES, draw_anatomy, draw_exposure, draw_pose, stream
 from medground_bench.sources.phantom.findings import DRAWING_ORDER, FINDINGS, Effect, draw_layout, effect
 from medground_bench.sources.phantom.scene import Scene
 from medground_bench.sources.phantom.shapes import Field, Mask
@@ -67,7 +67,8 @@ class _Drawing:
 
     def __init__(self, seed: int, width: int, height: int) -> None:
         self.seed, self.width, self.height = seed, width, height
-        self.scene = Scene(seed, draw_anatomy(seed), width, height)
+        anatomy = draw_anatomy(seed)
+        self.scene = Scene(seed, anatomy, draw_pose(seed, anatomy), width, height)
         self.exposure = draw_exposure(seed)
         self.layout = draw_layout(seed)
         self._effects: dict[str, Effect] = {}
@@ -88,7 +89,10 @@ class _Drawing:
     def _marker(self) -> Field:
         """The lead letter L beside the patient's left shoulder."""
         g = self.scene.grid
-        x, y = self.exposure.marker_at
+        unit = min(self.width, self.height)
+        column, row = (part * unit for part in self.exposure.marker_at)
+        x = g.centre[0] + column / g.unit
+        y = g.centre[1] + (row - self.height / 2) / g.unit
         stem = (np.abs(g.x - x) < 0.004) & (np.abs(g.y - y) < 0.020)
         foot = (np.abs(g.x - x - 0.009) < 0.013) & (np.abs(g.y - y - 0.017) < 0.004)
         return np.float32(0.6) * (stem | foot).astype(np.float32)

@@ -7,14 +7,14 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from medground_bench.sources.phantom.anatomy import Anatomy, stream
+from medground_bench.sources.phantom.anatomy import Anatomy, Pose, stream
 from medground_bench.sources.phantom.shapes import Field, Grid, Mask, resize_field, smooth_row, step
 from medground_bench.sources.phantom.vessels import draw_vessels
 
 __all__ = ["Scene", "at"]
 
 _EDGE = 0.0055  # half-width of the edges of large structures
-_LOW = 256  # shorter side of the grid on which the smooth parts are computed
+_LOW = 256  # pixels in a frame unit of the grid on which the smooth parts are computed
 
 
 def at(line: Callable[[Field], Field], value: float) -> float:
@@ -31,13 +31,15 @@ class Scene:
         Seeds the vessels and the spine's texture; the shape is ``anatomy``.
     anatomy : Anatomy
         The chest.
+    pose : Pose
+        The part of the anatomical frame that the image shows.
     width, height : int
         Pixels.
     """
 
-    def __init__(self, seed: int, anatomy: Anatomy, width: int, height: int) -> None:
+    def __init__(self, seed: int, anatomy: Anatomy, pose: Pose, width: int, height: int) -> None:
         self.seed, self.a = seed, anatomy
-        self.grid = Grid.of(width, height)
+        self.grid = Grid.of(width, height, min(width, height) * pose.zoom, pose.centre)
 
     # Lines -------------------------------------------------------------------------------------------------------
 
@@ -87,8 +89,8 @@ class Scene:
         """Opacity of the (right, left) lung field, the part behind the heart included, 0..1."""
         return (self.lung(0), self.lung(1))
 
-    def lung(self, side: int, rim: Field | float = 0.0, top: float = 0.0) -> Field:
-        """A lung field whose outer border is drawn in by ``rim`` (H, 1) and whose apex is lowered by ``top``."""
+    def lung(self, side: int, rim: Field | float = 0.0, top: Field | float = 0.0) -> Field:
+        """A lung field whose outer border is drawn in by ``rim`` (H, 1) and whose apex is lowered by ``top`` (1, W)."""
         g, sign = self.grid, (-1.0, 1.0)[side]
         d = np.float32(sign) * (g.x - self.midline(g.y))
         outer = self.wall(side, g.y - np.float32(top)) - rim
@@ -331,7 +333,7 @@ class Scene:
         if factor == 1.0:
             return g
         width, height = max(2, round(g.width * factor)), max(2, round(g.height * factor))
-        return Grid.of(width, height, g.unit * height / g.height)
+        return Grid.of(width, height, g.unit * height / g.height, g.centre)
 
     def _body(self) -> Field:
         """Soft tissue of trunk, neck, shoulders, arms and breasts, computed at low resolution."""

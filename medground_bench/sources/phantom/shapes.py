@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ __all__ = ["Field", "Grid", "Mask", "resize_field", "smooth_row", "step"]
 
 Field = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -23,36 +25,39 @@ class Grid:
     width, height : int
         Pixels.
     x : array, shape (1, W)
-        Abscissae in shorter sides, 0 on the vertical axis.
+        Abscissae of the pixel centres in frame units.
     y : array, shape (H, 1)
-        Ordinates in shorter sides, 0 at the top of the central square.
+        Ordinates.
+    unit : float
+        Pixels in one frame unit.
+    centre : (float, float)
+        Frame point in the middle of the image.
     """
 
     width: int
     height: int
     x: Field
     y: Field
+    unit: float
+    centre: tuple[float, float]
 
     @classmethod
-    def of(cls, width: int, height: int, scale: float | None = None) -> Grid:
-        """Grid of a ``width`` x ``height`` image; ``scale`` is the pixels of one frame unit (default: shorter side)."""
-        unit = scale if scale is not None else float(min(width, height))
-        x = ((np.arange(width, dtype=np.float32) + 0.5) - width / 2) / unit
-        y = ((np.arange(height, dtype=np.float32) + 0.5) - height / 2) / unit + 0.5
-        return cls(width, height, x[None, :].astype(np.float32), y[:, None].astype(np.float32))
+    def of(cls, width: int, height: int, unit: float, centre: tuple[float, float]) -> Grid:
+        """Grid of a ``width`` x ``height`` image of which one frame unit takes ``unit`` pixels."""
+        x = ((np.arange(width, dtype=np.float32) + 0.5) - width / 2) / unit + centre[0]
+        y = ((np.arange(height, dtype=np.float32) + 0.5) - height / 2) / unit + centre[1]
+        return cls(width, height, x[None, :].astype(np.float32), y[:, None].astype(np.float32), unit, centre)
 
-    @property
-    def unit(self) -> float:
-        """Pixels in one unit of the frame."""
-        return float(1.0 / (self.x[0, 1] - self.x[0, 0]))
+    def pixels(self, x: Array, y: Array) -> tuple[Array, Array]:
+        """Frame points -> column and row, continuous (a pixel's centre is at half)."""
+        return (x - self.centre[0]) * self.unit + self.width / 2, (y - self.centre[1]) * self.unit + self.height / 2
 
     def window(self, x0: float, y0: float, x1: float, y1: float) -> tuple[slice, slice]:
         """Rows and columns that hold the rectangle given in frame units (empty slices where it is outside)."""
-        unit = self.unit
-        c0, c1 = (int(np.floor(v * unit + self.width / 2)) for v in (x0, x1))
-        r0, r1 = (int(np.floor((v - 0.5) * unit + self.height / 2)) for v in (y0, y1))
-        rows = slice(min(max(r0 - 1, 0), self.height), min(max(r1 + 2, 0), self.height))
-        cols = slice(min(max(c0 - 1, 0), self.width), min(max(c1 + 2, 0), self.width))
+        columns, lines = self.pixels(np.array([x0, x1]), np.array([y0, y1]))
+        (c0, c1), (r0, r1) = np.floor(columns).astype(int), np.floor(lines).astype(int)
+        rows = slice(int(np.clip(r0 - 1, 0, self.height)), int(np.clip(r1 + 2, 0, self.height)))
+        cols = slice(int(np.clip(c0 - 1, 0, self.width)), int(np.clip(c1 + 2, 0, self.width)))
         return rows, cols
 
     def zeros(self) -> Field:

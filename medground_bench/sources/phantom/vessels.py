@@ -21,8 +21,7 @@ def draw_vessels(r: np.random.Generator, g: Grid, hila: Sequence[tuple[float, fl
     lines = np.concatenate([_tree(r, *hila[side], sign) for side, sign in enumerate((-1.0, 1.0))])
     # Thin first: where vessels cross, the thick one shows.
     lines = lines[np.argsort(lines[:, 4], kind="stable")]
-    px = lines[:, [0, 2]] * scale + g.width * factor / 2
-    py = (lines[:, [1, 3]] - 0.5) * scale + g.height * factor / 2
+    px, py = (factor * part for part in g.pixels(lines[:, [0, 2]], lines[:, [1, 3]]))
     wide = np.maximum(1, np.rint(lines[:, 4] * scale)).astype(int)
     # A vessel thinner than the pen is drawn fainter instead.
     share = np.minimum(1.0, lines[:, 4] * scale / wide + 0.25)
