@@ -33,7 +33,7 @@ def box_pool(small_pool: ReferencePool) -> ReferencePool:
 @pytest.fixture(scope="session")
 def chest() -> np.ndarray:
     """A phantom that is in no pool."""
-    return np.asarray(sample_phantom(77, size=256, findings=[]).image)
+    return np.asarray(sample_phantom(268, size=256, findings=[]).image)
 
 
 @pytest.fixture(autouse=True)
