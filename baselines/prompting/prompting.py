@@ -53,7 +53,7 @@ def prompting(lvlm: Lvlm, episode: Episode, parameters: PromptingParameters) -> 
     width, height = family.processed_size(lvlm.processor, *episode.frame.size)
     prompt = boxes_prompt(scale=family.box_scale, width=width, height=height)
     reply = ask(lvlm, episode, prompt, parameters.max_new_tokens)
-    stated = read_boxes(reply)
+    stated = read_boxes(reply, rows_first=family.box_scale == "normalised")
     convention = "pixel" if family.box_scale == "pixels" else "thousand"
     fractions, scale = to_fractions(stated, convention=convention, width=width, height=height)
     w, h = episode.frame.size

@@ -14,6 +14,7 @@ _SCALES = {
     "pixels": "in pixels of the image, which is {width} pixels wide and {height} pixels high",
     "normalised": "normalised to 0-1000 over the width and the height of the image",
 }
+_SCALES["normalised_xyxy"] = _SCALES["normalised"]
 
 
 def boxes_prompt(*, scale: str, width: int, height: int) -> str:
@@ -21,7 +22,7 @@ def boxes_prompt(*, scale: str, width: int, height: int) -> str:
 
     Parameters
     ----------
-    scale : {"pixels", "normalised"}
+    scale : {"pixels", "normalised", "normalised_xyxy"}
         How the family was taught to write boxes.
     width, height : int
         Size of the image as the model sees it, in pixels.

@@ -28,7 +28,7 @@ from medground_bench.causal.findings import asked_findings, denied_by_normal, fi
 from medground_bench.causal.languages import to_english
 from medground_bench.core.schema import MODES, question
 
-__all__ = ["Answer", "read_answer"]
+__all__ = ["Answer", "read_answer", "without_thoughts"]
 
 Answer = Literal["yes", "no"]
 
@@ -125,12 +125,17 @@ def _any(answers: Iterable[Answer | None]) -> Answer | None:
 # ----------------------------------------------------------------------------------------------- plain text
 
 
-def _plain(text: str, other: bool = False) -> str:
-    """Lower-case text without hidden thoughts, echoes, markup, typographic quotes and contractions."""
+def without_thoughts(text: str) -> str:
+    """The text without what its model marks as thoughts; empty where it was cut off while thinking."""
     for thought in phrases.CLOSED_THOUGHTS:
         text = thought.sub("\n", text)
     text = phrases.END_OF_THOUGHT.sub("\n", text)  # the opening tag was part of the prompt
-    text = phrases.OPEN_THOUGHT.sub("\n", text)  # cut off while thinking: it never came to an answer
+    return phrases.OPEN_THOUGHT.sub("\n", text)
+
+
+def _plain(text: str, other: bool = False) -> str:
+    """Lower-case text without hidden thoughts, echoes, markup, typographic quotes and contractions."""
+    text = without_thoughts(text)
     for place in phrases.PLACES:
         text = place.sub(lambda m: f"\nfinal answer: {m['body']}" + ("\n" if m["end"] else ""), text)
     if phrases.UNTICKED.search(text):

@@ -30,8 +30,8 @@ class Family(ABC):
     image_inputs: ClassVar[tuple[str, ...]] = ("pixel_values",)
     """Names of the inputs that come from the image processor."""
     box_scale: ClassVar[str] = "normalised"
-    """How the family writes boxes in text: ``"pixels"`` of its resized image, or ``"normalised"`` to 0-1000, as
-    ``[y1, x1, y2, x2]``."""
+    """How the family writes boxes in text: ``"pixels"`` of its resized image; ``"normalised"`` to 0-1000, as
+    ``[y1, x1, y2, x2]`` (Gemma 3); ``"normalised_xyxy"``, to 0-1000 as ``[x1, y1, x2, y2]`` (Qwen3-VL)."""
 
     # -- text ---------------------------------------------------------------------------------------------------
 

@@ -70,13 +70,69 @@ REPLIES = [
     ("<|object_ref_start|>mass<|object_ref_end|><|box_start|>(56,112),(168,224)<|box_end|>", Q, [F]),
     ("<ref>opacity</ref><box>(56,112),(168,224)</box>", Q, [F]),
     ("<loc0512><loc0256><loc1024><loc0768> pleural effusion", G, [F]),
+    ("<loc_250><loc_500><loc_750><loc_999>", Q, [(0.25, 0.5, 0.75, 0.999)]),  # Florence: x first
+    ("<|ref|>opacity<|/ref|><|det|>[[250, 500, 750, 1000]]<|/det|>", G, [F]),
+    ("<ref>opacity</ref><box>[[250, 500, 750, 1000]]</box>", G, [F]),
+    ('<bbox x1="56" y1="112" x2="168" y2="224"/>', Q, [F]),
+    ("<box>56 112 168 224</box>", Q, [F]),
+    # thoughts are not the reply
+    ("<think>Maybe [0, 0, 112, 112]?</think>[[56, 112, 168, 224]]", Q, [F]),
+    ("Perhaps [[0, 0, 10, 10]]. No.</think>\n[[56, 112, 168, 224]]", Q, [F]),  # the opening tag was in the prompt
+    ("<unused94>thought\nThe box is [0, 0, 112, 112].<unused95>[[250, 500, 750, 1000]]", G, [F]),
+    ("<think>The lesion is at [[56, 112, 168, 224]] and", Q, []),  # cut off before the answer
+    ("<unused94>thought\n[[250, 500, 750, 1000]] fits the opacity", G, []),
+    ("<thinking>[[1, 2, 30, 40]]</thinking>None of the regions supports it: []", Q, []),
+    # named corners, and corner or centre with size
+    ('{"top_left": [56, 112], "bottom_right": [168, 224]}', Q, [F]),
+    ('{"topLeft": {"x": 56, "y": 112}, "bottomRight": {"x": 168, "y": 224}}', Q, [F]),
+    ('[{"label": "mass", "upper-left": [250, 500], "lower-right": [750, 1000]}]', G, [F]),
+    ('{"top_left_x": 56, "top_left_y": 112, "bottom_right_x": 168, "bottom_right_y": 224}', Q, [F]),
+    ('{"p1": [56, 112], "p2": [168, 224]}', Q, [F]),
+    ('{"min": {"x": 0.25, "y": 0.5}, "max": {"x": 0.75, "y": 1.0}}', Q, [F]),
+    ('{"center": [112, 168], "size": [112, 112]}', Q, [F]),
+    ('{"centre": {"x": 500, "y": 750}, "width": 500, "height": 500}', G, [F]),
+    ('{"cx": 112, "cy": 168, "w": 112, "h": 112}', Q, [F]),
+    ('{"x_center": 0.5, "y_center": 0.75, "width": 0.5, "height": 0.5}', Q, [F]),
+    ('{"xmin": 56, "ymin": 112, "width": 112, "height": 112}', Q, [F]),
+    ('{"bbox": {"x_min": 56, "y_min": 112, "x_max": 168, "y_max": 224}, "finding": "mass"}', Q, [F]),
+    ("The opacity is centred at (112, 168) with a width of 112 and a height of 112 pixels.", Q, [F]),
+    ("x from 56 to 168, y from 112 to 224", Q, [F]),
+    ("It spans x: 56-168 and y: 112-224.", Q, [F]),
+    ("Top-left corner: (56, 112). Bottom-right corner: (168, 224).", Q, [F]),
+    ("Upper left [56, 112], lower right [168, 224]", Q, [F]),
+    ("(56, 112) - (168, 224)", Q, [F]),
+    ("Bounding box: (56, 112) to (168, 224)", Q, [F]),
+    ("[{x: 56, y: 112}, {x: 168, y: 224}]", Q, [F]),
+    # quoted numbers
+    ('[["56", "112", "168", "224"]]', Q, [F]),
+    ('{"bbox_2d": ["56", "112", "168", "224"], "label": "3"}', Q, [F]),
+    ('{"bbox": "56, 112, 168, 224"}', Q, [F]),
+    ('{"bounding_box": "[250, 500, 750, 1000]", "label": "left base"}', G, [F]),
+    ('{"box": "25% 50% 75% 100%"}', Q, [F]),
+    ("{'x1': '56', 'y1': '112', 'x2': '168', 'y2': '224'}", Q, [F]),
+    # the scale that was asked for is believed
+    ("[[56, 112, 168, 229]]", Q, [F]),  # a few per cent over the border: cut, not thousandths
+    ("[[56, 112, 168, 240]]", Q, [F]),
+    ("[[56, 112, 168, 224], [200, 200, 250, 250]]", Q, [F, (200 / 224, 200 / 224, 1, 1)]),
+    ("[[0, 0, 100, 100]]", Q, [(0, 0, 100 / 224, 100 / 224)]),  # could be per cent: pixels were asked for
+    ("[[100, 100, 200, 200]]", G, [(0.1, 0.1, 0.2, 0.2)]),  # could be pixels: thousandths were asked for
+    ("[[250, 500, 750, 1005]]", G, [F]),
+    ("[[-8, 112, 168, 224]]", Q, [(0, 0.5, 0.75, 1)]),
     # other scales than the family's own
-    ("[[250, 500, 750, 1000]]", Q, [F]),  # beyond 224 pixels: thousandths
+    ("[[250, 500, 750, 1000]]", Q, [F]),  # far beyond 224 pixels: thousandths
     ("[[56, 112, 168, 226]]", Q, [F]),  # two pixels over the border
     ("[[-5, 112, 56, 230]]", G, [(0, 0.112, 0.056, 0.23)]),
     ("[[0, 0, 5000, 5000]]", Q, [(0, 0, 1, 1)]),
     # no box
     ("", Q, []),
+    ("The heart's centre lies at (112, 130) and its apex at (150, 170).", Q, []),
+    ("The tube runs from (100, 20) down to (110, 90) in the midline.", Q, []),
+    ("Landmarks: carina (112, 80); left hilum (140, 110).", Q, []),
+    ("Opacity between ribs [5, 6] and [7, 8].", Q, []),
+    ('{"point_2d": [112, 130], "label": "apex"}', Q, []),
+    ('{"top_left": "upper zone", "bottom_right": "base"}', Q, []),
+    ('{"size": [12, 15]}', Q, []),
+    ('{"note": "seen in 2 of 4 views, 3 months apart, on 12 occasions"}', Q, []),
     ("There is no evidence of pneumonia in the image.", Q, []),
     ("[]", Q, []),
     ('{"boxes": []}', Q, []),
@@ -98,6 +154,25 @@ REPLIES = [
 def test_boxes_of_a_reply(reply: str, convention: str, expected: list[tuple[float, ...]]) -> None:
     boxes, _ = to_fractions(read_boxes(reply), convention=convention, width=224, height=224)
     assert [pytest.approx(b) for b in expected] == boxes
+
+
+def test_there_are_replies_enough() -> None:
+    assert len({(reply, convention) for reply, convention, _ in REPLIES}) == len(REPLIES) >= 110
+
+
+def test_a_list_under_box_2d_is_read_as_the_family_writes_it() -> None:
+    reply = '[{"box_2d": [250, 500, 750, 1000]}]'
+    for rows_first, expected in ((False, F), (True, (0.5, 0.25, 1.0, 0.75))):
+        boxes, scale = to_fractions(read_boxes(reply, rows_first=rows_first), convention=G, width=224, height=224)
+        assert boxes == [pytest.approx(expected)]
+        assert scale == "thousand"
+    # Qwen3-VL's own key has x first whatever the family.
+    assert read_boxes(reply.replace("box_2d", "bbox_2d"), rows_first=True)[0].values == (250, 500, 750, 1000)
+
+
+@pytest.mark.parametrize(("over", "scale"), [(224, "pixel"), (229, "pixel"), (250, "pixel"), (300, "thousand")])
+def test_pixels_over_the_border_stay_pixels(over: int, scale: str) -> None:
+    assert to_fractions(read_boxes(f"[[10, 20, 30, {over}]]"), convention=Q, width=224, height=224)[1] == scale
 
 
 def test_pixels_of_a_non_square_image() -> None:
@@ -195,6 +270,12 @@ PHRASES = [
     ("", []),
     ("This chest radiograph shows a large amount of fluid that collects in the lower part of the left lung", []),
     ("enlarged heart", ["enlarged heart"]),
+]
+
+
+PHRASES += [
+    ('<think>"right lung"? No.</think>["left lung"]', ["left lung"]),
+    ("<unused94>thought\n- right lung\n- heart", []),
 ]
 
 
