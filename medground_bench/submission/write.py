@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from medground_bench.core.errors import SubmissionError
-from medground_bench.core.files import atomic_write
+from medground_bench.core.files import atomic_write, sha256_of
 from medground_bench.submission.format import HEADER_FILE, PREDICTIONS_FILE, REQUIRED_HEADER
 from medground_bench.submission.prediction import Prediction
 
@@ -20,7 +22,7 @@ class SubmissionWriter:
     """Write a submission row by row; it appears whole when the ``with`` block ends, or not at all.
 
     Other files of the folder (heat maps) are left alone. ``submission.json`` is written last, so that a folder that
-    has it is complete.
+    has it is complete; before other predictions replace older ones, it goes, so that it never speaks for them.
 
     Examples
     --------
@@ -40,6 +42,7 @@ class SubmissionWriter:
             )
         self._header_text = _dump(self.header, f"{self.folder}/{HEADER_FILE}", indent=2)
         self._seen: set[str] = set()
+        self._digest = hashlib.sha256()
 
     def __enter__(self) -> SubmissionWriter:
         self._context = atomic_write(self.folder / PREDICTIONS_FILE)
@@ -61,15 +64,24 @@ class SubmissionWriter:
         if key in self._seen:
             raise SubmissionError("this id was already written", where=f"{self.folder}: {key}")
         self._seen.add(key)
-        self._file.write(_dump(row, f"{self.folder}: {key}") + "\n")
+        line = _dump(row, f"{self.folder}: {key}") + "\n"
+        self._digest.update(line.encode())
+        self._file.write(line)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._context.__exit__(kind, error, trace)
-        if kind is None:
-            with atomic_write(self.folder / HEADER_FILE) as file:
-                file.write(self._header_text + "\n")
+        if kind is not None:
+            self._context.__exit__(kind, error, trace)
+            return
+        with contextlib.ExitStack() as stack:
+            stack.push(self._context)
+            self._file.flush()  # what a full disk stops must stop here, while the old header stands
+            old = self.folder / PREDICTIONS_FILE
+            if old.is_file() and sha256_of(old) != self._digest.hexdigest():
+                (self.folder / HEADER_FILE).unlink(missing_ok=True)
+        with atomic_write(self.folder / HEADER_FILE) as file:
+            file.write(self._header_text + "\n")
 
 
 def write_submission(

@@ -6,13 +6,27 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from medground_bench.core import files
 from medground_bench.core.errors import MedGroundError
-from medground_bench.core.files import Journal, atomic_folder, atomic_write, read_journals, within
+from medground_bench.core.files import (
+    Journal,
+    atomic_folder,
+    atomic_write,
+    cache_folder,
+    file_lock,
+    folder_fingerprint,
+    read_journals,
+    sha256_of,
+    sweep,
+    within,
+)
+from tests.faults import every_kill, hidden, run_killed_at
 
 
 def test_atomic_write_replaces_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -131,3 +145,195 @@ def test_a_killed_process_loses_no_finished_entry(tmp_path: Path) -> None:
     entries = [e["i"] for e in read_journals(tmp_path, "work")]
     assert entries[: reported + 1] == list(range(reported + 1))
     assert json.dumps(entries)  # every line that is read is whole
+
+
+# --- links, devices, leftovers
+
+
+def test_a_link_is_written_to_its_target(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("file", "folder"):
+        (tmp_path / f"link to {name}").symlink_to(tmp_path / "elsewhere" / name)
+    for text in ("new", "newer"):  # the first time the link dangles
+        with atomic_write(tmp_path / "link to file") as file:
+            file.write(text)
+        with atomic_folder(tmp_path / "link to folder") as staging:
+            (staging / text).touch()
+        assert (tmp_path / "elsewhere" / "file").read_text() == text
+        assert os.listdir(tmp_path / "elsewhere" / "folder") == [text]
+    assert all((tmp_path / f"link to {name}").is_symlink() for name in ("file", "folder"))
+    assert hidden(tmp_path) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_a_device_is_written_to_and_stays_one() -> None:
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"), atomic_write("/dev/full") as file:
+        file.write("x")
+    assert Path("/dev/full").is_char_device()
+    with atomic_write("/dev/null", "wb") as file:
+        file.write(b"x")
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_file_where_a_folder_is_meant_and_the_reverse(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(NotADirectoryError, match=r"file'$"), atomic_folder(tmp_path / "file"):
+        pass
+    with pytest.raises(IsADirectoryError, match=r"folder'$"), atomic_write(tmp_path / "folder"):
+        pass
+    with pytest.raises(OSError, match="file"), atomic_write(tmp_path / "file" / "x"):
+        pass
+    assert (tmp_path / "file").read_text() == "mine"
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_leftovers_of_dead_processes_are_swept_and_those_of_others_are_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, dead = files._host(), dead_pid()
+    swept = [f".a.{host}-{dead}.x1_.part", f".b\n.{host}-{dead}.x2.part", f".out.{host}-{dead}.x3.old"]
+    kept = [f".a.{host}-{os.getpid()}.x.part", f".a.00000000-{dead}.x.part", ".mine.part", f"a.{host}-{dead}.x.part"]
+    for name in [*swept[1:], kept[0]]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "content").touch()
+    (tmp_path / "content").touch()  # so that what the .old folder holds is not missing
+    for name in [swept[0], *kept[1:]]:
+        (tmp_path / name).touch()
+    sweep(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, "content"])
+    assert caplog.text == ""
+    sweep(tmp_path / "nowhere")
+
+
+def test_a_folder_that_a_killed_process_had_moved_aside_is_put_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    aside = tmp_path / f".out.{files._host()}-{dead_pid()}.x.old"
+    (aside / "out").mkdir(parents=True)
+    (aside / "out" / "precious").touch()
+    sweep(tmp_path)
+    assert os.listdir(tmp_path) == ["out"]
+    assert os.listdir(tmp_path / "out") == ["precious"]
+    assert "restored" in caplog.text
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_folder_survives_a_kill_at_every_renaming(
+    tmp_path: Path, exchange: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not exchange:
+        monkeypatch.setattr(files, "_renameat2", lambda: None)
+    elif files._renameat2() is None:
+        pytest.skip("this system cannot exchange two folders")
+    out = tmp_path / "out"
+
+    def write(name: str) -> None:
+        with atomic_folder(out) as staging:
+            (staging / name).touch()
+
+    write("old")
+    renamings = run_killed_at(0, "before", lambda: write("old"))
+    assert renamings == (1 if exchange else 2)
+    states = []
+    for number, when in every_kill(lambda: write("new"), int(renamings)):
+        there = os.listdir(out) if out.exists() else None
+        states.append((number, when, there))
+        files.sweep(tmp_path)
+        assert os.listdir(tmp_path) == ["out"]  # nothing hidden stays
+        assert os.listdir(out) in (["old"], ["new"])
+        write("old")
+    if exchange:
+        assert states == [(1, "before", ["old"]), (1, "after", ["new"])]
+    else:  # the gap that the next start closes
+        assert states == [(1, "before", ["old"]), (1, "after", None), (2, "before", None), (2, "after", ["new"])]
+
+
+def test_a_file_survives_a_kill_at_its_renaming(tmp_path: Path) -> None:
+    def write(text: str) -> None:
+        with atomic_write(tmp_path / "a") as file:
+            file.write(text)
+
+    write("old")
+    for _, when in every_kill(lambda: write("new"), 1):
+        assert (tmp_path / "a").read_text() == ("old" if when == "before" else "new")
+        assert run_killed_at(0, "before", lambda: write("old")) == 1
+        assert os.listdir(tmp_path) == ["a"]
+
+
+# --- locks and journals
+
+
+def test_a_journal_is_not_trimmed_under_a_live_writer(tmp_path: Path) -> None:
+    with Journal(tmp_path, "work") as journal:
+        journal.append({"a": 1})
+        with open(journal.path, "ab") as half:  # what a writer is in the middle of
+            half.write(b'{"a": 2')
+        code = f"from medground_bench.core.files import Journal; Journal({str(tmp_path)!r}, 'work')"
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert "another process is writing here" in other.stderr
+        assert journal.path.read_bytes().endswith(b'{"a": 2')
+        Journal(tmp_path, "work", rank=1).close()  # another process of the same launch
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert list(read_journals(tmp_path, "work")) == [{"a": 1}]
+
+
+def test_a_full_disk_leaves_no_torn_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+
+    def full(fd: int, data: bytes) -> int:
+        if len(data) > 10:
+            return write(fd, data[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Journal(tmp_path, "work") as journal:
+        journal.append({"a": 1})
+        monkeypatch.setattr(os, "write", full)
+        with pytest.raises(OSError, match=r"No space left on device: .*work-00000.jsonl'"):
+            journal.append({"a": 2, "more": "than ten bytes"})
+        monkeypatch.undo()
+        journal.append({"a": 3})
+    assert list(read_journals(tmp_path, "work")) == [{"a": 1}, {"a": 3}]
+
+
+def test_a_lock_is_waited_for(tmp_path: Path) -> None:
+    code = (
+        "import sys, time\nfrom medground_bench.core.files import file_lock\n"
+        f"with file_lock({str(tmp_path / 'x.lock')!r}):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(MedGroundError, match="another process"), file_lock(tmp_path / "x.lock"):
+        pass
+    threading.Timer(0.3, holder.kill).start()  # the system drops the lock of a killed process
+    with file_lock(tmp_path / "x.lock", wait=True):
+        assert holder.wait() != 0
+
+
+# --- paths and checksums
+
+
+def test_one_variable_moves_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDGROUND_CACHE", str(tmp_path / "own"))
+    assert cache_folder("records") == tmp_path / "own" / "records"
+    monkeypatch.delenv("MEDGROUND_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    if sys.platform == "linux":
+        assert cache_folder("records") == tmp_path / "xdg" / "medground-bench" / "records"
+
+
+def test_checksums(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "config.json") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    before = folder_fingerprint(tmp_path)
+    (tmp_path / "notes.txt").write_text("no part of a model")
+    assert folder_fingerprint(tmp_path) == before
+    (tmp_path / "config.json").write_bytes(b"abd")
+    assert folder_fingerprint(tmp_path) != before

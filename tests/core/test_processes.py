@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -78,3 +80,56 @@ def test_reading_the_environment_needs_no_torch() -> None:
         "process_group(); sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- children that do not outlive their parent
+
+PARENT = """
+import multiprocessing, os, signal, sys, time
+from medground_bench.core import processes
+
+if {watched}:
+    processes._prctl = lambda: None  # as on a system without it
+def child(): time.sleep(600)
+def main():
+    if {library}:  # a process that a library starts for itself
+        with processes.children_end_with_this_process():
+            if os.fork() == 0:
+                child()
+    else:
+        def begin():
+            processes.end_with_parent()
+            child()
+        multiprocessing.get_context("fork").Process(target=begin).start()
+    time.sleep(0.5)
+    print("started", flush=True)
+    time.sleep(600)
+main()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("library", [True, False])
+@pytest.mark.parametrize("watched", [True, False])
+def test_children_end_with_their_parent(how: signal.Signals, library: bool, watched: bool) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT.format(library=library, watched=watched)], stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "started\n"
+    parent.send_signal(how)
+    parent.wait(10)
+    # The children hold standard output: it ends when the last of them has ended.
+    assert parent.communicate(timeout=30)[0] == ""
+
+
+def test_outside_of_it_children_may_live_on() -> None:
+    code = (
+        "import os, sys, time\nfrom medground_bench.core.processes import children_end_with_this_process\n"
+        "with children_end_with_this_process():\n    pass\n"
+        "if os.fork() == 0:\n    time.sleep(1)\n    print('alive', flush=True)\n    os._exit(0)\n"
+        "os._exit(0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert done.stdout == "alive\n"
