@@ -98,6 +98,42 @@ def test_empty_lists(metric: Any) -> None:
     assert (empty["iou"], empty["coverage"]) == (0.5, 0.0)
 
 
+def test_reversed_boxes_are_refused_as_validate_refuses_them_or_counted(metric: Any) -> None:
+    predictions, references = [[[0, 0, 10, 10]], [[9, 0, 5, 5], [0, 0, 1, 2]]], [[[0, 0, 10, 20]], [[3, 3, 3, 9]]]
+    with pytest.raises(ScoringError, match="box 0 is reversed or has no area") as caught:
+        metric.compute(predictions=predictions, references=references)
+    assert caught.value.where == "predictions[1]"
+    with pytest.raises(ScoringError, match="reversed") as caught:
+        metric.compute(predictions=predictions[:1] * 2, references=references)
+    assert caught.value.where == "references[1]"
+    result = metric.compute(predictions=predictions, references=references, drop_invalid=True)
+    assert result["dropped_boxes"] == {"predictions": 1, "references": 1}
+    assert result["iou"] == 0.25
+
+
+def test_the_golden_cases_hold_through_the_metric(metric: Any, shared_data: Path) -> None:
+    golden = json.loads((shared_data / "golden" / "eval_union_boxes.json").read_text())
+    result = metric.compute(
+        predictions=golden["preds"], references=golden["gts"], per_record=True, drop_invalid=True, resamples=0
+    )
+    assert result["dropped_boxes"] == {"predictions": 6, "references": 3}
+    for name in METRICS:
+        assert result["per_record"][name] == pytest.approx(golden["half_open"][name], abs=1e-9)
+
+
+def test_few_groups_have_no_interval_and_no_p(metric: Any) -> None:
+    predictions, references, sizes = random_inputs(30)
+    for count in (1, 5, 6):
+        groups = [k % count for k in range(30)]
+        result = metric.compute(predictions=predictions, references=references, image_sizes=sizes, groups=groups)
+        assert result["clusters"] == count
+        assert ("intervals" in result) == ("p_value" in result["against_chance"]) == (count >= 6)
+        assert "NaN" not in json.dumps(result)
+    one = metric.compute(predictions=predictions[:1], references=references[:1], image_sizes=sizes[:1])
+    assert (one["records"], one["clusters"]) == (1, 1)
+    assert "intervals" not in one
+
+
 def test_batches(metric: Any) -> None:
     predictions, references, _ = random_inputs(25)
     whole = metric.compute(predictions=predictions, references=references)

@@ -233,7 +233,8 @@ def _checked(attribution: Attribution, method: Method) -> Attribution:
 
 def _entry(out: Path, record: str, method: Method, result: Attribution, keep_heatmap: bool) -> dict[str, Any]:
     name = None
-    if result.heatmap is not None and keep_heatmap:
+    # A map that is not finite has named no evidence (degenerate) and can be neither drawn nor scored.
+    if result.heatmap is not None and keep_heatmap and np.isfinite(np.asarray(result.heatmap, np.float32)).all():
         name = "heatmaps/" + hashlib.sha256(record.encode()).hexdigest()[:20] + ".npy"
         with atomic_write(out / method.name / name, "wb") as file:
             np.save(file, np.asarray(result.heatmap, np.float32), allow_pickle=False)

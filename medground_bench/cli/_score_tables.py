@@ -1,28 +1,18 @@
-"""Score tables in the terminal: fractions with three decimals and their 95 % intervals."""
+"""Score tables in the terminal: fractions with three decimals, 95 % intervals and the number of patients."""
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from medground_bench.scoring import Aggregate, ComparisonReport, Interval, ScoreFile, SubmissionScores
+    from medground_bench.scoring import ComparisonReport, PairComparison, Row, ScoreFile
 
-__all__ = ["console", "interval_text", "print_comparison", "print_scores"]
-
-_COLUMNS = (("iou", "IoU"), ("f1", "F1"), ("precision", "Precision"), ("recall", "Recall"))
-_NAMES = {"whole_image": "whole image", "random_box": "random box", "centre_prior": "centre prior"}
-_LEVEL_NAMES = {
-    "all": "all records",
-    "macro": "mean over LVLMs",
-    "dataset_macro": "{}, mean over LVLMs",
-    "size": "{} evidence",
-}
+__all__ = ["console", "print_comparison", "print_scores"]
 
 
 def console() -> Console:
@@ -30,50 +20,87 @@ def console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=200)
 
 
-def interval_text(interval: Interval | None, *, always: bool = True) -> str:
-    """``0.123 [0.100, 0.150]``; ``-`` where there is no number, no brackets where there is no interval."""
-    if interval is None or math.isnan(interval.value):
-        return "-"
-    if math.isnan(interval.low) or not always:
-        return f"{interval.value:.3f}"
-    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
-
-
-def group_name(level: str, group: str) -> str:
-    """What a group is called in a table's title."""
-    return _LEVEL_NAMES.get(level, "{}").format(group)
-
-
 def print_scores(scores: ScoreFile, out: Console) -> None:
     """Every submission of a score file: the four scores by dataset beside chance, then what else is known."""
+    from medground_bench.scoring.rows import group_title, submission_rows
+
     for one in scores.submissions:
-        whole = one.find("all")
-        if whole is None:
+        rows = list(submission_rows([_only(scores, one)], ("all", "dataset")))
+        if not rows:
             continue
-        title = f"{one.method}, {one.lvlm}, {one.mode}: {whole.records} records of {whole.clusters} patients"
-        table = _table(title, ("records", "row", "n", *(name for _, name in _COLUMNS), "skill (IoU)"))
-        for aggregate in (a for a in one.aggregates if a.level in ("all", "dataset")):
-            name = group_name(aggregate.level, aggregate.group)
-            table.add_row(name, one.method, str(aggregate.records), *_cells(aggregate), _best_skill(aggregate, one))
-            for row in one.chance_aggregates:
-                chance = one.find(aggregate.level, aggregate.group, chance=row)
-                if chance is not None:
-                    table.add_row("", f"[dim]{_NAMES.get(row, row)}[/dim]", "", *_cells(chance), "", style="dim")
+        groups = dict.fromkeys((r.aggregate.level, r.aggregate.group) for r in rows)
+        columns = ("records", "row", "n", "patients", *_SCORES, "skill (IoU)", "p (chance)")
+        table = _table(f"{one.method}, {one.lvlm}, {one.mode}", columns)
+        for level, group in groups:
+            mine = [r for r in rows if (r.aggregate.level, r.aggregate.group) == (level, group)]
+            for k, row in enumerate(mine):
+                name = group_title(level, group) if k == 0 else ""
+                table.add_row(name, *_cells(row), *_chance_cells(row), style=_style(row))
             table.add_section()
         out.print(table)
-        out.print(_also(whole), markup=False, highlight=False)
+        out.print(_also(rows[0]), markup=False, highlight=False)
+        _print_note(out, rows)
         for warning in one.warnings:
             out.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
         out.print()
 
 
-def _best_skill(aggregate: Aggregate, one: SubmissionScores) -> str:
-    """Skill over the chance row that does best on these records: the smallest of the skills."""
-    skills = [v for k, v in aggregate.values.items() if k.startswith("skill_iou_") and not math.isnan(v.value)]
-    return interval_text(min(skills, key=lambda v: v.value)) if skills else "-"
+def print_comparison(report: ComparisonReport, out: Console, *, levels: Sequence[str], metric: str) -> None:
+    """Methods and chance rows, one table per group, best first; then methods against chance and all pairs."""
+    from medground_bench.scoring.rows import group_title
+
+    for mode in dict.fromkeys(row.mode for row in report.rows):
+        mine = [r for r in report.rows if r.mode == mode]
+        for level, group in dict.fromkeys((r.aggregate.level, r.aggregate.group) for r in mine):
+            if level not in levels:
+                continue
+            rows = [r for r in mine if (r.aggregate.level, r.aggregate.group) == (level, group)]
+            rows.sort(key=lambda r: -cell.value if (cell := r.cell(metric)) is not None else 1.0)
+            columns = ("row", "LVLMs", "n", "patients", *_SCORES, "skill (IoU)", "p (chance)")
+            table = _table(f"{mode}: {group_title(level, group)}", columns)
+            for row in rows:
+                title, *cells = _cells(row)
+                table.add_row(title, str(len(row.lvlms)), *cells, *_chance_cells(row), style=_style(row))
+            out.print(table)
+            _print_note(out, rows)
+        for title, pairs in (
+            (f"differences in {metric} from the best chance row", report.against_chance),
+            (f"paired differences in {metric}", report.pairs),
+        ):
+            shown = [p for p in pairs if p.mode == mode and p.metric == metric]
+            if shown:
+                out.print(_pair_table(f"{mode}: {title} (Holm over {len(shown)})", shown))
 
 
-def _also(whole: Aggregate) -> str:
+_SCORES = ("IoU", "F1", "Precision", "Recall")
+
+
+def _only(scores: ScoreFile, one: object) -> ScoreFile:
+    from dataclasses import replace
+
+    return replace(scores, submissions=[s for s in scores.submissions if s is one])
+
+
+def _cells(row: Row) -> list[str]:
+    from medground_bench.scoring.rows import COLUMNS, interval_text
+
+    scores = [interval_text(row.cell(key)) for key, _ in COLUMNS]
+    return [row.title, str(row.records), str(row.clusters), *scores]
+
+
+def _chance_cells(row: Row) -> list[str]:
+    from medground_bench.scoring.rows import interval_text
+
+    return [interval_text(row.skill), row.p_chance] if row.kind != "chance" else ["", ""]
+
+
+def _style(row: Row) -> str | None:
+    return None if row.kind == "method" else "dim"
+
+
+def _also(row: Row) -> str:
+    from medground_bench.scoring.rows import interval_text
+
     names = (
         ("coverage", "coverage"),
         ("fallback", "fallback"),
@@ -85,47 +112,31 @@ def _also(whole: Aggregate) -> str:
         ("auprc", "AUPRC"),
         ("auprc_chance", "AUPRC chance"),
     )
-    return "; ".join(f"{name} {interval_text(whole.values[k])}" for k, name in names if k in whole.values)
+    return "; ".join(f"{name} {interval_text(cell)}" for k, name in names if (cell := row.cell(k)) is not None)
 
 
-def _cells(aggregate: Aggregate) -> list[str]:
-    return [interval_text(aggregate.values.get(key)) for key, _ in _COLUMNS]
+def _print_note(out: Console, rows: Iterable[Row]) -> None:
+    """Why some rows have no interval."""
+    from medground_bench.scoring import MIN_CLUSTERS
+
+    if any(row.clusters < MIN_CLUSTERS for row in rows):
+        out.print(f"no interval and no p-value from fewer than {MIN_CLUSTERS} patients", style="dim")
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
-    for k, column in enumerate(columns):
-        table.add_column(column, no_wrap=True, justify="left" if k < 2 else "right")
+    for column in columns:
+        text = column in ("records", "row", "first", "second")
+        table.add_column(column, no_wrap=True, justify="left" if text else "right")
     return table
 
 
-def print_comparison(report: ComparisonReport, out: Console, *, levels: Sequence[str], metric: str) -> None:
-    """Methods and chance rows, one table per group, best first; then all pairs on one metric."""
-    for mode in dict.fromkeys(mode for mode, *_ in report.rows):
-        groups = dict.fromkeys((a.level, a.group) for m, *_, a in report.rows if m == mode and a.level in levels)
-        for level, group in groups:
-            rows = [r for r in report.rows if r[0] == mode and (r[4].level, r[4].group) == (level, group)]
-            rows.sort(key=lambda r: -r[4].values[metric].value if metric in r[4].values else math.inf)
-            table = _table(f"{mode}: {group_name(level, group)}", ("method", "LVLMs", "n", *(n for _, n in _COLUMNS)))
-            for _, name, kind, lvlms, a in rows:
-                dim = "dim" if kind == "chance" else None
-                shown = _NAMES.get(name, name) + (" (chance)" if kind == "chance" else "")
-                table.add_row(shown, str(len(lvlms)), str(a.records), *_cells(a), style=dim)
-            out.print(table)
-        pairs = [p for p in report.pairs if p.mode == mode and p.metric == metric]
-        if pairs:
-            table = _table(
-                f"{mode}: paired differences in {metric} (Holm over {len(pairs)} pairs)",
-                ("first", "second", "n", "difference", "p", "p (Holm)"),
-            )
-            for p in pairs:
-                r = p.result
-                table.add_row(
-                    r.first,
-                    r.second,
-                    str(p.records),
-                    interval_text(r.difference),
-                    f"{r.p_value:.4f}",
-                    f"{r.p_holm:.4f}",
-                )
-            out.print(table)
+def _pair_table(title: str, pairs: Sequence[PairComparison]) -> Table:
+    from medground_bench.scoring.rows import interval_text, p_text
+
+    table = _table(title, ("first", "second", "n", "patients", "difference", "p", "p (Holm)"))
+    for p in pairs:
+        r = p.result
+        tests = [p_text(value, r.clusters) for value in (r.p_value, r.p_holm)]
+        table.add_row(r.first, r.second, str(p.records), str(r.clusters), interval_text(r.difference), *tests)
+    return table

@@ -22,12 +22,15 @@ def command(
     out: list[Path] = typer.Option(
         [], help="Also write a .json file, or a .csv file (pairs beside it in .pairs.csv); repeatable."
     ),
-    metric: str = typer.Option("iou", help="Metric of the paired comparison shown: iou, precision, recall or f1."),
+    metric: str = typer.Option("iou", help="Metric of the comparisons shown: iou, precision, recall or f1."),
     level: str = typer.Option("all,dataset", help=f"Tables to show, separated by commas: {', '.join(_LEVELS)}."),
-    resamples: int = typer.Option(10_000, min=100, help="Bootstrap resamples of patients."),
-    seed: int = typer.Option(0, min=0, help="Seed of the bootstrap."),
+    resamples: int = typer.Option(10_000, min=100, help="Bootstrap resamples (and sign flips) of patients."),
+    seed: int = typer.Option(0, min=0, help="Seed of the resamples."),
 ) -> None:
-    """Compare methods: pooled over LVLMs, beside chance, every pair tested with Holm's correction."""
+    """Compare methods: pooled over LVLMs, beside chance; every pair, and each against chance, tested (Holm).
+
+    Tests flip the signs of patients' differences; fewer than six patients give neither an interval nor a p-value.
+    """
     from medground_bench.cli._score_tables import console, print_comparison
     from medground_bench.scoring import METRICS, compare_scores, read_scores
 
@@ -62,7 +65,7 @@ def _write(report: ComparisonReport, path: Path, settings: dict[str, Any]) -> No
             file.write("\n")
         return
     _write_csv(report.flat_rows(), path)
-    if report.pairs:
+    if report.against_chance:
         _write_csv(report.flat_pairs(), path.with_suffix(".pairs.csv"))
 
 

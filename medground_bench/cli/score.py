@@ -16,9 +16,9 @@ def command(
     out: Path = typer.Option(Path("scores.json"), help="Score file to write."),
     partial: bool = typer.Option(False, help="Score incomplete submissions: missing records count as not answered."),
     heatmaps: bool = typer.Option(True, help="Also score heat maps, where rows name them."),
-    resamples: int = typer.Option(10_000, min=100, help="Bootstrap resamples of patients."),
+    resamples: int = typer.Option(10_000, min=100, help="Bootstrap resamples (and sign flips) of patients."),
     tolerance: float = typer.Option(0.05, min=0.0, help="Pointing game: tolerance, share of the longer side."),
-    seed: int = typer.Option(0, min=0, help="Seed of the bootstrap and of the random chance row."),
+    seed: int = typer.Option(0, min=0, help="Seed of the resamples and of the random chance row."),
 ) -> None:
     """Score submissions: the paper's four numbers beside chance, with 95 % intervals.
 

@@ -11,7 +11,7 @@ from medground_bench.scoring.aggregate import (
     chance_quotients,
     score_quotients,
 )
-from medground_bench.scoring.chance import CHANCE_ROWS, chance_scores, skill, whole_image_scores
+from medground_bench.scoring.chance import CHANCE_ROWS, best_chance, chance_scores, whole_image_scores
 from medground_bench.scoring.comparison import (
     ComparisonReport,
     MethodScores,
@@ -22,14 +22,17 @@ from medground_bench.scoring.comparison import (
 from medground_bench.scoring.files import ScoreFile, SubmissionScores, read_scores, write_scores
 from medground_bench.scoring.heatmaps import HEATMAP_METRICS, HeatmapScores, score_heatmap
 from medground_bench.scoring.quick import evaluate_boxes
+from medground_bench.scoring.rows import Row, submission_rows
 from medground_bench.scoring.run import score_submission, score_submissions
 from medground_bench.scoring.statistics import (
+    MIN_CLUSTERS,
     Comparison,
     Interval,
     bootstrap_ratios,
-    bootstrap_sums,
     compare_methods,
     holm,
+    ratio_intervals,
+    sign_flip_test,
 )
 from medground_bench.scoring.table import SIZES, RecordTable, Reference, load_reference, size_tertiles
 
@@ -38,6 +41,7 @@ __all__ = [
     "HEATMAP_METRICS",
     "LEVELS",
     "METRICS",
+    "MIN_CLUSTERS",
     "SIZES",
     "Aggregate",
     "BoxScores",
@@ -52,12 +56,13 @@ __all__ = [
     "RecordAreas",
     "RecordTable",
     "Reference",
+    "Row",
     "ScoreFile",
     "ScoringError",
     "SubmissionScores",
     "aggregate",
+    "best_chance",
     "bootstrap_ratios",
-    "bootstrap_sums",
     "chance_quotients",
     "chance_scores",
     "compare_methods",
@@ -67,6 +72,7 @@ __all__ = [
     "load_reference",
     "pool_methods",
     "ragged",
+    "ratio_intervals",
     "read_scores",
     "record_areas",
     "score_areas",
@@ -75,8 +81,9 @@ __all__ = [
     "score_quotients",
     "score_submission",
     "score_submissions",
+    "sign_flip_test",
     "size_tertiles",
-    "skill",
+    "submission_rows",
     "whole_image_scores",
     "write_scores",
 ]

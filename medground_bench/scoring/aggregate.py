@@ -1,44 +1,50 @@
 """From scores per record to the numbers of a table, each with its interval.
 
 Every number is a ratio of two sums over records (a mean is one whose denominator counts), so that one bootstrap of
-patients serves all numbers of all groups, and the mean over LVLMs too.
+patients serves all numbers of a group, and the mean over LVLMs too. Everything that shows scores (``score``,
+``compare``, the pages, the metric module) has its numbers from here.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from medground_bench.imaging.overlap import METRICS, BoxScores
+from medground_bench.imaging.areas import RaggedBoxes, record_areas
+from medground_bench.imaging.overlap import METRICS, BoxScores, score_areas
+from medground_bench.scoring.chance import best_chance
 from medground_bench.scoring.heatmaps import HEATMAP_METRICS
 from medground_bench.scoring.statistics import (
     CONFIDENCE,
     RESAMPLES,
     Interval,
-    bootstrap_sums,
     cluster_codes,
     cluster_sums,
-    percentiles,
+    ratio_intervals,
+    sign_flip_test,
 )
 from medground_bench.scoring.table import SIZES, RecordTable
 
-__all__ = ["LEVELS", "Aggregate", "Quotient", "aggregate", "chance_quotients", "score_quotients"]
+__all__ = ["LEVELS", "Aggregate", "Quotient", "aggregate", "chance_quotients", "record_scores", "score_quotients"]
 
 LEVELS = ("all", "macro", "lvlm", "dataset", "dataset_macro", "size", "attribute")
 """Groupings: all records pooled; mean over LVLMs; by LVLM; by dataset pooled and as mean over LVLMs; by
 evidence-size tertile; by attribute."""
 
-_GROUPS_AT_ONCE = 24
+_SHARE = (0.0, 1.0)
+_POSITIVE = (0.0, math.inf)
 
 
 class Quotient(NamedTuple):
-    """A number as a ratio of sums: numerator and denominator per record, each of shape (n,)."""
+    """A number as a ratio of sums: numerator and denominator per record, each of shape (n,), and what it can be."""
 
     numerator: np.ndarray
     denominator: np.ndarray
+    bounds: tuple[float, float] = _SHARE
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,10 @@ class Aggregate:
         How many records and patients it has.
     values : dict of str to Interval
         Metric -> value with its 95 % interval.
+    best_chance : str
+        The chance row with the greatest mean IoU over the group; empty for the rows of chance themselves.
+    p_chance : float
+        Two-sided sign-flip p-value of "its mean IoU is that of the best chance row"; NaN with too few patients.
     """
 
     level: str
@@ -62,43 +72,97 @@ class Aggregate:
     records: int
     clusters: int
     values: dict[str, Interval]
+    best_chance: str = ""
+    p_chance: float = float("nan")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; numbers that do not exist are null."""
-        values = {k: [None if np.isnan(x) else float(x) for x in v] for k, v in self.values.items()}
+        """Plain JSON values; a number that does not exist, and an end that the data do not bound, are null."""
         return {
             "level": self.level,
             "group": self.group,
             "records": self.records,
             "clusters": self.clusters,
-            "values": values,
+            "values": {k: [_plain(x) for x in v] for k, v in self.values.items()},
+            "best_chance": self.best_chance,
+            "p_chance": _plain(self.p_chance),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Aggregate:
         """The inverse of :meth:`to_json`."""
-        values = {k: Interval(*(float("nan") if x is None else float(x) for x in v)) for k, v in data["values"].items()}
-        return cls(data["level"], data["group"], int(data["records"]), int(data["clusters"]), values)
+        return cls(
+            data["level"],
+            data["group"],
+            int(data["records"]),
+            int(data["clusters"]),
+            {k: _interval(*v) for k, v in data["values"].items()},
+            str(data["best_chance"]),
+            _number(data["p_chance"]),
+        )
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _number(value: float | None, otherwise: float = math.nan) -> float:
+    return otherwise if value is None else float(value)
+
+
+def _interval(value: float | None, low: float | None, high: float | None) -> Interval:
+    if low is None and high is None:
+        return Interval(_number(value), math.nan, math.nan)
+    return Interval(_number(value), _number(low, -math.inf), _number(high, math.inf))
+
+
+def record_scores(
+    predicted: RaggedBoxes, evidence: RaggedBoxes, sizes: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """What boxes say about each record, columns of shape (n,).
+
+    Parameters
+    ----------
+    predicted, evidence : RaggedBoxes
+        Boxes per record, native pixels.
+    sizes : ndarray, shape (n, 2), optional
+        Widths and heights of the images.
+
+    Returns
+    -------
+    dict of str to ndarray
+        The four scores, ``answered`` (1 where a box was predicted) and, with sizes, ``predicted_fraction`` (predicted
+        area over image area).
+    """
+    areas = record_areas(predicted, evidence)
+    out = {**score_areas(areas)._asdict(), "answered": (predicted.counts > 0).astype(np.float64)}
+    if sizes is not None:
+        out["predicted_fraction"] = areas.prediction / sizes.prod(axis=1)
+    return out
 
 
 def score_quotients(
-    scores: Mapping[str, np.ndarray], evidence_fraction: np.ndarray, chance: Mapping[str, BoxScores] | None = None
+    scores: Mapping[str, np.ndarray],
+    evidence_fraction: np.ndarray | None = None,
+    chance: Mapping[str, BoxScores] | None = None,
 ) -> dict[str, Quotient]:
     """All numbers of a submission.
 
     The four scores, ``coverage``, ``fallback`` and ``degenerate`` are means over records; ``area_ratio`` is mean
     predicted area over mean evidence area (both as shares of the image) and ``precision_lift`` mean precision over
     mean evidence-area fraction: ratios of means, since the mean of ratios is ruled by the tiniest lesion. Heat-map
-    scores are means over the records that have a heat map. ``skill_{metric}_{chance row}`` is
+    scores are means over the records that have a heat map. What the scores or the evidence fraction do not say is left
+    out. ``skill_{metric}_{chance row}`` is
     ``(s - chance) / (1 - chance)`` of the means.
     """
-    one = np.ones(len(evidence_fraction))
+    one = np.ones(len(scores["iou"]))
     out = {name: Quotient(scores[name], one) for name in METRICS}
     out["coverage"] = Quotient(scores["answered"], one)
     for name in ("fallback", "degenerate"):
-        out[name] = Quotient(scores[name], one)
-    out["area_ratio"] = Quotient(scores["predicted_fraction"], evidence_fraction)
-    out["precision_lift"] = Quotient(scores["precision"], evidence_fraction)
+        if name in scores:
+            out[name] = Quotient(scores[name], one)
+    if evidence_fraction is not None:
+        out["area_ratio"] = Quotient(scores["predicted_fraction"], evidence_fraction, _POSITIVE)
+        out["precision_lift"] = Quotient(scores["precision"], evidence_fraction, _POSITIVE)
     for name in HEATMAP_METRICS:
         if name in scores and not np.isnan(scores[name]).all():
             there = ~np.isnan(scores[name])
@@ -106,7 +170,7 @@ def score_quotients(
     for row, by_chance in (chance or {}).items():
         for name in ("iou", "f1"):
             expected = getattr(by_chance, name)
-            out[f"skill_{name}_{row}"] = Quotient(scores[name] - expected, 1 - expected)
+            out[f"skill_{name}_{row}"] = Quotient(scores[name] - expected, 1 - expected, (-math.inf, 1.0))
     return out
 
 
@@ -120,11 +184,12 @@ def aggregate(
     table: RecordTable,
     levels: Sequence[str] = LEVELS,
     *,
+    chance: Mapping[str, BoxScores] | None = None,
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> list[Aggregate]:
-    """Numbers of every group of the levels, with percentile intervals from resampled patients.
+    """Numbers of every group of the levels, with intervals from resampled patients.
 
     Parameters
     ----------
@@ -134,47 +199,46 @@ def aggregate(
         What the records are.
     levels : sequence of str
         Any of :data:`LEVELS`. The means over LVLMs exist only where there are several.
+    chance : mapping of str to BoxScores, optional
+        Scores of the chance rows per record: each group's mean IoU is compared with the best of them.
+    resamples, confidence, seed
+        Of the bootstrap and of the sign flips; without resamples there are no intervals and no p-values.
 
     Returns
     -------
     list of Aggregate
         In the order of the levels; groups sorted by name, sizes small to large.
     """
-    groups = [g for level in LEVELS if level in levels for g in _groups(level, table)]
-    codes, count = cluster_codes(table.cluster)
     names = list(quotients)
     columns, place = _columns(quotients)
-    tails = ((1 - confidence) / 2, (1 + confidence) / 2)
+    rows = list(chance or {})
+    over = np.stack([quotients["iou"].numerator - chance[row].iou for row in rows], axis=1) if chance else None
     out = []
-    for lo in range(0, len(groups), _GROUPS_AT_ONCE):
-        part = groups[lo : lo + _GROUPS_AT_ONCE]
-        sums = [cluster_sums(columns[mask], codes[mask], count) for _, _, masks in part for mask in masks]
-        drawn = bootstrap_sums(np.concatenate(sums, axis=1), resamples=resamples, seed=seed) if count > 1 else None
-        start = 0
-        for level, group, masks in part:
-            here = range(start, start + len(masks))
-            start += len(masks)
-            values = {}
-            for k, name in enumerate(names):
-                a, b = int(place[2 * k]), int(place[2 * k + 1])
-                value = float(np.mean([_divide(sums[j][:, a].sum(), sums[j][:, b].sum()) for j in here]))
-                low = high = float("nan")
-                if drawn is not None:
-                    width = columns.shape[1]
-                    replicas = [_divide(drawn[:, j * width + a], drawn[:, j * width + b]) for j in here]
-                    low, high = percentiles(np.mean(replicas, axis=0), tails)
-                values[name] = Interval(value, low, high)
-            members = np.logical_or.reduce(masks)
-            patients = len(np.unique(codes[members]))
-            out.append(Aggregate(level, group, int(members.sum()), patients, _lone(values, patients)))
+    for level, group, masks in (group for name in LEVELS if name in levels for group in _groups(name, table)):
+        members = np.logical_or.reduce(masks)
+        codes, count = cluster_codes(table.cluster[members])
+        parts = [(mask[members], mask) for mask in masks]
+        sums = np.stack([cluster_sums(columns[mask], codes[part], count) for part, mask in parts], axis=1)
+        found = ratio_intervals(
+            sums[:, :, place[0::2]],
+            sums[:, :, place[1::2]],
+            [quotients[name].bounds for name in names],
+            resamples=resamples,
+            confidence=confidence,
+            seed=seed,
+        )
+        best, p = "", math.nan
+        if over is not None:
+            # Per cluster, its share of the mean over LVLMs of the mean difference.
+            gain = [cluster_sums(over[mask], codes[part], count) / mask.sum() / len(masks) for part, mask in parts]
+            differences = np.sum(gain, axis=0)
+            # All differ from the same method: the best chance row is the one that it exceeds least.
+            best = best_chance(dict(zip(rows, (-differences.sum(axis=0)).tolist(), strict=True)))
+            if resamples:
+                p = float(sign_flip_test(differences[:, [rows.index(best)]], resamples=resamples, seed=seed)[0])
+        values = dict(zip(names, found, strict=True))
+        out.append(Aggregate(level, group, int(members.sum()), count, values, best, p))
     return out
-
-
-def _lone(values: dict[str, Interval], patients: int) -> dict[str, Interval]:
-    """A group of one patient has no interval: there is nothing to resample within it."""
-    if patients > 1:
-        return values
-    return {name: Interval(v.value, float("nan"), float("nan")) for name, v in values.items()}
 
 
 def _groups(level: str, table: RecordTable) -> list[tuple[str, str, list[np.ndarray]]]:
@@ -209,16 +273,11 @@ def _columns(quotients: Mapping[str, Quotient]) -> tuple[np.ndarray, np.ndarray]
     seen: dict[bytes, int] = {}
     distinct: list[np.ndarray] = []
     place = []
-    for pair in quotients.values():
-        for values in pair:
+    for quotient in quotients.values():
+        for values in (quotient.numerator, quotient.denominator):
             column = np.ascontiguousarray(values, np.float64)
             k = seen.setdefault(column.tobytes(), len(distinct))
             if k == len(distinct):
                 distinct.append(column)
             place.append(k)
     return np.stack(distinct, axis=1), np.array(place)
-
-
-def _divide(numerator: Any, denominator: Any) -> Any:
-    numerator, denominator = np.asarray(numerator), np.asarray(denominator)
-    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,15 @@ from medground_bench.imaging.areas import RaggedBoxes, ragged, record_areas
 from medground_bench.imaging.overlap import BoxScores, score_boxes
 from medground_bench.scoring.statistics import cluster_codes
 
-__all__ = ["CHANCE_ROWS", "centre_prior_boxes", "chance_scores", "random_boxes", "skill", "whole_image_scores"]
+__all__ = [
+    "CHANCE_ROWS",
+    "best_chance",
+    "centre_prior_boxes",
+    "chance_scores",
+    "inside",
+    "random_boxes",
+    "whole_image_scores",
+]
 
 CHANCE_ROWS = ("whole_image", "random_box", "centre_prior")
 """The chance rows in the order of a table, the most informed last."""
@@ -56,8 +64,8 @@ def chance_scores(
     dict of str to BoxScores
         Keys :data:`CHANCE_ROWS`.
     """
-    evidence = _inside(ragged(references, "references"), _sizes(sizes, references))
-    size = _sizes(sizes, references)
+    evidence = inside(ragged(references, "references"), image_sizes(sizes, references))
+    size = image_sizes(sizes, references)
     random = np.zeros((4, len(size)))
     for boxes in random_boxes(evidence, size, draws=draws, seed=seed):
         random += np.stack(score_boxes(boxes, evidence)) / draws
@@ -77,8 +85,8 @@ def whole_image_scores(
 
     With the evidence-area fraction e: IoU = precision = e, recall = 1, F1 = 2 e / (1 + e); all 0 without evidence.
     """
-    size = _sizes(sizes, references)
-    evidence = _inside(ragged(references, "references"), size)
+    size = image_sizes(sizes, references)
+    evidence = inside(ragged(references, "references"), size)
     fraction = record_areas(evidence, evidence).evidence / size.prod(axis=1)
     recall = (fraction > 0).astype(np.float64)
     return BoxScores(fraction, fraction, recall, 2 * fraction / (1 + fraction))
@@ -150,12 +158,12 @@ def _leave_out(values: np.ndarray, group: np.ndarray, groups: int, cluster: np.n
     return total[group] - own[place]
 
 
-def skill(score: float, chance: float) -> float:
-    """Share of the way from chance to perfect: ``(s - chance) / (1 - chance)``; NaN where chance is perfect."""
-    return (score - chance) / (1 - chance) if chance < 1 else float("nan")
+def best_chance(means: Mapping[str, float]) -> str:
+    """The chance row that a score is judged by: the one with the greatest mean (of equals the most informed)."""
+    return max(reversed(list(means)), key=lambda row: means[row])
 
 
-def _sizes(sizes: Sequence[Sequence[float]] | np.ndarray, references: Any) -> np.ndarray:
+def image_sizes(sizes: Sequence[Sequence[float]] | np.ndarray, references: Any) -> np.ndarray:
     try:
         size = np.asarray(sizes, np.float64).reshape(-1, 2)
     except (TypeError, ValueError) as error:
@@ -169,8 +177,8 @@ def _sizes(sizes: Sequence[Sequence[float]] | np.ndarray, references: Any) -> np
     return size
 
 
-def _inside(evidence: RaggedBoxes, sizes: np.ndarray) -> RaggedBoxes:
-    """Evidence cut to its images (annotations may reach a little beyond)."""
+def inside(evidence: RaggedBoxes, sizes: np.ndarray) -> RaggedBoxes:
+    """Evidence cut to its images (annotations may reach a little beyond): what everything is scored against."""
     limit = np.repeat(np.concatenate([sizes, sizes], axis=1), evidence.counts, axis=0)
     clipped = np.clip(evidence.boxes, 0.0, limit)
     keep = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy as np
 
 from medground_bench.core.errors import ScoringError
 from medground_bench.imaging.overlap import METRICS, BoxScores
-from medground_bench.scoring.aggregate import Aggregate, aggregate, chance_quotients, score_quotients
-from medground_bench.scoring.chance import CHANCE_ROWS
+from medground_bench.scoring.aggregate import aggregate, chance_quotients, score_quotients
+from medground_bench.scoring.chance import CHANCE_ROWS, best_chance
 from medground_bench.scoring.files import ScoreFile, SubmissionScores
+from medground_bench.scoring.rows import Row, row_title
 from medground_bench.scoring.statistics import CONFIDENCE, RESAMPLES, Comparison, compare_methods, holm
 from medground_bench.scoring.table import RecordTable
 
@@ -55,8 +56,12 @@ class PairComparison:
     mode: str
     metric: str
     records: int
-    clusters: int
     result: Comparison
+
+    @property
+    def clusters(self) -> int:
+        """How many patients the shared records are of."""
+        return self.result.clusters
 
 
 @dataclass
@@ -65,53 +70,45 @@ class ComparisonReport:
 
     Attributes
     ----------
-    rows : list of (mode, name, kind, lvlms, Aggregate)
-        Every group of every method and chance row; ``kind`` is ``method`` or ``chance``. Chance rows are over
-        all records that some method covers.
+    rows : list of Row
+        Every group of every chance row and method. Chance rows are over all records that some method covers.
     pairs : list of PairComparison
-        All pairs of methods, per mode and metric.
+        All pairs of methods, per mode and metric; Holm's correction is over the pairs of one mode and metric.
+    against_chance : list of PairComparison
+        Every method (``first``) with the chance row (``second``) that does best on its records, per mode and metric;
+        Holm's correction is over the methods of one mode and metric.
     """
 
-    rows: list[tuple[str, str, str, tuple[str, ...], Aggregate]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     pairs: list[PairComparison] = field(default_factory=list)
+    against_chance: list[PairComparison] = field(default_factory=list)
 
     def flat_rows(self) -> list[dict[str, Any]]:
-        """One plain dict per row, ``{metric}``, ``{metric}_low``, ``{metric}_high`` per metric (CSV)."""
-        out = []
-        for mode, name, kind, lvlms, a in self.rows:
-            row: dict[str, Any] = {
-                "mode": mode,
-                "level": a.level,
-                "group": a.group,
-                "name": name,
-                "kind": kind,
-                "lvlms": " ".join(lvlms),
-                "records": a.records,
-                "clusters": a.clusters,
-            }
-            for metric, interval in a.values.items():
-                for suffix, value in zip(("", "_low", "_high"), interval, strict=True):
-                    row[metric + suffix] = None if np.isnan(value) else float(value)
-            out.append(row)
-        return out
+        """One plain dict per row (CSV; see :meth:`Row.flat`)."""
+        return [row.flat() for row in self.rows]
 
     def flat_pairs(self) -> list[dict[str, Any]]:
-        """One plain dict per paired comparison (CSV)."""
+        """One plain dict per paired comparison (CSV), those with chance first."""
         return [
             {
                 "mode": p.mode,
                 "metric": p.metric,
                 "first": p.result.first,
                 "second": p.result.second,
+                "family": family,
                 "records": p.records,
                 "clusters": p.clusters,
-                "difference": p.result.difference.value,
-                "difference_low": p.result.difference.low,
-                "difference_high": p.result.difference.high,
-                "p_value": p.result.p_value,
-                "p_holm": p.result.p_holm,
+                **{
+                    name: float(value) if np.isfinite(value) else None
+                    for name, value in (
+                        *zip(("difference", "difference_low", "difference_high"), p.result.difference, strict=True),
+                        ("p_value", p.result.p_value),
+                        ("p_holm", p.result.p_holm),
+                    )
+                },
             }
-            for p in self.pairs
+            for family, pairs in (("chance", self.against_chance), ("methods", self.pairs))
+            for p in pairs
         ]
 
 
@@ -175,7 +172,7 @@ def compare_scores(
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> ComparisonReport:
-    """Tables of all methods beside chance, and every pair of methods compared on the records they share.
+    """Tables of all methods beside chance; every pair of methods, and every method with chance, compared.
 
     Parameters
     ----------
@@ -202,12 +199,13 @@ def compare_scores(
         lvlms = tuple(sorted(set(table.lvlm.tolist()) - {""}))
         for row, scores in chance.items():
             for a in aggregate(chance_quotients(scores), table, _LEVELS, **options):
-                report.rows.append((mode, row, "chance", lvlms, a))
+                report.rows.append(Row("chance", row, mode, lvlms, a))
         for m in methods:
             quotients = score_quotients(m.scores, m.table.evidence_fraction, m.chance)
-            for a in aggregate(quotients, m.table, _LEVELS, **options):
-                report.rows.append((mode, m.method, "method", m.lvlms, a))
+            for a in aggregate(quotients, m.table, _LEVELS, chance=m.chance, **options):
+                report.rows.append(Row("method", m.method, mode, m.lvlms, a))
         for metric in metrics:
+            report.against_chance += _with_holm([_against_chance(m, metric, options) for m in methods])
             report.pairs += _pairs(methods, mode, metric, options)
     return report
 
@@ -240,39 +238,39 @@ def _union(methods: Sequence[MethodScores]) -> tuple[RecordTable, dict[str, BoxS
     return table, chance
 
 
+def _against_chance(m: MethodScores, metric: str, options: dict[str, Any]) -> PairComparison:
+    """A method with the chance row that does best on its records."""
+    rows = {row: getattr(scores, metric) for row, scores in m.chance.items()}
+    best = best_chance({row: float(values.mean()) for row, values in rows.items()})
+    scores = {m.method: m.scores[metric], row_title("chance", best): rows[best]}
+    (result,) = compare_methods(scores, m.table.cluster, **options)
+    return PairComparison(m.mode, metric, len(m.table), result)
+
+
 def _pairs(methods: Sequence[MethodScores], mode: str, metric: str, options: dict[str, Any]) -> list[PairComparison]:
     """All pairs on one metric. Methods over the same records are resampled in one go, others pair by pair."""
     by_key = [dict(zip(_keys(m), range(len(m.table)), strict=True)) for m in methods]
-    out: list[PairComparison] = []
     if all(keys.keys() == by_key[0].keys() for keys in by_key):
         order = [np.array([keys[key] for key in by_key[0]]) for keys in by_key]
         scores = {m.method: m.scores[metric][i] for m, i in zip(methods, order, strict=True)}
         clusters = methods[0].table.cluster[order[0]]
-        count = len(np.unique(clusters))
-        if count > 1:
-            results = compare_methods(scores, clusters, **options)
-            out = [PairComparison(mode, metric, len(clusters), count, r) for r in results]
-        return out
+        return [PairComparison(mode, metric, len(clusters), r) for r in compare_methods(scores, clusters, **options)]
+    out: list[PairComparison] = []
     for a, b in combinations(range(len(methods)), 2):
         shared = [key for key in by_key[a] if key in by_key[b]]
+        if not shared:
+            continue  # there is nothing to compare
         left, right = (np.array([keys[key] for key in shared], np.int64) for keys in (by_key[a], by_key[b]))
-        clusters = methods[a].table.cluster[left]
-        if len(np.unique(clusters)) < 2:
-            continue  # nothing shared, or one patient: there is nothing to resample
         scores = {
             methods[a].method: methods[a].scores[metric][left],
             methods[b].method: methods[b].scores[metric][right],
         }
-        (result,) = compare_methods(scores, clusters, **options)
-        out.append(PairComparison(mode, metric, len(shared), len(np.unique(clusters)), result))
-    corrected = holm([p.result.p_value for p in out])
-    return [
-        PairComparison(
-            p.mode,
-            p.metric,
-            p.records,
-            p.clusters,
-            Comparison(p.result.first, p.result.second, p.result.difference, p.result.p_value, q),
-        )
-        for p, q in zip(out, corrected, strict=True)
-    ]
+        (result,) = compare_methods(scores, methods[a].table.cluster[left], **options)
+        out.append(PairComparison(mode, metric, len(shared), result))
+    return _with_holm(out)
+
+
+def _with_holm(pairs: Sequence[PairComparison]) -> list[PairComparison]:
+    """The pairs with Holm's correction over all of them."""
+    corrected = holm([p.result.p_value for p in pairs])
+    return [replace(p, result=replace(p.result, p_holm=q)) for p, q in zip(pairs, corrected, strict=True)]

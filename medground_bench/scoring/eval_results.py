@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from medground_bench.core.errors import MissingDependencyError, ScoringError
 from medground_bench.core.files import atomic_write
 from medground_bench.core.hub import require_repo_id
+from medground_bench.scoring.rows import too_few
 
 if TYPE_CHECKING:
     from medground_bench.scoring import ScoreFile, SubmissionScores
@@ -56,14 +57,15 @@ def result_entry(scores: ScoreFile, one: SubmissionScores, benchmark: str, sourc
     interval = whole.values.get("iou") if whole is not None else None
     if whole is None or interval is None or interval.value != interval.value:
         raise ScoringError("there is no mean IoU", where=f"{one.method} for {one.lvlm}, {one.mode}")
+    ends = too_few(whole.clusters) or f"95 % interval {interval.low:.4f} to {interval.high:.4f}"
     return EvalResultEntry(
         dataset_id=benchmark,
         task_id=scores.config,
         value=round(interval.value, 4),
         date=scores.created or None,
         source_url=source_url,
-        notes=f"attribution by {one.method}; mean IoU of {whole.records} records, "
-        f"95 % interval {interval.low:.4f} to {interval.high:.4f}; {scores.fingerprint}",
+        notes=f"attribution by {one.method}; mean IoU of {whole.records} records of {whole.clusters} patients, "
+        f"{ends}; {scores.fingerprint}",
     )
 
 

@@ -2,7 +2,7 @@
 
 The file is one JSON object::
 
-    {"kind": "medground-bench scores", "format": 1, "created": ..., "versions": {...},
+    {"kind": "medground-bench scores", "format": 2, "created": ..., "versions": {...},
      "dataset": {"config": ..., "fingerprint": ..., "records": n in the config},
      "settings": {"resamples": ..., "confidence": ..., "seed": ..., "tolerance": ...},
      "records": {"id": [...], "dataset": [...], "lvlm": [...], "mode": [...], "attribute": [...],
@@ -14,7 +14,12 @@ The file is one JSON object::
 
 Columns of ``records`` and ``chance`` are parallel; those of a submission's ``scores`` are parallel to its ``rows``.
 Scores are fractions; null where a number does not exist. ``cluster`` numbers patients in dataset order; no patient
-identifier is in the file.
+identifier is in the file. An aggregate has ``records``, ``clusters`` (patients), ``values`` {metric: [value, low,
+high]}, ``best_chance`` and ``p_chance``; low and high are both null where there is no interval (fewer than six
+patients), one of them where the data do not bound that end.
+
+Format 1 (version 0.1.0) is refused: its intervals were too narrow for few patients, and its evidence was not cut to the
+image. Submissions of 0.1.0 are read, so that they can be scored again.
 """
 
 from __future__ import annotations
@@ -36,7 +41,7 @@ from medground_bench.scoring.table import RecordTable
 __all__ = ["ScoreFile", "SubmissionScores", "read_scores", "write_scores"]
 
 KIND = "medground-bench scores"
-FORMAT = 1
+FORMAT = 2
 
 _TEXT = ("id", "dataset", "lvlm", "mode", "attribute", "size")
 
@@ -148,7 +153,7 @@ def read_scores(path: str | Path) -> ScoreFile:
     Raises
     ------
     ScoringError
-        If the file is missing, is not one, or is of a newer format.
+        If the file is missing, is not one, or is of another format.
     """
     path = Path(path)
     try:
@@ -161,6 +166,13 @@ def read_scores(path: str | Path) -> ScoreFile:
         raise ScoringError("not JSON", where=path, expected="a file written by medground-bench score") from error
     if not isinstance(data, dict) or data.get("kind") != KIND:
         raise ScoringError("not a score file", where=path, expected="a file written by medground-bench score")
+    if data.get("format") == 1:
+        raise ScoringError(
+            "scores of version 0.1.0: their intervals and p-values are wrong for few patients",
+            where=path,
+            expected=f"format {FORMAT}",
+            remedy="score the submissions again: medground-bench score SUBMISSION... --dataset DATASET",
+        )
     if data.get("format") != FORMAT:
         raise ScoringError(
             f"score format {data.get('format')!r}", where=path, expected=str(FORMAT), remedy="score again, or upgrade"

@@ -12,18 +12,24 @@ import numpy as np
 from medground_bench.core.errors import ScoringError, SubmissionError
 from medground_bench.core.versions import software_versions
 from medground_bench.imaging import Letterbox
-from medground_bench.imaging.areas import RaggedBoxes, ragged, record_areas
-from medground_bench.imaging.overlap import BoxScores, score_areas
-from medground_bench.scoring.aggregate import Aggregate, aggregate, chance_quotients, score_quotients
+from medground_bench.imaging.areas import RaggedBoxes, ragged
+from medground_bench.imaging.overlap import BoxScores
+from medground_bench.scoring.aggregate import (
+    Aggregate,
+    aggregate,
+    chance_quotients,
+    record_scores,
+    score_quotients,
+)
 from medground_bench.scoring.chance import DRAWS
 from medground_bench.scoring.files import ScoreFile, SubmissionScores
 from medground_bench.scoring.heatmaps import HEATMAP_METRICS, TOLERANCE, score_heatmap
 from medground_bench.scoring.statistics import CONFIDENCE, RESAMPLES
 from medground_bench.scoring.table import Reference, load_reference
+from medground_bench.submission import Prediction, Submission, open_submission, validate_submission
 
 if TYPE_CHECKING:
     from medground_bench.dataset.folder import DatasetFolder
-    from medground_bench.submission import Prediction, Submission
 
 __all__ = ["score_submission", "score_submissions"]
 
@@ -121,8 +127,6 @@ def score_submission(
 
     ``shared`` keeps the chance aggregates between submissions over the same records.
     """
-    from medground_bench.submission import open_submission, validate_submission
-
     report = validate_submission(path, dataset)
     faults = [f for f in report.faults if not (partial and f.code == "missing-id")]
     for fault in faults:
@@ -160,7 +164,9 @@ def score_submission(
         predictions=submission.digest(),
         rows=index,
         scores=scores,
-        aggregates=aggregate(score_quotients(scores, table.evidence_fraction, chance), table, _LEVELS, **options),
+        aggregates=aggregate(
+            score_quotients(scores, table.evidence_fraction, chance), table, _LEVELS, chance=chance, **options
+        ),
         chance_aggregates=shared[index.tobytes()],
         warnings=[str(w) for w in report.warnings],
     )
@@ -180,9 +186,7 @@ def _select(boxes: RaggedBoxes, index: np.ndarray) -> RaggedBoxes:
 
 def _record_scores(rows: Sequence[Prediction | None], index: np.ndarray, reference: Reference) -> dict[str, np.ndarray]:
     predicted = ragged([row.boxes if row else () for row in rows], "predictions")
-    areas = record_areas(predicted, _select(reference.boxes, index))
-    scores = score_areas(areas)
-    fraction = areas.prediction / reference.sizes[index].prod(axis=1)
+    scores = record_scores(predicted, _select(reference.boxes, index), reference.sizes[index])
     evidence = reference.table.evidence_fraction[index]
 
     def flag(name: str) -> np.ndarray:
@@ -192,13 +196,11 @@ def _record_scores(rows: Sequence[Prediction | None], index: np.ndarray, referen
         return np.divide(values, evidence, out=np.full(len(rows), np.nan), where=evidence > 0)
 
     return {
-        **scores._asdict(),
-        "answered": (predicted.counts > 0).astype(np.float64),
+        **scores,
         "fallback": flag("fallback"),
         "degenerate": flag("degenerate"),
-        "predicted_fraction": fraction,
-        "area_ratio": over_evidence(fraction),
-        "precision_lift": over_evidence(scores.precision),
+        "area_ratio": over_evidence(scores["predicted_fraction"]),
+        "precision_lift": over_evidence(scores["precision"]),
     }
 
 

@@ -1,32 +1,63 @@
-"""Uncertainty: the clustered percentile bootstrap and the paired comparison of methods with Holm's correction.
+"""Uncertainty of ratios of sums whose records come in clusters: intervals, and tests of paired differences.
 
-Records of one patient are not independent (the same image is asked about under several attributes and by several
-LVLMs), so patients are resampled, not records (Field and Welsh 2007). A resample is a vector of how often each
-cluster was drawn; every statistic here is a ratio of sums over records, so that all resamples of all statistics are
-one matrix product of those counts with the sums per cluster.
+Records of one patient are not independent (the same image is asked about several attributes and by several LVLMs), so
+patients are what is resampled and what is flipped, never records (Field and Welsh 2007).
+
+*Intervals* are bootstrap-t (Efron and Tibshirani 1993, section 12.5; Owen 1988 for how much this gains in small
+samples). With the sums per patient ``a_i`` and ``b_i``, the ratio ``r = sum(a) / sum(b)`` has the linearised error
+``s^2 = C / (C - 1) * sum((a_i - r b_i)^2) / sum(b)^2``. A resample ``*`` of the ``C`` patients gives
+``t* = (r* - r) / s*``, and the interval is ``[r - q_hi s, r - q_lo s]`` with the quantiles of ``t*`` and, for ``s``,
+the jackknife's error, which is the larger one in small samples. A resample whose patients are all alike has no error
+(``s* = 0``): its ``t*`` is infinite, and where such resamples are frequent only the score's own bounds are an end.
+
+*Tests* are sign-flip permutations by patient (Fisher 1935; Winkler et al. 2014): if two methods are equally good, each
+patient's difference is as likely with either sign. All ``2^C`` flips are enumerated up to 14 patients; above, they are
+drawn.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from medground_bench.core.errors import ScoringError
 
-__all__ = ["Comparison", "Interval", "bootstrap_ratios", "bootstrap_sums", "cluster_codes", "compare_methods", "holm"]
+__all__ = [
+    "MIN_CLUSTERS",
+    "Comparison",
+    "Interval",
+    "bootstrap_ratios",
+    "cluster_codes",
+    "compare_methods",
+    "holm",
+    "ratio_intervals",
+    "sign_flip_test",
+]
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 
+MIN_CLUSTERS = 6
+"""Below so many patients there is no interval and no p-value: the smallest p that 5 patients allow is 0.0625."""
+
+EXACT_CLUSTERS = 14
+"""Up to so many patients all sign flips are enumerated."""
+
 _DRAWS_AT_ONCE = 1 << 20
+_NONE = float("nan")
 
 
 class Interval(NamedTuple):
-    """A value with its percentile interval; ``low`` and ``high`` are NaN where there is nothing to resample."""
+    """A value with its interval.
+
+    ``low`` and ``high`` are NaN where there is no interval (too few patients), and infinite where the data do not bound
+    that end.
+    """
 
     value: float
     low: float
@@ -41,29 +72,117 @@ def cluster_codes(clusters: Sequence[Any] | np.ndarray) -> tuple[np.ndarray, int
     return codes, len(seen)
 
 
-def bootstrap_sums(sums: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """Sums over resampled clusters.
+def cluster_sums(columns: np.ndarray, codes: np.ndarray, count: int) -> np.ndarray:
+    """Sums per cluster, (count, k), of columns (n, k)."""
+    out = np.empty((count, columns.shape[1]))
+    for j in range(columns.shape[1]):
+        out[:, j] = np.bincount(codes, columns[:, j], minlength=count)
+    return out
+
+
+def ratio_intervals(
+    numerators: np.ndarray,
+    denominators: np.ndarray,
+    bounds: Sequence[tuple[float, float]] | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> list[Interval]:
+    """Ratios of sums over clusters, or means of several such ratios, with bootstrap-t intervals (see the module).
 
     Parameters
     ----------
-    sums : ndarray, shape (clusters, k)
-        Sums per cluster of ``k`` quantities.
-    resamples : int
-        Number of resamples, each of as many clusters as there are.
-    seed : int
-        The same seed draws the same clusters, so that statistics of one call, or of two, are paired.
+    numerators, denominators : ndarray, shape (clusters, parts, k)
+        Sums per cluster; a value is the mean over the parts (LVLMs) of the ratios of sums over clusters. Clusters
+        without a denominator in any part do not belong to a quantity.
+    bounds : sequence of (float, float), optional
+        What the ``k`` quantities can be at least and at most; the intervals are cut to it.
+    resamples, confidence, seed
+        Of the bootstrap; without resamples there are no intervals. Quantities over the same clusters are resampled
+        together.
 
     Returns
     -------
-    ndarray, shape (resamples, k), float64
+    list of Interval
+        ``k`` of them. The value is NaN where a denominator sums to 0; there is no interval from fewer than
+        :data:`MIN_CLUSTERS` clusters, and one of no width where all clusters have the same ratio.
     """
-    sums = np.ascontiguousarray(sums, np.float64)
-    out = np.empty((resamples, sums.shape[1]))
-    done = 0
-    for counts in _draws(len(sums), resamples, np.random.default_rng(seed)):
-        np.matmul(counts, sums, out=out[done : done + len(counts)])
-        done += len(counts)
+    k = numerators.shape[2]
+    total = denominators.sum(axis=0)
+    ratios = np.divide(numerators.sum(axis=0), total, out=np.full(total.shape, _NONE), where=total != 0)
+    values = ratios.mean(axis=0)
+    out = [Interval(float(v), _NONE, _NONE) for v in values]
+    used = (denominators != 0).any(axis=1)
+    together: dict[bytes, list[int]] = {}
+    for j in range(k):
+        if resamples and np.isfinite(values[j]) and used[:, j].sum() >= MIN_CLUSTERS:
+            together.setdefault(used[:, j].tobytes(), []).append(j)
+    for members in together.values():
+        rows = used[:, members[0]]
+        b = denominators[rows][:, :, members]
+        # Centred sums: a resample's deviation is then a ratio itself, and equal clusters deviate by exactly 0.
+        u = numerators[rows][:, :, members] - ratios[:, members] * b
+        low, high = _bootstrap_t(u, b, resamples, confidence, seed)
+        for place, j in enumerate(members):
+            least, most = bounds[j] if bounds is not None else (-math.inf, math.inf)
+            ends = (values[j] + low[place], values[j] + high[place])
+            out[j] = Interval(out[j].value, *(float(min(max(end, least), most)) for end in ends))
     return out
+
+
+def _bootstrap_t(
+    u: np.ndarray, b: np.ndarray, resamples: int, confidence: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """How far the ends of the intervals lie from the values, (k,) each, of centred sums (clusters, parts, k)."""
+    error = _jackknife_error(u, b)
+    draws = [_t_statistics(counts, u, b) for counts in _draws(len(u), resamples, np.random.default_rng(seed))]
+    t = np.concatenate(draws)
+    tail = (1 - confidence) / 2
+    low, high = np.zeros(len(error)), np.zeros(len(error))
+    for j in np.flatnonzero(error > 0).tolist():
+        drawn = np.sort(t[:, j])
+        drawn = drawn[~np.isnan(drawn)]  # a ratio may not exist in some resamples
+        if not len(drawn):
+            low[j], high[j] = -math.inf, math.inf
+            continue
+        rank = (len(drawn) + 1) * tail
+        lowest = drawn[max(math.floor(rank) - 1, 0)]
+        highest = drawn[min(math.ceil(len(drawn) + 1 - rank), len(drawn)) - 1]
+        low[j], high[j] = min(-highest * error[j], 0.0), max(-lowest * error[j], 0.0)
+    return low, high
+
+
+def _t_statistics(counts: np.ndarray, u: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """``(r* - r) / s*`` of resamples, (resamples, k); infinite where ``s*`` is 0 and ``r*`` is not ``r``."""
+    clusters, parts, k = u.shape
+    shape = (len(counts), parts, k)
+    total = (counts @ b.reshape(clusters, -1)).reshape(shape)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        moved = (counts @ u.reshape(clusters, -1)).reshape(shape) / total
+        variance, scale = np.zeros((len(counts), k)), np.zeros((len(counts), k))
+        for i, j in product(range(parts), repeat=2):
+            weight = total[:, i] * total[:, j]
+            uu, ub, bb = (counts @ square for square in (u[:, i] * u[:, j], u[:, i] * b[:, j], b[:, i] * b[:, j]))
+            both = moved[:, i] * moved[:, j] * bb
+            variance += (uu - 2 * moved[:, j] * ub + both) / weight
+            scale += np.abs(uu / weight) + np.abs(both / weight)
+        deviation = moved.mean(axis=1)
+        # What is left of a variance of 0 after rounding is no variance.
+        variance = np.where(variance > 1e-12 * scale, variance, 0.0) * clusters / (clusters - 1) / parts**2
+        t = deviation / np.sqrt(variance)
+    return np.where((deviation == 0) & (variance == 0), 0.0, t)
+
+
+def _jackknife_error(u: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The standard error from leaving out one cluster at a time, (k,); 0 where all clusters have the same ratio."""
+    clusters = len(u)
+    without = b.sum(axis=0) - b
+    # A part that only one cluster has stays as it is without it.
+    left = np.divide(-u, without, out=np.zeros_like(u), where=np.abs(without) > 1e-12 * b.sum(axis=0)).mean(axis=1)
+    error: np.ndarray = np.sqrt((clusters - 1) / clusters * ((left - left.mean(axis=0)) ** 2).sum(axis=0))
+    noise = 1e-12 * np.abs(b).max(axis=(0, 1)) / np.abs(b.sum(axis=(0, 1)))
+    return np.where(error > noise, error, 0.0)
 
 
 def _draws(clusters: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -82,11 +201,12 @@ def bootstrap_ratios(
     denominators: np.ndarray,
     clusters: Sequence[Any] | np.ndarray,
     *,
+    bounds: Sequence[tuple[float, float]] | None = None,
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> list[Interval]:
-    """Ratios of sums over records with percentile intervals; a mean is the ratio whose denominator is 1.
+    """Ratios of sums over records with their intervals; a mean is the ratio whose denominator is 1.
 
     Parameters
     ----------
@@ -94,6 +214,8 @@ def bootstrap_ratios(
         Per record; a record that does not belong to a statistic has 0 in both.
     clusters : sequence of length n
         What is resampled: the patient, else the image.
+    bounds, resamples, confidence, seed
+        See :func:`ratio_intervals`.
 
     Returns
     -------
@@ -111,38 +233,8 @@ def bootstrap_ratios(
         raise ScoringError(
             f"numerators {numerators.shape}, denominators {denominators.shape} and {len(codes)} clusters differ"
         )
-    k = numerators.shape[1]
-    both = np.concatenate([numerators, denominators], axis=1)
-    unique, place = _unique_columns(both)
-    sums = cluster_sums(unique, codes, count)
-    total = sums.sum(axis=0)[place]
-    values = _ratio(total[:k], total[k:])
-    if count < 2:
-        return [Interval(float(v), float("nan"), float("nan")) for v in values]
-    drawn = bootstrap_sums(sums, resamples=resamples, seed=seed)
-    tails = ((1 - confidence) / 2, (1 + confidence) / 2)
-    out = []
-    for j in range(k):
-        low, high = percentiles(_ratio(drawn[:, place[j]], drawn[:, place[k + j]]), tails)
-        out.append(Interval(float(values[j]), low, high))
-    return out
-
-
-def cluster_sums(columns: np.ndarray, codes: np.ndarray, count: int) -> np.ndarray:
-    """Sums per cluster, (count, k), of columns (n, k)."""
-    out = np.empty((count, columns.shape[1]))
-    for j in range(columns.shape[1]):
-        out[:, j] = np.bincount(codes, columns[:, j], minlength=count)
-    return out
-
-
-def percentiles(values: np.ndarray, tails: tuple[float, float]) -> tuple[float, float]:
-    """The tails of a resampled statistic; resamples in which it does not exist are left out."""
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return float("nan"), float("nan")
-    low, high = np.quantile(values, tails)
-    return float(low), float(high)
+    a, b = (cluster_sums(side, codes, count)[:, None] for side in (numerators, denominators))
+    return ratio_intervals(a, b, bounds, resamples=resamples, confidence=confidence, seed=seed)
 
 
 def _matrix(values: np.ndarray) -> np.ndarray:
@@ -153,16 +245,42 @@ def _matrix(values: np.ndarray) -> np.ndarray:
     return array
 
 
-def _unique_columns(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct columns, and for every column where it is: most ratios share their denominator."""
-    seen: dict[bytes, int] = {}
-    place = np.array([seen.setdefault(np.ascontiguousarray(c).tobytes(), len(seen)) for c in columns.T], np.int64)
-    first = [int(np.flatnonzero(place == j)[0]) for j in range(len(seen))]
-    return columns[:, first], place
+def sign_flip_test(differences: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+    """Two-sided p-values of "no difference": how often the sum is as far from 0 when clusters change their sign.
 
+    Parameters
+    ----------
+    differences : ndarray, shape (clusters, k)
+        Sum of the paired differences of every cluster, for ``k`` pairs.
+    resamples : int
+        Flips that are drawn where there are more than :data:`EXACT_CLUSTERS` clusters; the observed one is counted
+        with them (Phipson and Smyth 2010).
+    seed : int
+        Of these draws.
 
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0)
+    Returns
+    -------
+    ndarray, shape (k,)
+        At least ``2 / 2^clusters``; NaN from fewer than :data:`MIN_CLUSTERS` clusters.
+    """
+    differences = np.asarray(differences, np.float64)
+    clusters, k = differences.shape
+    if clusters < MIN_CLUSTERS:
+        return np.full(k, _NONE)
+    # Sums of the same terms in another order differ in their last digits.
+    observed = np.abs(differences.sum(axis=0)) - 1e-9 * np.abs(differences).sum(axis=0)
+    if clusters <= EXACT_CLUSTERS:
+        # Half of the flips: the other half are their mirror images, which are as far from 0.
+        bits = np.arange(1 << (clusters - 1))[:, None] >> np.arange(clusters) & 1
+        return np.asarray((np.abs((1.0 - 2.0 * bits) @ differences) >= observed).mean(axis=0))
+    rng = np.random.default_rng(seed)
+    step = max(1, _DRAWS_AT_ONCE // clusters)
+    reached = np.zeros(k)
+    for lo in range(0, resamples, step):
+        size = min(step, resamples - lo)
+        signs = 1.0 - 2.0 * rng.integers(0, 2, (size, clusters), dtype=np.int8)
+        reached += (np.abs(signs @ differences) >= observed).sum(axis=0)
+    return np.maximum((reached + 1) / (resamples + 1), 2.0 ** (1 - clusters))
 
 
 @dataclass(frozen=True)
@@ -176,9 +294,11 @@ class Comparison:
     difference : Interval
         Mean score of ``first`` minus that of ``second``.
     p_value : float
-        Two-sided bootstrap p-value of no difference.
+        Two-sided sign-flip p-value of no difference; NaN with too few patients.
     p_holm : float
         The same, corrected for the number of pairs compared (Holm 1979).
+    clusters : int
+        Patients.
     """
 
     first: str
@@ -186,33 +306,35 @@ class Comparison:
     difference: Interval
     p_value: float
     p_holm: float
+    clusters: int
 
 
 def compare_methods(
     scores: Mapping[str, Sequence[float] | np.ndarray],
     clusters: Sequence[Any] | np.ndarray,
+    pairs: Sequence[tuple[str, str]] | None = None,
     *,
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> list[Comparison]:
-    """All pairs of methods by the paired clustered bootstrap, Holm-corrected over the pairs.
-
-    Every method is resampled with the same draws of patients, so that the difference is taken within a resample.
-    The p-value is twice the smaller share of resampled differences on either side of 0 (each with one added, so
-    that it is never 0), at most 1: the level at which the percentile interval would just reach 0.
+    """Pairs of methods by the sign-flip test, Holm-corrected over the pairs, with bootstrap-t intervals.
 
     Parameters
     ----------
     scores : mapping of str to sequence of length n
-        Method -> one score per record, all over the same records in the same order.
+        Method -> one score (0 to 1) per record, all over the same records in the same order.
     clusters : sequence of length n
         The patient (else image) of every record.
+    pairs : sequence of (str, str), optional
+        Which methods to compare; default: all pairs.
+    resamples, confidence, seed
+        Of the bootstrap and of the drawn flips.
 
     Raises
     ------
     ScoringError
-        If the scores are not over the same records, or there are fewer than two clusters.
+        If the scores are not over the same records.
     """
     names = list(scores)
     codes, count = cluster_codes(clusters)
@@ -222,40 +344,37 @@ def compare_methods(
                 f"method {name!r} has {len(scores[name])} scores for {len(codes)} records",
                 remedy="compare methods on the records they share",
             )
-    if len(names) < 2:
+    chosen = list(combinations(names, 2)) if pairs is None else list(pairs)
+    if not chosen:
         return []
-    if count < 2:
-        raise ScoringError("a comparison needs records of at least two patients or images")
-    table = _matrix(np.stack([np.asarray(scores[name], np.float64) for name in names], axis=1))
-    sums = cluster_sums(np.concatenate([table, np.ones((len(codes), 1))], axis=1), codes, count)
-    drawn = bootstrap_sums(sums, resamples=resamples, seed=seed)
-    means = drawn[:, :-1] / drawn[:, -1:]
-    centre = table.mean(axis=0)
-    tails = ((1 - confidence) / 2, (1 + confidence) / 2)
-    pairs = list(combinations(range(len(names)), 2))
-    intervals, p_values = [], []
-    for a, b in pairs:
-        # Identical scores must differ by exactly 0, whatever the rounding of a matrix product.
-        same = np.array_equal(table[:, a], table[:, b])
-        differences = np.zeros(resamples) if same else means[:, a] - means[:, b]
-        low, high = percentiles(differences, tails)
-        intervals.append(Interval(0.0 if same else float(centre[a] - centre[b]), low, high))
-        side = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
-        p_values.append(min(1.0, 2 * (side + 1) / (resamples + 1)))
-    corrected = holm(p_values)
+    columns = {name: np.asarray(scores[name], np.float64) for name in names}
+    differences = _matrix(np.stack([columns[a] - columns[b] for a, b in chosen], axis=1))
+    sums = cluster_sums(np.concatenate([differences, np.ones((len(codes), 1))], axis=1), codes, count)
+    records = np.repeat(sums[:, None, -1:], len(chosen), axis=2)
+    intervals = ratio_intervals(
+        sums[:, None, :-1],
+        records,
+        [(-1.0, 1.0)] * len(chosen),
+        resamples=resamples,
+        confidence=confidence,
+        seed=seed,
+    )
+    p_values = sign_flip_test(sums[:, :-1], resamples=resamples, seed=seed).tolist()
     return [
-        Comparison(names[a], names[b], interval, p, q)
-        for (a, b), interval, p, q in zip(pairs, intervals, p_values, corrected, strict=True)
+        Comparison(a, b, interval, p, q, count)
+        for (a, b), interval, p, q in zip(chosen, intervals, p_values, holm(p_values), strict=True)
     ]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: the k-th smallest of m times (m - k + 1), made monotone, at most 1."""
-    order = np.argsort(p_values, kind="stable")
-    m = len(p_values)
-    out = [0.0] * m
+    """Holm's step-down correction: the k-th smallest of m times (m - k + 1), made monotone, at most 1.
+
+    Pairs without a p-value (NaN) are not counted and stay without one.
+    """
+    order = [i for i in np.argsort(p_values, kind="stable").tolist() if not math.isnan(p_values[i])]
+    out = [_NONE] * len(p_values)
     running = 0.0
-    for rank, i in enumerate(order.tolist()):
-        running = max(running, min(1.0, (m - rank) * float(p_values[i])))
+    for rank, i in enumerate(order):
+        running = max(running, min(1.0, (len(order) - rank) * float(p_values[i])))
         out[i] = running
     return out

@@ -11,7 +11,8 @@ import numpy as np
 from medground_bench.core.errors import ScoringError
 from medground_bench.imaging.areas import RaggedBoxes, ragged, record_areas
 from medground_bench.imaging.overlap import BoxScores
-from medground_bench.scoring.chance import chance_scores
+from medground_bench.scoring.chance import chance_scores, inside
+from medground_bench.submission import must_answer
 
 if TYPE_CHECKING:
     from medground_bench.dataset.columns import Record
@@ -64,7 +65,7 @@ class Reference:
     table : RecordTable
         Its records.
     boxes : RaggedBoxes
-        Their evidence, native pixels.
+        Their evidence, native pixels, cut to the images: methods and chance rows are scored against the same.
     sizes : ndarray, shape (n, 2)
         Width and height of their images.
     chance : mapping of str to BoxScores
@@ -82,8 +83,8 @@ class Reference:
 
     def covered(self, lvlm: str, mode: str) -> np.ndarray:
         """Positions of the records that a submission for this LVLM and mode must answer."""
-        table = self.table
-        return np.flatnonzero(np.isin(table.lvlm, ["", lvlm]) & np.isin(table.mode, ["", mode]))
+        belongs = zip(self.table.lvlm.tolist(), self.table.mode.tolist(), strict=True)
+        return np.flatnonzero([must_answer(*each, lvlm, mode) for each in belongs])
 
 
 def load_reference(records: Iterable[Record], *, fingerprint: str = "", config: str = "", seed: int = 0) -> Reference:
@@ -104,8 +105,8 @@ def load_reference(records: Iterable[Record], *, fingerprint: str = "", config: 
     records = list(records)
     if not records:
         raise ScoringError("the dataset has no records to score against", where=config or None)
-    boxes = ragged([r.boxes for r in records], "boxes")
     sizes = np.array([r.size for r in records], np.float64)
+    boxes = inside(ragged([r.boxes for r in records], "boxes"), sizes)
     fraction = record_areas(boxes, boxes).evidence / sizes.prod(axis=1)
     clusters = [(r.dataset, r.patient_id or r.image_id) for r in records]
     codes = {key: k for k, key in enumerate(dict.fromkeys(clusters))}

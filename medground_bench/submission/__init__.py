@@ -10,7 +10,7 @@ from medground_bench.submission.format import (
 )
 from medground_bench.submission.prediction import Prediction
 from medground_bench.submission.read import Submission, open_submission
-from medground_bench.submission.validate import covered_records, validate_submission
+from medground_bench.submission.validate import must_answer, validate_submission
 from medground_bench.submission.write import SubmissionWriter, write_submission
 
 __all__ = [
@@ -23,7 +23,7 @@ __all__ = [
     "Submission",
     "SubmissionWriter",
     "ValidationReport",
-    "covered_records",
+    "must_answer",
     "open_submission",
     "validate_submission",
     "write_submission",

@@ -180,11 +180,17 @@ def _heatmap_faults(name: Any, folder: Path) -> Iterator[Fault]:
     if not isinstance(name, str) or not name:
         yield Fault("heatmap", f"{clean(name)} is not a file name", "name a .npy file of the folder", field="heatmap")
         return
+    import numpy as np
+
     try:
-        open_heatmap(folder, name)
+        heatmap = open_heatmap(folder, name)
     except MedGroundError as error:
         remedy = error.remedy or "save it with numpy.save(file, heatmap, allow_pickle=False)"
         yield Fault("heatmap", clean(error.message, 200), remedy, field="heatmap")
+        return
+    if not np.isfinite(heatmap).all():
+        message = f"{clean(name)!r} holds values that are not finite"
+        yield Fault("heatmap", message, "save finite numbers; leave the key out if there is no map", field="heatmap")
 
 
 def open_heatmap(folder: Path, name: str) -> Any:

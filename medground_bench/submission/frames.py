@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -25,17 +26,29 @@ _REMEDY = {
     "frame-unit": "multiply by the image's width and height",
     "frame-224": "map them back with medground_bench.imaging.Letterbox.fit(width, height).to_native(boxes)",
     "frame-1000": "multiply by the image's width and height and divide by 1000",
+    "frame-heatmap": "state settings.frame_side null if the maps are over the native image",
     "transposed": "write [x1, y1, x2, y2], not [y1, x1, y2, x2]",
 }
 
 
 @dataclass
 class FrameCheck:
-    """Collects the boxes of all rows; :meth:`warnings` judges them together."""
+    """Collects the boxes and map shapes of all rows; :meth:`warnings` judges them together.
 
+    ``frame_side`` is the submission's setting: the side of the square frame of its heat maps; None where they are over
+    the native image.
+    """
+
+    frame_side: Any = 224
     boxes: list[BoxList] = field(default_factory=list)
     sizes: list[tuple[float, float]] = field(default_factory=list)
     evidence: list[BoxList] = field(default_factory=list)
+    native_maps: int = 0
+
+    def add_heatmap(self, shape: tuple[int, ...], size: tuple[float, float]) -> None:
+        """Add the shape of a heat map, and the size of its record's image."""
+        width, height = size
+        self.native_maps += bool(self.frame_side) and width != height and shape == (height, width)
 
     def add(self, boxes: BoxList, size: tuple[float, float], evidence: BoxList) -> None:
         """Add one record: its readable predicted boxes, image size and evidence, all as the files have them."""
@@ -45,10 +58,16 @@ class FrameCheck:
             self.evidence.append(evidence)
 
     def warnings(self) -> list[Fault]:
-        """At most one warning about the frame, and one about exchanged axes."""
-        if not self.boxes:
-            return []
+        """At most one warning about the boxes' frame, one about exchanged axes, and one about the maps' frame."""
         found = []
+        if self.native_maps:
+            message = (
+                f"{self.native_maps} heat maps have the shape of their image, which is not square, but are taken to be "
+                f"over the square frame of {self.frame_side} pixels"
+            )
+            found.append(Fault("frame-heatmap", message, _REMEDY["frame-heatmap"], field="heatmap"))
+        if not self.boxes:
+            return found
         for code, name, limit, convert in (
             ("frame-unit", "fractions of 0 to 1", 1.0, _from_unit),
             ("frame-224", "the letterboxed 224-pixel frame", 224.0, _from_letterbox),

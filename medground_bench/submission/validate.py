@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medground_bench.core.errors import SubmissionError
 from medground_bench.core.schema import MODES
-from medground_bench.submission.checks import check_header, check_row, clean, is_number, row_warnings
+from medground_bench.submission.checks import check_header, check_row, clean, is_number, open_heatmap, row_warnings
 from medground_bench.submission.format import HEADER_FILE, PREDICTIONS_FILE, Fault, ValidationReport
 from medground_bench.submission.strict_json import (
     MAX_LINE_BYTES,
@@ -23,10 +23,9 @@ from medground_bench.submission.strict_json import (
 )
 
 if TYPE_CHECKING:
-    from medground_bench.dataset.columns import Record
     from medground_bench.dataset.folder import DatasetFolder
 
-__all__ = ["covered_records", "iter_rows", "validate_submission"]
+__all__ = ["iter_rows", "must_answer", "validate_submission"]
 
 
 @dataclass
@@ -74,7 +73,7 @@ def validate_submission(
     header = _read_header(folder, report)
     opened = _open_dataset(dataset, config, header)
     known = _match(opened, header, report) if opened is not None else None
-    _read_predictions(folder, known, report)
+    _read_predictions(folder, known, header, report)
     return report
 
 
@@ -127,11 +126,9 @@ def _json_faults(parsed: Parsed, file: str, line: int | None = None, key: str | 
     return [Fault("duplicate-key", f"duplicate keys: {names}", "give every key once", file, line, key)]
 
 
-def covered_records(records: Iterable[Record], header: Mapping[str, Any]) -> Iterator[Record]:
-    """The records that a submission must answer: those of its LVLM and mode; candidates belong to all."""
-    for record in records:
-        if record.model in (None, header.get("lvlm")) and record.mode in (None, header.get("mode")):
-            yield record
+def must_answer(record_lvlm: str | None, record_mode: str | None, lvlm: Any, mode: Any) -> bool:
+    """Whether a submission for an LVLM and mode must answer a record; a candidate has neither: it belongs to all."""
+    return (not record_lvlm or record_lvlm == lvlm) and (not record_mode or record_mode == mode)
 
 
 def _match(dataset: DatasetFolder, header: Mapping[str, Any], report: ValidationReport) -> _Known:
@@ -143,7 +140,7 @@ def _match(dataset: DatasetFolder, header: Mapping[str, Any], report: Validation
         report.faults.append(Fault("fingerprint", message, remedy, file=HEADER_FILE, field="dataset_fingerprint"))
     known = _Known()
     for record in dataset:
-        if any(True for _ in covered_records([record], header)):
+        if must_answer(record.model, record.mode, header.get("lvlm"), header.get("mode")):
             known.wanted[record.id] = (record.size, [list(box) for box in record.boxes])
         else:
             known.others[record.id] = f"{record.model} in mode {record.mode}"
@@ -168,7 +165,7 @@ def iter_rows(folder: str | Path) -> Iterator[tuple[int, Parsed | Fault]]:
                     yield number, Fault(fault.code, fault.message, fault.remedy, line=number)
 
 
-def _read_predictions(folder: Path, known: _Known | None, report: ValidationReport) -> None:
+def _read_predictions(folder: Path, known: _Known | None, header: Mapping[str, Any], report: ValidationReport) -> None:
     from medground_bench.submission.frames import FrameCheck
 
     problem = _not_a_file(folder / PREDICTIONS_FILE)
@@ -176,7 +173,8 @@ def _read_predictions(folder: Path, known: _Known | None, report: ValidationRepo
         report.faults.append(problem)
         return
     seen: dict[str, int] = {}
-    frame = FrameCheck()
+    settings = header.get("settings")
+    frame = FrameCheck(settings.get("frame_side", 224) if isinstance(settings, dict) else 224)
     try:
         for line, parsed in iter_rows(folder):
             report.rows += 1
@@ -226,6 +224,8 @@ def _judge(
     if isinstance(key, str):
         seen.setdefault(key, line)
     if size is not None:
+        if row.get("heatmap") is not None and not faults:
+            frame.add_heatmap(open_heatmap(folder, row["heatmap"]).shape, size)
         frame.add(list(_readable(row.get("boxes"))), size, evidence)
 
 

@@ -33,15 +33,18 @@ Args:
     groups (list, optional): what is resampled for the intervals: the patient (else the image) of every record.
         Without it every record stands for itself.
     image_sizes (list, optional): [width, height] of every record's image; adds 'area_ratio', 'precision_lift',
-        'chance' and 'skill'.
+        'chance', 'skill' and 'against_chance'.
     attributes (list, optional): the finding of every record; with image_sizes, adds the centre prior to 'chance'.
-    resamples (int): bootstrap resamples; 0 leaves the intervals out.
+    resamples (int): bootstrap resamples and sign flips; 0 leaves the intervals and p-values out.
     confidence (float): level of the intervals.
-    seed (int): of the bootstrap and of the random chance row.
+    seed (int): of the resamples and of the random chance row.
     per_record (bool): add 'per_record', the scores of every record.
+    drop_invalid (bool): leave reversed boxes and boxes without area out and count them in 'dropped_boxes'; without it
+        they are refused, as 'medground-bench validate' refuses them.
 Returns:
     dict: 'iou', 'precision', 'recall', 'f1' (means over records, fractions from 0 to 1; NaN without records),
-    'records', 'coverage' (share of records with a predicted box), 'intervals' and what the optional inputs add.
+    'records', 'clusters' (groups, else records), 'coverage' (share of records with a predicted box), 'intervals' (only
+    with at least six clusters) and what the optional inputs add.
 Examples:
     >>> metric = evaluate.load("metrics/medground_bench")
     >>> results = metric.compute(predictions=[[[0, 0, 10, 10]]], references=[[[0, 0, 10, 20]]])
@@ -95,6 +98,7 @@ class MedGroundBench(evaluate.Metric):
         confidence: float = 0.95,
         seed: int = 0,
         per_record: bool = False,
+        drop_invalid: bool = False,
     ) -> dict[str, Any]:
         return scoring.evaluate_boxes(
             list(predictions),
@@ -108,6 +112,7 @@ class MedGroundBench(evaluate.Metric):
             confidence=confidence,
             seed=seed,
             per_record=per_record,
+            drop_invalid=drop_invalid,
         )
 
 

@@ -8,10 +8,10 @@ import pytest
 from medground_bench.scoring import (
     CHANCE_ROWS,
     ScoringError,
+    best_chance,
     chance_scores,
     ragged,
     score_boxes,
-    skill,
     whole_image_scores,
 )
 from medground_bench.scoring.chance import centre_prior_boxes, random_boxes
@@ -101,8 +101,13 @@ def test_rows_and_refusals() -> None:
     assert caught.value.where == "image_sizes[1]"
 
 
-def test_skill() -> None:
-    assert skill(1.0, 0.3) == 1
-    assert skill(0.3, 0.3) == 0
-    assert skill(0.0, 0.5) == -1
-    assert np.isnan(skill(1.0, 1.0))
+def test_best_chance_is_the_greatest_mean() -> None:
+    assert best_chance({"whole_image": 0.1, "random_box": 0.3, "centre_prior": 0.2}) == "random_box"
+    assert best_chance({"whole_image": 0.2, "random_box": 0.2}) == "random_box"
+
+
+def test_evidence_is_cut_to_its_image() -> None:
+    """A box that reaches out, and one that lies outside: what is scored is what can be seen."""
+    scores = chance_scores([[[-50, 0, 50, 100], [300, 300, 310, 310]]], [[100, 100]], ["a"], ["p"])
+    assert scores["whole_image"].iou[0] == pytest.approx(0.5)
+    assert scores["whole_image"].recall[0] == 1

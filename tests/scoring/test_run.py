@@ -21,6 +21,7 @@ from medground_bench.scoring import (
     METRICS,
     ScoreFile,
     compare_scores,
+    evaluate_boxes,
     load_reference,
     read_scores,
     score_boxes,
@@ -28,7 +29,7 @@ from medground_bench.scoring import (
     size_tertiles,
     write_scores,
 )
-from medground_bench.submission import write_submission
+from medground_bench.submission import validate_submission, write_submission
 from tests.scoring.folders import header, make_rows, perfect, write_folder, write_perfect
 
 Row = dict[str, Any]
@@ -137,7 +138,7 @@ def test_aggregates_are_means_over_their_groups(scored: ScoreFile) -> None:
     assert {a.group for a in one.aggregates if a.level == "attribute"} == {"Cardiomegaly", "Effusion", "Nodule"}
 
 
-def test_a_group_of_one_patient_has_no_interval(tmp_path: Path) -> None:
+def test_a_group_of_few_patients_has_no_interval(tmp_path: Path) -> None:
     rows = make_rows(4, lvlms=("m",))
     rows[0].update(dataset="nih_cxr14", patient_id="alone")
     data = write_folder(tmp_path / "data", rows)
@@ -145,7 +146,59 @@ def test_a_group_of_one_patient_has_no_interval(tmp_path: Path) -> None:
     lone = score_submissions([folder], open_folder(data), **FAST).submissions[0].find("dataset", "nih_cxr14")
     assert lone is not None
     assert lone.clusters == 1
-    assert np.isnan(lone.values["iou"].low)
+    assert np.isnan([lone.values["iou"].low, lone.p_chance]).all()
+    assert lone.to_json()["values"]["iou"][1:] == [None, None]
+
+
+def test_evidence_beyond_the_image_is_cut_for_methods_as_for_chance(tmp_path: Path) -> None:
+    """The whole image as prediction scores exactly what the whole-image row says."""
+    rows = make_rows(8, lvlms=("m",))
+    for row in rows:
+        row["boxes"] = [[-40.0, row["height"] / 2, row["width"] + 25.0, row["height"] + 90.0]]
+    data = open_folder(write_folder(tmp_path / "data", rows))
+    whole = [{"id": r["id"], "boxes": [[0, 0, r["width"], r["height"]]]} for r in rows]
+    one = score_submissions([write_submission(tmp_path / "sub", header(rows, "m"), whole)], data, **FAST).submissions[0]
+    chance = one.find(chance="whole_image")
+    found = one.find()
+    assert found is not None
+    assert chance is not None
+    for name in METRICS:
+        assert found.values[name].value == pytest.approx(chance.values[name].value)
+    assert found.values["iou"].value == pytest.approx(0.5)
+    assert found.values["recall"].value == 1
+
+
+def test_the_metric_module_and_score_say_the_same(rows: list[Row], scored: ScoreFile) -> None:
+    """Every number that plain lists allow, from the same records."""
+    one = scored.submissions[2]
+    mine = [r for r in rows if r["model"] == one.lvlm]
+    boxes = {p["id"]: p["boxes"] for p in shifted(rows, one.lvlm, 60)}
+    said = evaluate_boxes(
+        [boxes[r["id"]] for r in mine],
+        [r["boxes"] for r in mine],
+        datasets=[r["dataset"] for r in mine],
+        groups=[r["patient_id"] for r in mine],
+        image_sizes=[[r["width"], r["height"]] for r in mine],
+        attributes=[r["attribute"] for r in mine],
+        resamples=300,
+    )
+    whole = one.find()
+    assert whole is not None
+    for name in METRICS:
+        assert said[name] == whole.values[name].value
+        assert said["intervals"][name] == list(whole.values[name][1:])
+        for dataset in ("imagenome", "vindr_cxr"):
+            part = one.find("dataset", dataset)
+            assert part is not None
+            assert said["by_dataset"][dataset][name] == part.values[name].value
+        for row in ("whole_image", "centre_prior"):
+            chance = one.find(chance=row)
+            assert chance is not None
+            assert said["chance"][row][name] == pytest.approx(chance.values[name].value, abs=1e-12)
+    for name in ("area_ratio", "precision_lift", "coverage"):
+        assert said[name] == pytest.approx(whole.values[name].value, abs=1e-12)
+    assert said["clusters"] == whole.clusters == 12
+    assert said["against_chance"] == {"row": whole.best_chance, "p_value": pytest.approx(whole.p_chance)}
 
 
 def test_tertiles() -> None:
@@ -168,6 +221,14 @@ def test_score_file_survives_the_round_trip(scored: ScoreFile, tmp_path: Path) -
     assert "pat0" not in path.read_text()  # patients are numbers only
 
 
+def test_scores_of_the_first_version_say_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "scores.json"
+    path.write_text('{"kind": "medground-bench scores", "format": 1, "submissions": []}')
+    with pytest.raises(ScoringError, match=r"version 0\.1\.0") as caught:
+        read_scores(path)
+    assert "medground-bench score SUBMISSION" in (caught.value.remedy or "")
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -175,7 +236,7 @@ def test_score_file_survives_the_round_trip(scored: ScoreFile, tmp_path: Path) -
         "[]",
         "{}",
         '{"kind": "medground-bench scores", "format": 99}',
-        '{"kind": "medground-bench scores", "format": 1}',
+        '{"kind": "medground-bench scores", "format": 2}',
     ],
 )
 def test_what_is_not_a_score_file_is_refused(content: str, tmp_path: Path) -> None:
@@ -250,6 +311,32 @@ def test_heatmaps_are_scored_in_their_frame(rows: list[Row], dataset: Path, tmp_
     assert "auprc" not in without.scores
 
 
+def test_a_heat_map_that_is_not_finite_is_an_error_of_its_row(rows: list[Row], dataset: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "sub"
+    folder.mkdir()
+    predictions = perfect(rows)
+    np.save(folder / "nan.npy", np.full((14, 14), np.nan))
+    predictions[3]["heatmap"] = "nan.npy"
+    write_submission(folder, header(rows), predictions)
+    (fault,) = validate_submission(folder, open_folder(dataset)).faults
+    assert (fault.code, fault.line, fault.field) == ("heatmap", 4, "heatmap")
+    with pytest.raises(SubmissionError, match="not finite"):
+        score_submissions([folder], open_folder(dataset), **FAST)
+
+
+def test_native_maps_in_a_square_frame_are_warned_of(rows: list[Row], dataset: Path, tmp_path: Path) -> None:
+    row = next(r for r in rows if r["model"] == "tiny_a")
+    for name, settings, warned in (("square", {"frame_side": 224}, True), ("native", {"frame_side": None}, False)):
+        folder = tmp_path / name
+        folder.mkdir()
+        np.save(folder / "0.npy", np.eye(row["height"], row["width"]))
+        predictions = [{**p, **({"heatmap": "0.npy"} if p["id"] == row["id"] else {})} for p in perfect(rows)]
+        write_submission(folder, header(rows, settings=settings), predictions)
+        report = validate_submission(folder, open_folder(dataset))
+        assert report.valid
+        assert ("frame-heatmap" in {w.code for w in report.warnings}) == warned
+
+
 def test_native_heatmaps_need_no_letterbox(rows: list[Row], dataset: Path, tmp_path: Path) -> None:
     folder = tmp_path / "sub"
     folder.mkdir()
@@ -277,7 +364,7 @@ def test_candidates_belong_to_every_lvlm(tmp_path: Path) -> None:
         folders.append(write_submission(tmp_path / lvlm, head, predictions))
     scores = score_submissions(folders, open_folder(data, "candidates"), **FAST)
     report = compare_scores([scores], **FAST)
-    levels = {(a.level, a.group): a for _, name, _, _, a in report.rows if name == "oracle"}
+    levels = {(r.aggregate.level, r.aggregate.group): r.aggregate for r in report.rows if r.name == "oracle"}
     assert levels["all", ""].records == 12
     assert levels["lvlm", "a"].records == levels["lvlm", "b"].records == 6
 
@@ -310,7 +397,7 @@ def test_pooled_and_macro(rows: list[Row], dataset: Path, tmp_path: Path) -> Non
         ),
     ]
     report = compare_scores([score_submissions(folders, open_folder(data), **FAST)], **FAST)
-    found = {(a.level, a.group): a for _, name, _, _, a in report.rows if name == "m"}
+    found = {(r.aggregate.level, r.aggregate.group): r.aggregate for r in report.rows if r.name == "m"}
     assert found["all", ""].values["iou"].value == pytest.approx(24 / 32)
     assert found["macro", ""].values["iou"].value == pytest.approx(0.5)
     assert found["macro", ""].values["iou"].low == pytest.approx(0.5)
@@ -320,10 +407,16 @@ def test_pooled_and_macro(rows: list[Row], dataset: Path, tmp_path: Path) -> Non
 
 def test_comparison_of_methods(scored: ScoreFile) -> None:
     report = compare_scores([scored], **FAST)
-    names = {name: kind for _, name, kind, _, _ in report.rows}
+    names = {row.name: row.kind for row in report.rows}
     assert names == {**dict.fromkeys(CHANCE_ROWS, "chance"), "oracle": "method", "shift": "method"}
     pairs = {p.metric: p for p in report.pairs}
     assert set(pairs) == set(METRICS)
+    beaten = {(p.metric, p.result.first): p.result for p in report.against_chance}
+    assert set(beaten) == {(m, name) for m in METRICS for name in ("oracle", "shift")}
+    assert beaten["iou", "oracle"].second.startswith("chance: ")
+    assert beaten["iou", "oracle"].p_value == 2 / 2**12
+    assert beaten["iou", "oracle"].p_holm == 4 / 2**12
+    assert next(r for r in report.rows if r.name == "oracle").aggregate.p_chance == 2 / 2**12
     iou = pairs["iou"]
     assert (iou.records, iou.clusters) == (48, 12)
     by_hand = np.concatenate([1 - s.scores["iou"] for s in scored.submissions[2:]]).mean()
@@ -376,7 +469,9 @@ def test_commands(rows: list[Row], dataset: Path, tmp_path: Path) -> None:
     table, data = tmp_path / "c.csv", tmp_path / "c.json"
     result = run("compare", out, "--out", table, "--out", data, "--resamples", 200, "--level", "all,dataset,size")
     assert result.exit_code == 0, result.output
-    assert "paired differences in iou" in result.stdout
+    assert "paired differences in iou (Holm over 1)" in result.stdout
+    assert "differences in iou from the best chance row (Holm over 2)" in result.stdout
+    assert "patients" in result.stdout
     with open(table, newline="") as file:
         lines = list(csv.DictReader(file))
     oracle = next(r for r in lines if r["name"] == "oracle" and r["level"] == "all")
@@ -385,7 +480,32 @@ def test_commands(rows: list[Row], dataset: Path, tmp_path: Path) -> None:
     assert {r["name"] for r in saved["rows"]} == {*CHANCE_ROWS, "oracle", "shift"}
     assert {p["metric"] for p in saved["pairs"]} == set(METRICS)
     with open(tmp_path / "c.pairs.csv", newline="") as file:
-        assert len(list(csv.DictReader(file))) == len(METRICS)
+        pairs = list(csv.DictReader(file))
+    assert [p["family"] for p in pairs] == ["chance"] * 2 * len(METRICS) + ["methods"] * len(METRICS)
+    assert {p["clusters"] for p in pairs} == {"12"}
+
+
+def test_few_patients_are_said_in_every_table(tmp_path: Path) -> None:
+    rows = make_rows(8, lvlms=("m",))  # four patients
+    data = write_folder(tmp_path / "data", rows)
+    folders = [
+        write_perfect(tmp_path / "a", rows, "m", "one"),
+        write_submission(tmp_path / "b", header(rows, "m", "two"), shifted(rows, "m", 60)),
+    ]
+    out = tmp_path / "scores.json"
+    result = run("score", *folders, "--dataset", data, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "too few patients (4)" in result.stdout
+    assert "too few patients (2)" in result.stdout  # of one source
+    assert "[" not in result.stdout.replace("[dim]", "")
+    result = run("compare", out, "--out", tmp_path / "c.json")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("too few patients (4)") == 2 + 2 * 2 + 2  # a cell per method and test
+    saved = json.loads((tmp_path / "c.json").read_text())
+    assert {p["p_value"] for p in saved["pairs"]} == {None}
+    assert {p["clusters"] for p in saved["pairs"]} == {4}
+    assert {r["iou_low"] for r in saved["rows"]} == {None}
+    assert {r["clusters"] for r in saved["rows"]} == {4, 2, 1, 3} & {r["clusters"] for r in saved["rows"]}
 
 
 def test_validate_reports_for_machines(rows: list[Row], dataset: Path, tmp_path: Path) -> None:

@@ -127,10 +127,11 @@ def _message(text: str, *, good: bool) -> str:
 
 
 def _thanks(receipt: Receipt) -> str:
-    value, low, high = receipt.iou
+    from medground_bench.scoring.rows import interval_text
+
     lines = [
-        f"{receipt.method} for {receipt.lvlm}, {receipt.mode}: mean IoU {value:.3f} [{low:.3f}, {high:.3f}] "
-        f"on {receipt.records} records. It is on the leaderboard.",
+        f"{receipt.method} for {receipt.lvlm}, {receipt.mode}: mean IoU {interval_text(receipt.iou)} "
+        f"on {receipt.records} records of {receipt.patients} patients. It is on the leaderboard.",
         *(f"warning: {warning}" for warning in receipt.warnings[:5]),
     ]
     if receipt.ignored:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medground_bench.core.errors import MedGroundError
 from medground_bench.pages import render_page, write_page
-from medground_bench.pages.report.tables import POOLED, score_rows
-from medground_bench.scoring import ScoreFile, read_scores
+from medground_bench.pages.report.tables import POOLED, page_row
+from medground_bench.scoring import ScoreFile, read_scores, submission_rows
 
 __all__ = ["collect_results", "leaderboard_page", "write_leaderboard"]
 
@@ -74,9 +75,9 @@ def _check_shown(file: ScoreFile) -> None:
     """Refuse a file that reads as scores but cannot be shown: results come from many hands."""
     try:
         for level in ("all", "dataset"):
-            for row in score_rows([file], levels=(level,)):
-                numbers = [v for cell in row.values() if isinstance(cell, dict) for v in cell.values() if v is not None]
-                if not all(-1e9 < v <= 1.0 for v in numbers):
+            for row in submission_rows([file], levels=(level,)):
+                cells = [cell for cell in page_row(row).values() if isinstance(cell, dict)]
+                if not all(-1e9 < c["value"] <= 1.0 and (c["high"] is None or c["high"] <= 1.0) for c in cells):
                     raise ValueError("a score is above 1")
         for one in file.submissions:
             if not all(isinstance(one.provenance[k], str) for k in ("method", "lvlm", "mode")):
@@ -96,20 +97,21 @@ def leaderboard_page(
 
     A rank is given within an LVLM, mode, dataset and fingerprint: only such rows were scored on the same records.
     """
-    rows = list(score_rows(files, levels=("all", "dataset")))
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        row["rank"], row["anchor"], row["authors"] = None, None, ""
-        if row["submission"] is None:
-            continue
-        f, s = row["submission"]
-        row["anchor"] = f"result-{f}-{s}"
-        row["authors"] = _text(files[f].submissions[s].provenance.get("authors"))
-        groups.setdefault((row["lvlm"], row["mode"], row["dataset"], files[f].fingerprint), []).append(row)
-    for group in groups.values():
-        for rank, row in enumerate(sorted(group, key=_by_iou), 1):
-            row["rank"] = rank
-    rows.sort(key=lambda r: (r["dataset"] != POOLED, r["lvlm"], r["mode"], r["dataset"], r["chance"], _by_iou(r)))
+    found = sorted(
+        submission_rows(files, levels=("all", "dataset")),
+        key=lambda r: (r.aggregate.group != "", r.lvlm, r.mode, r.aggregate.group, r.kind != "method", r.order),
+    )
+    ranks: Counter[tuple[str, ...]] = Counter()
+    rows = []
+    for row in found:
+        shown = page_row(row) | {"rank": None, "anchor": None, "authors": ""}
+        if row.submission is not None:
+            f, s = row.submission
+            group = (row.lvlm, row.mode, row.aggregate.group, files[f].fingerprint)
+            ranks[group] += 1
+            authors = _text(files[f].submissions[s].provenance.get("authors"))
+            shown |= {"rank": ranks[group], "anchor": f"result-{f}-{s}", "authors": authors}
+        rows.append(shown)
     return render_page(
         "leaderboard.html.j2",
         title=title,
@@ -135,10 +137,6 @@ def write_leaderboard(results: str | Path, path: str | Path, *, title: str = "Me
         If the folder does not exist.
     """
     return write_page(path, leaderboard_page(*collect_results(results), title=title))
-
-
-def _by_iou(row: Mapping[str, Any]) -> tuple[float, str]:
-    return -(row["iou"]["value"] if row["iou"] else -1.0), row["method"]
 
 
 def _provenance(f: int, s: int, file: ScoreFile) -> dict[str, Any]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from medground_bench.dataset.folder import DatasetFolder
-    from medground_bench.scoring import ScoreFile
+    from medground_bench.scoring import Interval, ScoreFile
     from medground_bench.submission import Fault, ValidationReport
 
 __all__ = ["Receipt", "receive_archive", "receive_folder"]
@@ -50,10 +50,10 @@ class Receipt:
         Its score file.
     method, lvlm, mode : str
         Whose it is.
-    records : int
-        How many records were scored.
-    iou : tuple of float
-        Mean IoU and its interval: value, low, high.
+    records, patients : int
+        How many records were scored, and of how many patients they are.
+    iou : Interval or None
+        Mean IoU and its interval.
     ignored : list of str
         Files of the archive that were not looked at.
     warnings : list of str
@@ -65,7 +65,8 @@ class Receipt:
     lvlm: str
     mode: str
     records: int
-    iou: tuple[float, float, float]
+    patients: int
+    iou: Interval | None
     ignored: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -294,5 +295,5 @@ def _keep(scores: ScoreFile, results: Path) -> Receipt:
         raise full_disk(error) or error from error
     whole = one.find()
     iou = whole.values["iou"] if whole is not None else None
-    numbers = (iou.value, iou.low, iou.high) if iou is not None else (float("nan"),) * 3
-    return Receipt(path, one.method, one.lvlm, one.mode, len(one.rows), numbers, warnings=one.warnings)
+    patients = whole.clusters if whole is not None else 0
+    return Receipt(path, one.method, one.lvlm, one.mode, len(one.rows), patients, iou, warnings=one.warnings)

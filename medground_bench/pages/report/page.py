@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from medground_bench.core.errors import MedGroundError
 from medground_bench.pages import data_island, render_page, write_page
 from medground_bench.pages.report.gallery import Judged, choose, gallery_records
-from medground_bench.pages.report.tables import breakdown, score_rows
+from medground_bench.pages.report.tables import breakdown, page_row
+from medground_bench.scoring import Row, ScoreFile, score_submissions, submission_rows
 from medground_bench.sources import is_credentialed, source_info, source_names
 
 if TYPE_CHECKING:
     from medground_bench.dataset.folder import DatasetFolder
-    from medground_bench.scoring import ScoreFile
 
 __all__ = ["report_page", "write_report"]
 
@@ -89,8 +89,9 @@ def report_page(
         ids = file.table.id.tolist()
         share = max(1, round(records * len(ids) / max(total, 1)))
         shown += gallery_records(folders[file.config], judged, ids, choose(ids, share, seed), images)
-    rows = sorted(score_rows(files), key=_summary_order)
-    ranked = _rank(methods, rows)
+    found = sorted(submission_rows(files), key=lambda r: (r.lvlm, r.mode, r.kind != "method", r.order))
+    rows = [page_row(row) for row in found]
+    ranked = _rank(methods, found)
     datasets = {r["dataset"] for r in shown}
     credentialed = _credentialed(datasets)
     html = render_page(
@@ -120,7 +121,6 @@ def _scored(
 ) -> tuple[dict[str, DatasetFolder], list[ScoreFile]]:
     """The dataset's configs that are needed, and the scores of every submission."""
     from medground_bench.dataset.folder import open_folder
-    from medground_bench.scoring import score_submissions
     from medground_bench.submission import open_submission
 
     if not submissions:
@@ -160,16 +160,12 @@ _BREAKDOWNS = (
 )
 
 
-def _summary_order(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """By LVLM and mode; methods before chance rows; best IoU first."""
-    return row["lvlm"], row["mode"], row["chance"], -(row["iou"]["value"] if row["iou"] else -1.0), row["method"]
-
-
-def _rank(methods: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _rank(methods: Sequence[str], rows: Sequence[Row]) -> list[str]:
     """Methods by mean IoU over their rows, best first: the order of colours and columns."""
 
     def mean(method: str) -> float:
-        values = [r["iou"]["value"] for r in rows if r["method"] == method and not r["chance"] and r["iou"]]
+        cells = [row.cell("iou") for row in rows if row.kind == "method" and row.name == method]
+        values = [cell.value for cell in cells if cell is not None]
         return sum(values) / len(values) if values else -1.0
 
     return sorted(set(methods), key=lambda m: (-mean(m), m))

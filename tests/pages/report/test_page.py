@@ -17,8 +17,8 @@ from medground_bench.cli import app
 from medground_bench.core.errors import MedGroundError
 from medground_bench.pages.report import write_report
 from medground_bench.pages.report.gallery import choose
-from medground_bench.pages.report.tables import breakdown, score_rows
-from medground_bench.scoring import write_scores
+from medground_bench.pages.report.tables import breakdown
+from medground_bench.scoring import submission_rows, write_scores
 from tests.pages.report.conftest import HOSTILE, Chain
 
 
@@ -38,9 +38,9 @@ def island(path: Path) -> Any:
 
 
 def test_the_summary_has_every_method_and_chance(chain: Chain, report: Path) -> None:
-    rows = list(score_rows([chain.scores]))
-    assert [r["method"] for r in rows if not r["chance"]] == ["attention", "oracle", HOSTILE]
-    assert [r["method"] for r in rows if r["chance"]] == [
+    rows = list(submission_rows([chain.scores]))
+    assert [r.title for r in rows if r.kind == "method"] == ["attention", "oracle", HOSTILE]
+    assert [r.title for r in rows if r.kind == "chance"] == [
         "chance: whole image",
         "chance: random box",
         "chance: centre prior",
@@ -48,7 +48,8 @@ def test_the_summary_has_every_method_and_chance(chain: Chain, report: Path) -> 
     html = report.read_text()
     table = re.search(r'id="summary-table">(.*?)</table>', html, re.S)[1]  # type: ignore[index]
     for row in rows:
-        assert f"{row['iou']['value']:.3f}" in table
+        assert f"{row.aggregate.values['iou'].value:.3f}" in table
+        assert f"<td>{row.records}</td><td>{row.clusters}</td>" in table
     assert "1.000" in table  # the oracle
 
 

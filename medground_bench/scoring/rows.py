@@ -1,0 +1,193 @@
+"""What a table of scores consists of: one model of a row, and the texts of its cells, for terminal, pages and files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from medground_bench.scoring.aggregate import Aggregate
+from medground_bench.scoring.chance import CHANCE_ROWS
+from medground_bench.scoring.files import ScoreFile
+from medground_bench.scoring.statistics import MIN_CLUSTERS, Interval
+
+__all__ = [
+    "COLUMNS",
+    "KINDS",
+    "Row",
+    "ends_text",
+    "group_title",
+    "interval_text",
+    "p_text",
+    "row_title",
+    "submission_rows",
+    "too_few",
+]
+
+KINDS = ("method", "control", "chance", "ceiling", "human")
+"""What a row is about: an attribution method; one that is meant to fail or to succeed for a known reason; a guess that
+never looks; the best that a method's output space allows; another annotator. In the order of a table."""
+
+COLUMNS = (("iou", "IoU"), ("f1", "F1"), ("precision", "Precision"), ("recall", "Recall"))
+"""The four scores in the order of a table, with their titles."""
+
+_NAMES = {"whole_image": "whole image", "random_box": "random box", "centre_prior": "centre prior"}
+_GROUPS = {
+    "all": "all records",
+    "macro": "mean over LVLMs",
+    "dataset_macro": "{}, mean over LVLMs",
+    "size": "{} evidence",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: whose numbers, over which records.
+
+    Attributes
+    ----------
+    kind : str
+        One of :data:`KINDS`.
+    name : str
+        The method, or the key of the chance row, ceiling, ...
+    mode : str
+        ``direct`` or ``reason``.
+    lvlms : tuple of str
+        The LVLMs whose records they are.
+    aggregate : Aggregate
+        The numbers, with the numbers of records and patients.
+    submission : (int, int) or None
+        Which score file and which of its submissions it comes from, where there is one.
+    """
+
+    kind: str
+    name: str
+    mode: str
+    lvlms: tuple[str, ...]
+    aggregate: Aggregate
+    submission: tuple[int, int] | None = None
+
+    @property
+    def title(self) -> str:
+        """The name for a reader: ``chance: centre prior``; a method's is its own."""
+        return row_title(self.kind, self.name)
+
+    @property
+    def lvlm(self) -> str:
+        return ", ".join(self.lvlms)
+
+    @property
+    def records(self) -> int:
+        return self.aggregate.records
+
+    @property
+    def clusters(self) -> int:
+        """How many patients."""
+        return self.aggregate.clusters
+
+    @property
+    def order(self) -> tuple[float, int, str]:
+        """Best IoU first."""
+        iou = self.cell("iou")
+        return -iou.value if iou is not None else math.inf, KINDS.index(self.kind), self.name
+
+    def cell(self, metric: str) -> Interval | None:
+        """A number of the row; None where it does not exist."""
+        interval = self.aggregate.values.get(metric)
+        return None if interval is None or math.isnan(interval.value) else interval
+
+    @property
+    def skill(self) -> Interval | None:
+        """Share of the way from the best chance row (of these records, by IoU) to a perfect IoU."""
+        return self.cell(f"skill_iou_{self.aggregate.best_chance}")
+
+    @property
+    def p_chance(self) -> str:
+        """The p-value against the best chance row as a text; empty for what is not compared with chance."""
+        return p_text(self.aggregate.p_chance, self.clusters) if self.aggregate.best_chance else ""
+
+    def flat(self) -> dict[str, Any]:
+        """Plain values: ``{metric}``, ``{metric}_low``, ``{metric}_high`` per metric (CSV, JSON)."""
+        a = self.aggregate
+        out: dict[str, Any] = {
+            "mode": self.mode,
+            "level": a.level,
+            "group": a.group,
+            "name": self.name,
+            "kind": self.kind,
+            "lvlms": " ".join(self.lvlms),
+            "records": a.records,
+            "clusters": a.clusters,
+            "best_chance": a.best_chance,
+            "p_chance": a.p_chance if math.isfinite(a.p_chance) else None,
+        }
+        for metric, interval in a.values.items():
+            for suffix, value in zip(("", "_low", "_high"), interval, strict=True):
+                out[metric + suffix] = float(value) if math.isfinite(value) else None
+        return out
+
+
+def row_title(kind: str, name: str) -> str:
+    """What a row of a kind is called for a reader."""
+    shown = _NAMES.get(name, name)
+    return shown if kind == "method" else f"{kind}: {shown}"
+
+
+def group_title(level: str, group: str) -> str:
+    """What a group of records is called for a reader."""
+    return _GROUPS.get(level, "{}").format(group)
+
+
+def too_few(clusters: int) -> str:
+    """What stands in the place of an interval or p-value from too few patients; empty where there are enough."""
+    return f"too few patients ({clusters})" if clusters < MIN_CLUSTERS else ""
+
+
+def interval_text(interval: Interval | None) -> str:
+    """``0.123 [0.100, 0.150]``; ``-`` where there is no number, no brackets where there is no interval."""
+    if interval is None or math.isnan(interval.value):
+        return "-"
+    return f"{interval.value:.3f} {ends_text(interval)}".rstrip()
+
+
+def ends_text(interval: Interval) -> str:
+    """``[0.100, 0.150]``; empty where there is no interval."""
+    if math.isnan(interval.low):
+        return ""
+    low, high = (f"{end:.3f}" if math.isfinite(end) else ("-∞" if end < 0 else "∞") for end in interval[1:])
+    return f"[{low}, {high}]"
+
+
+def p_text(p: float, clusters: int) -> str:
+    """A p-value with as many digits as say something, or why there is none."""
+    if math.isnan(p):
+        return too_few(clusters) or "-"
+    return f"{p:.4f}" if p >= 0.0001 else "< 0.0001"
+
+
+def submission_rows(files: Sequence[ScoreFile], levels: Sequence[str] = ("all",)) -> Iterator[Row]:
+    """The rows of score files: per level every submission, then the chance rows of each LVLM and mode.
+
+    Parameters
+    ----------
+    files : sequence of ScoreFile
+        What was scored.
+    levels : sequence of str
+        Of :data:`~medground_bench.scoring.aggregate.LEVELS`.
+    """
+    seen: set[tuple[str, ...]] = set()
+    for level in levels:
+        chance = []
+        for f, file in enumerate(files):
+            for s, one in enumerate(file.submissions):
+                for a in (a for a in one.aggregates if a.level == level):
+                    yield Row("method", one.method, one.mode, (one.lvlm,), a, (f, s))
+                    for row in CHANCE_ROWS:
+                        # The same records have the same chance rows, whichever method was scored on them.
+                        key = (file.fingerprint, one.lvlm, one.mode, level, a.group, row)
+                        found = one.find(level, a.group, row)
+                        if key not in seen and found is not None:
+                            seen.add(key)
+                            chance.append(Row("chance", row, one.mode, (one.lvlm,), found))
+        yield from chance
