@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from medground_bench.core.schema import candidate_id
+from medground_bench.dataset.columns import Record
 from medground_bench.imaging.read import image_size
 from medground_bench.scoring import (
     Aggregate,
@@ -28,6 +29,7 @@ from medground_bench.scoring import (
     load_reference,
     score_boxes,
 )
+from medground_bench.scoring.rows import interval_text
 from medground_bench.sources import open_source
 
 COLUMNS = {"iou": "IoU", "f1": "F1", "precision": "Precision", "recall": "Recall"}
@@ -54,7 +56,9 @@ def read(root: Path, seed: int) -> tuple[Reference, list[dict[str, Any]]]:
                 "boxes": [list(box) for box in c.boxes],
             }
         )
-    return load_reference(rows, config="candidates", seed=seed), rows
+    return load_reference(
+        (Record.from_row({**row, "question": "", "answer": "Yes"}) for row in rows), config="candidates", seed=seed
+    ), rows
 
 
 def main() -> None:
@@ -75,7 +79,7 @@ def main() -> None:
         for row, scores in reference.chance.items()
     }
     console = Console() if sys.stdout.isatty() else Console(width=160)
-    table = Table(title="Chance on NIH ChestX-ray14 candidates (95 % intervals, patients resampled)")
+    table = Table(title="Chance on NIH ChestX-ray14 candidates (95 % intervals, by patient)")
     for k, column in enumerate(("records", "n", "patients", "row", *COLUMNS.values())):
         table.add_column(column, no_wrap=True, justify="right" if k in (1, 2) else "left")
     for k, first in enumerate(found["whole_image"]):
@@ -84,7 +88,7 @@ def main() -> None:
             head = ["", "", ""]
             if row == "whole_image":
                 head = [first.group or "all", str(first.records), str(first.clusters)]
-            cells = [f"{v.value:.3f} [{v.low:.3f}, {v.high:.3f}]" for v in (a.values[m] for m in COLUMNS)]
+            cells = [interval_text(a.values[m]) for m in COLUMNS]
             table.add_row(*head, name, *cells)
         table.add_section()
     console.print(table)

@@ -31,6 +31,7 @@ from medground_bench.core.errors import MedGroundError
 from medground_bench.core.schema import question
 from medground_bench.lvlm import load_lvlm
 from medground_bench.scoring import evaluate_boxes
+from medground_bench.scoring.rows import too_few
 from medground_bench.sources.phantom import Phantom, sample_phantom
 
 FIRST_SEED = 7_000_000_000  # far from the seeds of training and evaluation
@@ -109,7 +110,8 @@ def row_of(lvlm: Any, shuffled: Any, name: str, settings: Mapping[str, Any], rec
             groups=[r.seed for r in records],
         )
         row = {k: scores[k] for k in ("iou", "f1", "precision", "recall", "area_ratio", "chance", "skill")}
-        row["iou_interval"] = scores["intervals"]["iou"]
+        row["clusters"] = scores["clusters"]
+        row["iou_interval"] = scores.get("intervals", {}).get("iou")
         row |= {"seconds": seconds, "empty": sum(not a.boxes for a in found)}
         row["whole"] = sum(a.degenerate or a.fallback for a in found)
         errors = [a.extras["completeness_error"] for a in found if "completeness_error" in a.extras]
@@ -140,8 +142,8 @@ def show(rows: dict[str, Any]) -> None:
         if "error" in r:
             print(f"| {name} | not run: {r['error'][:100]} |" + " |" * (len(head) - 2))
             continue
-        low, high = r["iou_interval"]
-        cells = [f"{r['iou']:.3f}", f"{low:.2f}-{high:.2f}", *(f"{r[k]:.3f}" for k in ("f1", "precision", "recall"))]
+        interval = too_few(r["clusters"]) or "{:.2f}-{:.2f}".format(*r["iou_interval"])
+        cells = [f"{r['iou']:.3f}", interval, *(f"{r[k]:.3f}" for k in ("f1", "precision", "recall"))]
         cells += [f"{r['area_ratio']:.2f}", str(r["empty"]), str(r["whole"]), f"{r['seconds']:.2f}"]
         cells.append(f"{r['rank_correlation']:.2f}" if "rank_correlation" in r else "")
         print(f"| {name} | " + " | ".join(cells) + " |")

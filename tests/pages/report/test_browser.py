@@ -128,8 +128,8 @@ def test_filter_and_sort(page: Page, chain: Chain) -> None:
 
 
 def test_tables_sort_by_click_and_by_key(page: Page) -> None:
-    column = "[...document.querySelectorAll('#summary-table tbody tr')].map(r => +r.cells[4].dataset.v)"
-    head = "document.querySelectorAll('#summary-table th')[4]"
+    column = "[...document.querySelectorAll('#summary-table tbody tr')].map(r => +r.cells[5].dataset.v)"
+    head = "document.querySelectorAll('#summary-table th')[5]"
     page.js(f"{head}.querySelector('button').click()")
     values: list[float] = page.js(column)
     assert values == sorted(values, reverse=True)
