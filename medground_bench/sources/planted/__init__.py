@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from medground_bench.sources.planted.anatomy import CanvasAnatomy, Localization, available_localizers, load_localizer
+from medground_bench.sources.planted.canvas import Canvas
 from medground_bench.sources.planted.distractors import DISTRACTORS
 from medground_bench.sources.planted.findings import FINDINGS
 from medground_bench.sources.planted.sample import Distractor, Finding, Planted, plant
@@ -17,6 +18,7 @@ from medground_bench.sources.planted.sample import Distractor, Finding, Planted,
 __all__ = [
     "DISTRACTORS",
     "FINDINGS",
+    "Canvas",
     "CanvasAnatomy",
     "Distractor",
     "Finding",

@@ -305,7 +305,9 @@ def _interstitial(canvas: Canvas, taken: Mask, rng: np.random.Generator) -> Draw
         rise = _step(window.y - np.float32(top), 0.10 * a.width)
         shape = (np.float32(0.8) * net + np.float32(0.18)) * patch * rise * window.sample(a.soft[side])
         shape = shape * (np.float32(1.0) - np.float32(0.8) * window.sample(a.masks["cardiac silhouette"]))
-        lesions.append((window, np.float32(strength * canvas.contrast) * shape))
+        # Seen against aerated lung only: the mask may reach a little onto the diaphragm.
+        room = np.clip((np.float32(canvas.soft_level) - window.sample(canvas.smooth)) / canvas.contrast, 0.0, 1.0)
+        lesions.append((window, np.float32(strength * canvas.contrast) * shape * np.sqrt(room)))
     return Drawing(
         sides, "lower", _on(sides, "lower lung zone", "lower lung zones"), _on(sides, "lung", "lungs"), tuple(lesions)
     )
