@@ -25,6 +25,7 @@ _COMMANDS = (
     "sources",
     "verify",
     "phantom",
+    "plant",
     "build",
     "push",
     "methods",

@@ -32,7 +32,7 @@ Mode = Literal["direct", "reason"]
 
 MODES: tuple[Mode, ...] = ("direct", "reason")
 
-DATASETS: tuple[str, ...] = ("imagenome", "vindr_cxr", "padchest_gr", "nih_cxr14", "phantom")
+DATASETS: tuple[str, ...] = ("imagenome", "vindr_cxr", "padchest_gr", "nih_cxr14", "phantom", "planted")
 """Keys of the sources that come with the project; the first three make up the released benchmark."""
 
 LVLMS: dict[str, str] = {

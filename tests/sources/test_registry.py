@@ -12,7 +12,7 @@ from medground_bench.sources._tables import check_box, parse_box, read_table
 
 
 def test_every_source_states_its_facts() -> None:
-    assert source_names() == ("imagenome", "vindr_cxr", "padchest_gr", "nih_cxr14", "phantom")
+    assert source_names() == ("imagenome", "vindr_cxr", "padchest_gr", "nih_cxr14", "phantom", "planted")
     for name in source_names():
         info = source_info(name)
         assert info.key == name
@@ -20,8 +20,14 @@ def test_every_source_states_its_facts() -> None:
         assert info.obtain
         assert info.licence
     needed = {n: source_info(n).largest_index for n in source_names()}
-    assert needed == {"imagenome": 1404, "vindr_cxr": 2107, "padchest_gr": 2647, "nih_cxr14": None, "phantom": None}
-    assert [n for n in source_names() if source_info(n).credentialed] == ["imagenome", "vindr_cxr", "padchest_gr"]
+    released = {"imagenome": 1404, "vindr_cxr": 2107, "padchest_gr": 2647}
+    assert needed == {name: released.get(name) for name in source_names()}
+    assert [n for n in source_names() if source_info(n).credentialed] == [
+        "imagenome",
+        "vindr_cxr",
+        "padchest_gr",
+        "planted",
+    ]
 
 
 def test_unknown_source() -> None:
@@ -30,7 +36,7 @@ def test_unknown_source() -> None:
     assert "imagenome" in (caught.value.expected or "")
 
 
-@pytest.mark.parametrize("name", ["imagenome", "vindr_cxr", "padchest_gr", "nih_cxr14", "phantom"])
+@pytest.mark.parametrize("name", ["imagenome", "vindr_cxr", "padchest_gr", "nih_cxr14", "phantom", "planted"])
 def test_wrong_folders_say_what_is_expected(tmp_path: Path, name: str) -> None:
     with pytest.raises(SourceError, match="does not exist"):
         open_source(name, tmp_path / "nowhere")

@@ -1,8 +1,8 @@
 """Counterfactual editors: ``edit(image, mask, prompt, seed) -> image``.
 
-``radedit`` is the paper's diffusion editor, ``phantom`` the exact counterfactual of a procedural radiograph,
-``inpaint`` a classical inpainter for machines without weights. Other packages add theirs in the entry-point group
-``medground_bench.editors``.
+``radedit`` is the paper's diffusion editor, ``phantom`` and ``planted`` the exact counterfactuals of procedural
+radiographs and of planted findings, ``inpaint`` a classical inpainter for machines without weights. Other packages
+add theirs in the entry-point group ``medground_bench.editors``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ ENTRY_POINT_GROUP = "medground_bench.editors"
 _OWN = {
     "inpaint": ("medground_bench.causal.editors.inpaint", "InpaintEditor"),
     "phantom": ("medground_bench.causal.editors.phantom", "PhantomEditor"),
+    "planted": ("medground_bench.causal.editors.planted", "PlantedEditor"),
     "radedit": ("medground_bench.causal.editors.radedit", "RadEditEditor"),
 }
 

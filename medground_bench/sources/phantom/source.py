@@ -10,16 +10,16 @@ for phantoms written in the layout of any source.
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medground_bench.core.errors import SourceError
 from medground_bench.core.schema import Candidate
-from medground_bench.sources._tables import BoxResult, check_box, find, safe_path
+from medground_bench.sources._manifest import SetManifest, json_box, json_field
+from medground_bench.sources._tables import safe_path
 from medground_bench.sources.base import Source, SourceInfo
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["INFO", "findings_of", "load_phantom", "phantom_for", "phantom_root", "read"]
 
-_MANIFEST = "phantom.json"
+_MANIFEST = SetManifest("phantom.json", "phantom", "phantom")
 
 INFO = SourceInfo(
     key="phantom",
@@ -37,22 +37,22 @@ INFO = SourceInfo(
     citation="MedGround-Bench phantoms, drawn by medground_bench.sources.phantom",
     credentialed=False,
     obtain="Run 'medground-bench phantom --out DIR --count 100'.",
-    layout=(_MANIFEST, "images/<image_id>.png"),
+    layout=(_MANIFEST.file, "images/<image_id>.png"),
 )
 
 
 def read(root: Path) -> Source:
     """Enumerate the findings of the phantoms below ``root``."""
-    path = find(root, (_MANIFEST,), f"the manifest {_MANIFEST}")
+    path = _MANIFEST.find(root)
     candidates: list[Candidate] = []
     rows, faults = [], []
-    for number, entry in enumerate(_manifest(path)["images"]):
+    for number, entry in enumerate(_MANIFEST.read(path)["images"]):
         where = f"{path}: image {number}"
-        image_id, file = _field(entry, "image_id", str, where), _field(entry, "file", str, where)
+        image_id, file = json_field(entry, "image_id", str, where), json_field(entry, "file", str, where)
         image_path = safe_path(root, file, where)
-        for place, finding in enumerate(_field(entry, "findings", list, where)):
+        for place, finding in enumerate(json_field(entry, "findings", list, where)):
             at = f"{where}, finding {place}"
-            results = [_box(box) for box in _field(finding, "boxes", list, at)]
+            results = [json_box(box) for box in json_field(finding, "boxes", list, at)]
             problems = tuple(f"{at}: {r.problem}" for r in results if r.box is None)
             faults += [f"{at}: {r.problem}" for r in results if r.fault]
             rows.append(f"image {number}, finding {place}")
@@ -62,7 +62,7 @@ def read(root: Path) -> Source:
                     dataset=INFO.key,
                     image_id=image_id,
                     patient_id=str(entry.get("patient_id") or image_id),
-                    attribute=_field(finding, "attribute", str, at),
+                    attribute=json_field(finding, "attribute", str, at),
                     boxes=tuple(r.box for r in results if r.box is not None),
                     image_path=image_path,
                     problems=problems,
@@ -73,8 +73,7 @@ def read(root: Path) -> Source:
 
 def phantom_root(path: str | Path) -> Path | None:
     """The folder of the phantom set that an image file belongs to, None if it is no phantom's."""
-    path = Path(path).absolute()
-    return next((p for p in path.parents if (p / _MANIFEST).is_file()), None)
+    return _MANIFEST.root_of(path)
 
 
 def load_phantom(root: str | Path, image_id: str) -> Phantom:
@@ -92,8 +91,8 @@ def load_phantom(root: str | Path, image_id: str) -> Phantom:
     SourceError
         If the set has no such image, or this version of the generator draws another image than the one on disk.
     """
-    root = Path(root)
-    return _load(root.resolve(), image_id, (root / _MANIFEST).stat().st_mtime_ns if (root / _MANIFEST).exists() else 0)
+    manifest = Path(root) / _MANIFEST.file
+    return _load(Path(root).resolve(), image_id, manifest.stat().st_mtime_ns if manifest.exists() else 0)
 
 
 def phantom_for(candidate: Candidate) -> Phantom:
@@ -116,7 +115,7 @@ def findings_of(candidate: Candidate) -> tuple[str, ...]:
         If the candidate's image is not a phantom or its attribute is not among its findings.
     """
     root = _root_of(candidate)
-    entry = _entry(root, candidate.image_id)
+    entry = _MANIFEST.entry(root, candidate.image_id)
     own = {f["attribute"] for f in entry["findings"]}
     names: dict[str, list[str]] = entry.get("names", {})
     if candidate.attribute in names:
@@ -136,7 +135,7 @@ def _root_of(candidate: Candidate) -> Path:
         raise SourceError(
             "this image is not a phantom",
             where=candidate.image_path,
-            expected=f"an image of a set with a {_MANIFEST}",
+            expected=f"an image of a set with a {_MANIFEST.file}",
             remedy="write a set with 'medground-bench phantom'",
         )
     return root
@@ -148,14 +147,14 @@ def _load(root: Path, image_id: str, stamp: int) -> Phantom:
     from medground_bench.imaging.read import read_image
     from medground_bench.sources.phantom import sample_phantom
 
-    entry = _entry(root, image_id)
-    where = f"{root / _MANIFEST}: {image_id}"
+    entry = _MANIFEST.entry(root, image_id)
+    where = f"{root / _MANIFEST.file}: {image_id}"
     phantom = sample_phantom(
-        _field(entry, "seed", int, where),
-        size=(_field(entry, "width", int, where), _field(entry, "height", int, where)),
-        findings=[_field(f, "attribute", str, where) for f in _field(entry, "findings", list, where)],
+        json_field(entry, "seed", int, where),
+        size=(json_field(entry, "width", int, where), json_field(entry, "height", int, where)),
+        findings=[json_field(f, "attribute", str, where) for f in json_field(entry, "findings", list, where)],
     )
-    stored = np.asarray(read_image(safe_path(root, _field(entry, "file", str, where), where)), np.float32)
+    stored = np.asarray(read_image(safe_path(root, json_field(entry, "file", str, where), where)), np.float32)
     drawn = phantom.image.astype(np.float32)
     # Files deeper than 8 bits come back stretched to the full range; JPEG adds a little noise.
     low, high = drawn.min(), drawn.max()
@@ -167,48 +166,3 @@ def _load(root: Path, image_id: str, stamp: int) -> Phantom:
             remedy="write the set again with 'medground-bench phantom'",
         )
     return phantom
-
-
-def _entry(root: Path, image_id: str) -> dict[str, Any]:
-    path = find(root, (_MANIFEST,), f"the manifest {_MANIFEST}")
-    entry = _index(path, path.stat().st_mtime_ns).get(image_id)
-    if entry is None:
-        raise SourceError(f"there is no image {image_id!r}", where=path)
-    return entry
-
-
-@lru_cache(maxsize=4)
-def _index(path: Path, stamp: int) -> dict[str, dict[str, Any]]:
-    """Manifest entries by image id; ``stamp`` makes a rewritten file a new one."""
-    return {_field(e, "image_id", str, str(path)): e for e in _manifest(path)["images"]}
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise SourceError(
-            f"this file is not complete JSON: {error}", where=path, remedy="write the set again"
-        ) from error
-    if not isinstance(manifest, dict) or manifest.get("format") != 1 or not isinstance(manifest.get("images"), list):
-        raise SourceError(
-            "this is not a phantom manifest of format 1",
-            where=path,
-            expected='an object with "format": 1 and "images"',
-            remedy="write the set again with 'medground-bench phantom'",
-        )
-    return manifest
-
-
-def _field(item: Any, key: str, kind: type, where: str) -> Any:
-    value = item.get(key) if isinstance(item, dict) else None
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise SourceError(f"{key!r} is {value!r}", where=where, expected=f"an object with {key!r} as {kind.__name__}")
-    return value
-
-
-def _box(value: Any) -> BoxResult:
-    numbers = isinstance(value, list) and len(value) == 4
-    if not numbers or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
-        return BoxResult(None, f"{value!r} is not a box of four numbers")
-    return check_box(value)

@@ -14,17 +14,25 @@ from medground_bench.sources.planted.canvas import Canvas
 from medground_bench.sources.planted.distractors import DISTRACTORS
 from medground_bench.sources.planted.findings import FINDINGS
 from medground_bench.sources.planted.sample import Distractor, Finding, Planted, plant
+from medground_bench.sources.planted.source import INFO, PlantedFile, load_planted, read
+from medground_bench.sources.planted.write import WrittenPlanted, write_planted
 
 __all__ = [
     "DISTRACTORS",
     "FINDINGS",
+    "INFO",
     "Canvas",
     "CanvasAnatomy",
     "Distractor",
     "Finding",
     "Localization",
     "Planted",
+    "PlantedFile",
+    "WrittenPlanted",
     "available_localizers",
     "load_localizer",
+    "load_planted",
     "plant",
+    "read",
+    "write_planted",
 ]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from medground_bench.sources.distributions import distribution
 from medground_bench.sources.planted.anatomy import SIDES, Field, Mask, mask_box
 from medground_bench.sources.planted.canvas import Canvas, Window
 
@@ -139,9 +140,10 @@ def _lung_place(
     return None
 
 
-def _share(rng: np.random.Generator, median: float, spread: float, low: float, high: float) -> float:
-    """Share of the image that a finding's box takes: log-normal, cut off."""
-    return float(np.clip(median * np.exp(spread * rng.standard_normal()), low, high))
+def _share(rng: np.random.Generator, finding: str) -> float:
+    """Share of the image that a finding's box takes, as on NIH ChestX-ray14: between its first and last decile."""
+    deciles = np.log(distribution(finding).area)
+    return float(np.exp(np.interp(rng.uniform(0.05, 0.95), np.linspace(0.1, 0.9, len(deciles)), deciles)))
 
 
 def _side(rng: np.random.Generator, both: float = 0.0) -> tuple[int, ...]:
@@ -202,7 +204,7 @@ def _round(
 
 
 def _nodule(canvas: Canvas, taken: Mask, rng: np.random.Generator) -> Drawing | None:
-    radius = 0.5 * (_share(rng, 0.0055, 0.40, 0.003, 0.013) * canvas.coarse.size) ** 0.5 * 0.92
+    radius = 0.5 * (_share(rng, "Nodule") * canvas.coarse.size) ** 0.5 * 0.92
     strength, rough, edge = rng.uniform(0.24, 0.45), rng.uniform(0.02, 0.07), radius * rng.uniform(0.15, 0.35)
     place = _lung_place(canvas, taken, rng, radius, inside=0.9)
     if place is None:
@@ -212,7 +214,7 @@ def _nodule(canvas: Canvas, taken: Mask, rng: np.random.Generator) -> Drawing | 
 
 
 def _lung_mass(canvas: Canvas, taken: Mask, rng: np.random.Generator) -> Drawing | None:
-    radius = 0.5 * (_share(rng, 0.028, 0.55, 0.014, 0.090) * canvas.coarse.size) ** 0.5 * 0.92
+    radius = 0.5 * (max(_share(rng, "Mass"), 0.010) * canvas.coarse.size) ** 0.5 * 0.92
     strength, rough, edge = rng.uniform(0.35, 0.65), rng.uniform(0.05, 0.11), radius * rng.uniform(0.12, 0.28)
     place = _lung_place(canvas, taken, rng, radius, inside=0.62)
     if place is None:
@@ -234,8 +236,8 @@ def _chest(canvas: Canvas, window: Window, side: int) -> Field:
 def _consolidation(canvas: Canvas, taken: Mask, rng: np.random.Generator) -> Drawing | None:
     a = canvas.anatomy
     ratio = float(np.exp(0.25 * rng.standard_normal()))
-    radius = 0.5 * (_share(rng, 0.075, 0.50, 0.025, 0.20) * canvas.coarse.size) ** 0.5
-    strength, patchy, damp = rng.uniform(0.45, 0.80), rng.uniform(0.20, 0.45), rng.uniform(0.10, 0.35)
+    radius = 0.57 * (_share(rng, "Pneumonia") * canvas.coarse.size) ** 0.5
+    strength, patchy, damp = rng.uniform(0.38, 0.72), rng.uniform(0.12, 0.30), rng.uniform(0.10, 0.35)
     place = _lung_place(canvas, taken, rng, 0.6 * radius, inside=0.55)
     if place is None:
         return None
@@ -253,7 +255,7 @@ def _consolidation(canvas: Canvas, taken: Mask, rng: np.random.Generator) -> Dra
 
 
 def _atelectasis(canvas: Canvas, taken: Mask, rng: np.random.Generator) -> Drawing | None:
-    length = 0.5 * (_share(rng, 0.024, 0.50, 0.010, 0.070) * canvas.coarse.size * 1.6) ** 0.5
+    length = 0.5 * (_share(rng, "Atelectasis") * canvas.coarse.size * 1.6) ** 0.5
     count, tilt, bow = int(rng.integers(2, 5)), rng.uniform(-0.30, 0.30), rng.uniform(-0.25, 0.35)
     strength = rng.uniform(0.22, 0.42)
     place = _lung_place(canvas, taken, rng, 0.55 * length, inside=0.45, zones=("mid", "lower", "lower"))
@@ -286,31 +288,33 @@ def _atelectasis(canvas: Canvas, taken: Mask, rng: np.random.Generator) -> Drawi
 
 
 def _interstitial(canvas: Canvas, taken: Mask, rng: np.random.Generator) -> Drawing | None:
-    """Reticulation: a net of thickened septa, densest at the base and the periphery."""
+    """Reticulation: a net of thickened septa in a band of one or both lungs."""
     a = canvas.anatomy
-    sides = _side(rng, 0.55)
+    sides = _side(rng, 0.45)
     strength, cell = rng.uniform(0.18, 0.34), a.width * rng.uniform(0.012, 0.020)
-    start = rng.uniform(0.25, 0.60)
+    extent = rng.uniform(0.28, 0.55)
+    start = rng.uniform(0.05, 1.0 - extent)
+    zone = _ZONES[int(3 * (start + 0.5 * extent))]
     lesions = []
     for side in sides:
         lung = a.masks[f"{SIDES[side]} lung"]
-        top = a.apex[side] + start * (a.base[side] - a.apex[side])
-        x1, _, x2, y2 = mask_box(lung)
-        window = canvas.window(x1, top - 6, x2, y2)
+        tall = a.base[side] - a.apex[side]
+        top, bottom = a.apex[side] + start * tall, a.apex[side] + (start + extent) * tall
+        x1, _, x2, _ = mask_box(lung)
+        window = canvas.window(x1, top - 6, x2, bottom + 6)
         net = np.zeros(window.shape, np.float32)
         for size in (1.0, 1.7):
             ridge = np.abs(window.noise(rng, cell * size) / np.float32(1.35))
             net = np.maximum(net, np.clip(np.float32(1.0) - ridge / np.float32(0.32), 0.0, 1.0))
         patch = np.clip(np.float32(0.75) + np.float32(0.35) * window.noise(rng, 0.12 * a.width), 0.15, 1.1)
-        rise = _step(window.y - np.float32(top), 0.10 * a.width)
+        rise = _step(window.y - np.float32(top), 0.05 * a.width) * _step(np.float32(bottom) - window.y, 0.05 * a.width)
         shape = (np.float32(0.8) * net + np.float32(0.18)) * patch * rise * window.sample(a.soft[side])
         shape = shape * (np.float32(1.0) - np.float32(0.8) * window.sample(a.masks["cardiac silhouette"]))
         # Seen against aerated lung only: the mask may reach a little onto the diaphragm.
         room = np.clip((np.float32(canvas.soft_level) - window.sample(canvas.smooth)) / canvas.contrast, 0.0, 1.0)
         lesions.append((window, np.float32(strength * canvas.contrast) * shape * np.sqrt(room)))
-    return Drawing(
-        sides, "lower", _on(sides, "lower lung zone", "lower lung zones"), _on(sides, "lung", "lungs"), tuple(lesions)
-    )
+    where = _on(sides, f"{zone} lung zone", f"{zone} lung zones")
+    return Drawing(sides, zone, where, _on(sides, "lung", "lungs"), tuple(lesions))
 
 
 # Pleura ------------------------------------------------------------------------------------------------------------
@@ -324,9 +328,10 @@ def _pleural_effusion(canvas: Canvas, taken: Mask, rng: np.random.Generator) -> 
     for side in sides:
         sign = np.float32(_SIGN[side])
         tall = a.base[side] - a.apex[side]
-        height = tall * float(np.clip(0.30 * np.exp(0.40 * rng.standard_normal()), 0.14, 0.62))
         climb, steep, slope = rng.uniform(0.25, 0.65), rng.uniform(0.10, 0.22), rng.uniform(-0.05, 0.12)
         x1, _, x2, _ = mask_box(a.masks[f"{SIDES[side]} lung"])
+        whole = _share(rng, "Effusion") * canvas.coarse.size / (x2 - x1)
+        height = float(np.clip(whole / (1.0 + 0.7 * climb), 0.10 * tall, 0.75 * tall))
         window = canvas.window(x1 - 6, a.base[side] - height * (1.0 + climb) - 8, x2 + 6, a.base[side] + 0.06 * a.width)
         wall = window.rows_of(a.wall[side])
         inward = np.clip(sign * (wall - window.x) / np.float32(0.5 * a.width), 0.0, 1.0)
@@ -370,36 +375,41 @@ def _abdomen(canvas: Canvas, side: int) -> float:
 
 
 def _pneumothorax(canvas: Canvas, taken: Mask, rng: np.random.Generator) -> Drawing | None:
-    """Air between wall and lung: no markings, a little darker, bounded by the thin line of the visceral pleura."""
+    """Air between wall and lung: no markings, a little darker, bounded by the thin line of the visceral pleura.
+
+    Most lie over the apex and run down the wall; some are pockets at the lateral wall.
+    """
     a = canvas.anatomy
     (side,) = _side(rng)
     sign = np.float32(_SIGN[side])
-    tall = a.base[side] - a.apex[side]
-    gap = a.width * float(np.clip(0.085 * np.exp(0.45 * rng.standard_normal()), 0.045, 0.20))
-    end = float(np.clip(gap / a.width * 5.0 + rng.uniform(-0.05, 0.25), 0.35, 0.98))
-    darker, bright = rng.uniform(0.10, 0.22) * canvas.contrast, rng.uniform(0.18, 0.32) * canvas.contrast
     x1, y1, x2, _ = mask_box(a.masks[f"{SIDES[side]} lung"])
-    window = canvas.window(x1 - 3, y1 - 3, x2 + 3, y1 + end * tall + 3)
-    t = (window.y - np.float32(y1)) / np.float32(tall)
-    # The line follows the wall at a distance that narrows downwards; the apex has sunk.
-    rim = np.float32(gap) * np.clip((np.float32(end) - t) / np.float32(end), 0.0, 1.0) ** np.float32(0.6)
+    tall = a.base[side] - a.apex[side]
+    length = float(np.clip(_share(rng, "Pneumothorax") * canvas.coarse.size / (0.75 * (x2 - x1)) / tall, 0.22, 0.97))
+    gap = a.width * float(np.clip((0.03 + 0.12 * length) * rng.uniform(0.6, 1.3), 0.035, 0.18))
+    start = float(rng.uniform(0.05, 0.95 - length)) if rng.random() < 0.3 and length < 0.8 else 0.0
+    pocket = start > 0.0
+    darker, bright = rng.uniform(0.10, 0.22) * canvas.contrast, rng.uniform(0.18, 0.32) * canvas.contrast
+    window = canvas.window(x1 - 3, y1 + start * tall - 3, x2 + 3, y1 + (start + length) * tall + 3)
+    t = np.clip(((window.y - np.float32(y1)) / np.float32(tall) - np.float32(start)) / np.float32(length), 0.0, 1.0)
+    # The line follows the wall at a distance that narrows downwards; a pocket narrows both ways.
+    profile = np.maximum(np.sin(np.float32(np.pi) * t), 0.0) if pocket else np.float32(1.0) - t
+    rim = np.float32(gap) * profile ** np.float32(0.6)
     rim = rim * (np.float32(1.0) + np.float32(0.10) * window.noise(rng, 0.20 * a.width))
-    lateral = sign * (window.rows_of(a.wall[side]) - window.x) - rim
-    sunk = window.y - np.float32(y1 + rng.uniform(0.8, 1.3) * gap)
-    corner = np.float32(0.10 * a.width)
-    inside = -np.log(np.exp(-lateral / corner * 3) + np.exp(-sunk / corner * 3)) * corner / 3  # a rounded minimum
-    lung = window.sample(a.soft[side])
-    field = _step(lung - np.float32(0.5), 0.45)
+    inside = sign * (window.rows_of(a.wall[side]) - window.x) - rim
+    if not pocket:  # the lung's apex has sunk
+        sunk = window.y - np.float32(y1 + rng.uniform(0.8, 1.3) * gap)
+        corner = np.float32(0.033 * a.width)
+        inside = -np.logaddexp(-inside / corner, -sunk / corner) * corner  # a rounded minimum
+    field = _step(window.sample(a.soft[side]) - np.float32(0.5), 0.45)
+    field = field * ((t > 0) & (t < 1)) if pocket else field
     space = _step(-inside, 0.006 * a.width) * field
     fine = canvas.depth(window)
-    per_cell = 1.0 / window.scale[0]
-    flat = ndimage.gaussian_filter(fine, 0.010 * a.width * per_cell)
+    flat = ndimage.gaussian_filter(fine, 0.010 * a.width / window.scale[0])
     line = np.exp(-((inside / np.float32(max(0.0045 * a.width, 0.7 * window.scale[0]))) ** 2)) * field
-    line = line * (lateral > -2 * gap)
     delta = space * (np.float32(0.75) * (flat - fine) - np.float32(darker)) + np.float32(bright) * line
-    return Drawing(
-        (side,), "upper", f"{SIDES[side]} apex and lateral pleural space", f"{SIDES[side]} lung", ((window, delta),)
-    )
+    zone = a.zone(side, y1 + (start + 0.5 * length) * tall) if pocket else "upper"
+    where = f"{SIDES[side]} {'' if pocket else 'apex and '}lateral pleural space"
+    return Drawing((side,), zone, where, f"{SIDES[side]} lung", ((window, delta),))
 
 
 # Heart, aorta, hila --------------------------------------------------------------------------------------------------
@@ -419,7 +429,7 @@ def _cardiomegaly(canvas: Canvas, taken: Mask, rng: np.random.Generator) -> Draw
     x1, y1, x2, y2 = a.heart
     mid = float(np.clip(a.midline, x1 + 0.2 * (x2 - x1), x2 - 0.2 * (x2 - x1)))
     ratio = (x2 - x1) / a.width
-    target = float(np.clip(rng.normal(0.60, 0.03), max(0.54, 1.18 * ratio), 0.70))
+    target = float(np.clip(rng.normal(0.58, 0.03), max(0.53, 1.15 * ratio), 0.68))
     grow = target / max(ratio, 0.25)
     split = rng.uniform(0.55, 0.75)  # most of the growth is to the left
     room = (mid - float(a.wall[0][int((y1 + y2) / 2)]), float(a.wall[1][int((y1 + y2) / 2)]) - mid)
@@ -429,7 +439,7 @@ def _cardiomegaly(canvas: Canvas, taken: Mask, rng: np.random.Generator) -> Draw
     if any(w < h + 0.01 * a.width for w, h in zip(wide, half, strict=True)):
         return None
     reach = tuple(
-        min(w + 0.9 * (w - h) + 0.03 * a.width, room[s]) for s, (w, h) in enumerate(zip(wide, half, strict=True))
+        min(w + 0.6 * (w - h) + 0.02 * a.width, room[s]) for s, (w, h) in enumerate(zip(wide, half, strict=True))
     )
     tall = y2 - y1
     window = canvas.window(mid - reach[0], y1 - 0.12 * tall, mid + reach[1], y2 + 0.22 * tall)

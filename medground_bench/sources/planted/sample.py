@@ -27,7 +27,7 @@ _CONTRAST = 8  # grey levels: a finding that changes no pixel by that much is no
 _COUNTS = (0.45, 0.35, 0.20)  # chance of one, two, three findings
 _WEIGHTS = {
     "cardiomegaly": 0.5,
-    "aortic enlargement": 0.5,
+    "aortic enlargement": 0.4,
     "hilar enlargement": 0.8,
     "consolidation": 1.3,
     "atelectasis": 1.2,
@@ -173,6 +173,8 @@ def plant(
     seed: int,
     findings: Sequence[str] | None = None,
     distractors: bool | Sequence[str] = (),
+    *,
+    among: Sequence[str] = FINDINGS,
 ) -> Planted:
     """Draw findings into a radiograph.
 
@@ -188,9 +190,12 @@ def plant(
     seed : int
         Not negative.
     findings : sequence of str, optional
-        Plants exactly these (names of :data:`FINDINGS`; empty for none). By default one to three are drawn by chance.
+        Plants exactly these (names of :data:`FINDINGS`; empty for none). By default one to three are drawn by chance,
+        and those that find no room are left out (``Planted.omitted``).
     distractors : bool or sequence of str
         Kinds of :data:`~medground_bench.sources.planted.distractors.DISTRACTORS` to plant; True draws up to three.
+    among : sequence of str
+        What ``findings=None`` draws from.
 
     Raises
     ------
@@ -201,7 +206,10 @@ def plant(
         raise SourceError(f"seed {seed} is negative", expected="an integer from 0")
     ground = Canvas(canvas, anatomy)
     key = [int(seed), zlib.crc32(canvas.tobytes())]
-    wanted = _drawn(_stream(key, "presence")) if findings is None else _known(findings, FINDINGS, "finding")
+    if findings is None:
+        wanted = _drawn(_stream(key, "presence"), _known(among, FINDINGS, "finding"))
+    else:
+        wanted = _known(findings, FINDINGS, "finding")
     if isinstance(distractors, bool):
         rng = _stream(key, "distractors")
         kinds = rng.choice(DISTRACTORS, int(rng.integers(4)), replace=False).tolist() if distractors else []
@@ -241,10 +249,12 @@ def _stream(key: list[int], name: str, attempt: int = 0) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([*key, zlib.crc32(name.encode()), attempt])))
 
 
-def _drawn(rng: np.random.Generator) -> list[str]:
-    weights = np.array([_WEIGHTS[f] for f in FINDINGS])
-    count = 1 + int(rng.choice(len(_COUNTS), p=_COUNTS))
-    return [str(f) for f in rng.choice(FINDINGS, count, replace=False, p=weights / weights.sum())]
+def _drawn(rng: np.random.Generator, among: list[str]) -> list[str]:
+    if not among:
+        raise SourceError("there is no finding to draw from", expected=f"some of {', '.join(FINDINGS)}")
+    weights = np.array([_WEIGHTS[f] for f in among])
+    count = min(1 + int(rng.choice(len(_COUNTS), p=_COUNTS)), len(among))
+    return [str(f) for f in rng.choice(among, count, replace=False, p=weights / weights.sum())]
 
 
 def _known(names: Sequence[str], all_names: Sequence[str], what: str) -> list[str]:
