@@ -16,12 +16,18 @@ from PIL import Image
 from scipy import ndimage
 
 from medground_bench.core.errors import SourceError
-from medground_bench.sources.planted.anatomy import CanvasAnatomy, Field
+from medground_bench.sources.planted.anatomy import SIDES, CanvasAnatomy, Field
 
-__all__ = ["VISIBLE", "Canvas", "Window", "attenuation", "display"]
+__all__ = ["CONFIDENCE", "VISIBLE", "Canvas", "Window", "attenuation", "display"]
 
 VISIBLE = 2
 """Grey levels from which a change counts as visible."""
+
+CONFIDENCE = 0.58
+"""Least confidence of the localiser: an upside-down chest reaches 0.56, one in twenty real chests less than 0.60."""
+
+_AERATED = 0.4  # attenuation by which aerated lung lies below the heart
+_AERATED_SHARE = 0.6
 
 _LEVELS = (np.arange(256, dtype=np.float64) + 2.0) / 260.0
 _DEPTH = np.log(_LEVELS / (1.0 - _LEVELS)).astype(np.float32)
@@ -145,6 +151,28 @@ class Canvas:
     def contrast(self) -> float:
         """How far soft tissue stands out from lung, within the range in which it can be drawn."""
         return float(np.clip(self.soft_level - self.lung_level, 0.8, 2.6))
+
+    def refusal(self) -> str | None:
+        """Why nothing can be planted on this image, None when something can.
+
+        The image must look like a frontal chest radiograph on which both lungs are found with confidence and are
+        aerated: what is planted in a dense lung is not seen.
+        """
+        if problem := self.anatomy.implausible():
+            return f"the lungs were not found with confidence: {problem}"
+        if self.anatomy.confidence < CONFIDENCE:
+            return (
+                "the lungs were not found with confidence: the image correlates with no reference radiograph "
+                f"({self.anatomy.confidence:.2f}, at least {CONFIDENCE} is asked for)"
+            )
+        for side, depth in zip(SIDES, self.anatomy.depth, strict=True):
+            deep = depth > 3
+            aerated = float((self.coarse[deep] < self.soft_level - _AERATED).mean()) if deep.any() else 0.0
+            if aerated < _AERATED_SHARE:
+                return (
+                    f"only {aerated:.0%} of the {side} lung is darker than the heart: it is not aerated, or not found"
+                )
+        return None
 
     def window(self, x1: float, y1: float, x2: float, y2: float) -> Window:
         """Native pixels whose centres lie in a box of the geometry's grid; at least one pixel."""

@@ -244,11 +244,10 @@ def _consolidation(canvas: Canvas, taken: Mask, rng: np.random.Generator) -> Dra
     rx, ry = radius / ratio**0.5, radius * ratio**0.5
     window = _around(canvas, place.x, place.y, 1.35 * rx, 1.35 * ry)
     t = _outline(window, place.x, place.y, 0.10, rng, ry / rx) / np.float32(rx)
-    texture = window.noise(rng, 0.45 * radius) + np.float32(0.6) * window.noise(rng, 0.16 * radius)
-    core = np.clip((np.float32(1.05) - t) / np.float32(0.55) + np.float32(patchy) * texture, 0.0, 1.0)
+    texture = window.noise(rng, 0.55 * radius) + np.float32(0.45) * window.noise(rng, 0.22 * radius)
+    core = np.clip((np.float32(1.05) - t) / np.float32(0.75) + np.float32(patchy) * texture, 0.0, 1.0)
     core = core * _step(np.float32(1.3) - t, 0.10) * window.sample(a.soft[place.side])
-    # Air-filled bronchi run through it from the hilum.
-    opacity = core * np.clip(np.float32(0.9) + np.float32(0.14) * texture, 0.35, 1.1)
+    opacity = core * np.clip(np.float32(0.9) + np.float32(0.08) * texture, 0.5, 1.1)
     level = canvas.lung_level + strength * canvas.contrast
     delta = _toward(canvas, window, opacity, level, damp)
     return Drawing((place.side,), place.zone, place.phrase, place.concept, ((window, delta),))
@@ -340,9 +339,9 @@ def _pleural_effusion(canvas: Canvas, taken: Mask, rng: np.random.Generator) -> 
         surface = np.float32(a.base[side] - height) - np.float32(height) * rise
         surface = surface + np.float32(0.012 * a.width) * window.noise(rng, 0.12 * a.width)
         lung = _filled(canvas, window, side)
-        below = _step(window.y - surface, rng.uniform(0.012, 0.040) * a.width) * lung
+        below = _step(window.y - surface, rng.uniform(0.025, 0.060) * a.width) * lung
         level = _abdomen(canvas, side)
-        lesions.append((window, _toward(canvas, window, np.float32(rng.uniform(0.85, 0.98)) * below, level, 0.7)))
+        lesions.append((window, _toward(canvas, window, np.float32(rng.uniform(0.85, 0.98)) * below, level, 0.8)))
     return Drawing(
         sides,
         "lower",
@@ -359,7 +358,7 @@ def _filled(canvas: Canvas, window: Window, side: int) -> Field:
     sign = np.float32(_SIGN[side])
     # Generous: what is dense already hardly changes.
     lateral = _step(sign * (window.rows_of(a.wall[side]) - window.x) + np.float32(0.015 * a.width), 2.0)
-    medial = _step(sign * (window.x - window.rows_of(a.inner[side])), 3.0)
+    medial = _step(sign * (window.x - window.rows_of(a.inner[side])) + np.float32(0.02 * a.width), 0.02 * a.width)
     recess = lateral * medial * _step(np.float32(a.base[side] + 0.03 * a.width) - window.y, 0.025 * a.width)
     return np.maximum(lung, recess)
 
