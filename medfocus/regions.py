@@ -22,7 +22,7 @@ def mass_set(mass: np.ndarray, share: float = 0.75) -> np.ndarray:
     ndarray of bool, same shape
     """
     flat = mass.reshape(*mass.shape[:-2], -1)
-    ordered = -np.sort(-flat, axis=-1)
+    ordered = np.sort(flat, axis=-1)[..., ::-1]
     total = np.cumsum(ordered, -1)
     whole = total[..., -1:]
     # One cell more than those that together do not reach the share.

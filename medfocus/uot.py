@@ -50,6 +50,8 @@ QUANTILE = 90.0
 SUPPORT = 0.02
 
 _TRANSLATE_EVERY = 20  # sweeps
+_SINGLE_SWEEPS, _SINGLE_ERROR = 15, 1e-4
+_SAFE_EXPONENT_SINGLE = 120.0  # half of it on either axis
 _SAFE_EXPONENT = 450.0  # exp(-x) with x beyond it leaves too little of the exponent range for the scalings u and v
 
 
@@ -121,14 +123,15 @@ def _scales(reference: np.ndarray, target: np.ndarray, percent: float = QUANTILE
 
     order, values, shape = _displacements(*reference.shape[-2:])
     # Pairs of cells that far apart, per signed displacement: whole numbers, so that rounding undoes the FFT's error.
-    spectrum = fft.rfft2(reference.astype(np.float64), shape).conj() * fft.rfft2(target.astype(np.float64), shape)
+    kind = np.float32 if math.prod(shape) < 2**18 else np.float64  # whose error stays far below 1/2
+    spectrum = fft.rfft2(reference.astype(kind), shape).conj() * fft.rfft2(target.astype(kind), shape)
     signed = np.rint(fft.irfft2(spectrum, shape))
     height, width = reference.shape[-2:]
     rows = signed[..., :height, :]
     rows[..., 1:, :] += signed[..., :-height:-1, :]  # a shift and its opposite are equally far
     pairs = rows[..., :width]
     pairs[..., 1:] += rows[..., :-width:-1]
-    counts = np.cumsum(pairs.reshape(*pairs.shape[:-2], -1)[..., order], -1)
+    counts = np.cumsum(pairs.reshape(*pairs.shape[:-2], -1)[..., order], -1, dtype=np.float64)
     scales = np.ones(counts.shape[:-1])
     for index in np.ndindex(scales.shape):
         total = int(counts[index][-1])
@@ -276,7 +279,8 @@ def _logsumexp(values: np.ndarray, axis: int) -> np.ndarray:
     top = values.max(axis, keepdims=True)
     top[np.isneginf(top)] = 0.0  # an empty sum is log 0, not NaN
     values -= top
-    return np.asarray(np.log(np.exp(values, out=values).sum(axis)) + top.squeeze(axis))
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(np.exp(values, out=values).sum(axis)) + top.squeeze(axis))
 
 
 def solve_grid_uot(
@@ -285,7 +289,7 @@ def solve_grid_uot(
     epsilon: float = 0.05,
     marginal: float = 0.1,
     *,
-    tolerance: float = 1e-8,
+    tolerance: float = 1e-7,
     max_iterations: int = 10_000,
     solver: str = "auto",
 ) -> GridPlan:
@@ -326,7 +330,8 @@ def solve_grid_uot(
     exponent = max(a.shape[-2] - 1, a.shape[-1] - 1, 1) ** 2 * 2.0 / (float(np.min(scale)) * epsilon)
     if solver == "auto":
         solver = "kernel" if exponent < _SAFE_EXPONENT else "log"
-    log_u, log_v, sweeps, settled = _sweep(a, b, scale, epsilon, marginal, tolerance, max_iterations, solver == "log")
+    kind = "log" if solver == "log" else "double" if exponent > _SAFE_EXPONENT_SINGLE else "single"
+    log_u, log_v, sweeps, settled = _sweep(a, b, scale, epsilon, marginal, tolerance, max_iterations, kind)
     if sweeps.ndim:
         return GridPlan(log_u, log_v, scale, epsilon, marginal, sweeps, settled, solver)
     return GridPlan(log_u, log_v, float(scale), epsilon, marginal, int(sweeps), bool(settled), solver)
@@ -356,9 +361,12 @@ def _sweep(
     marginal: float,
     tolerance: float,
     max_iterations: int,
-    logarithms: bool,
+    kind: str,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Over-relaxed Sinkhorn sweeps; returns log u, log v, sweeps and converged."""
+    """Over-relaxed Sinkhorn sweeps; returns log u, log v, sweeps and converged.
+
+    ``kind`` is "log"; or "double", on the kernel; or "single", the same in single precision as far as that can see.
+    """
     damping = marginal / (marginal + epsilon)
     excess = 2.0 / (1.0 + math.sqrt(1.0 - damping**2)) - 1.0  # omega - 1, the rate of convergence
     cut = _safe_overshoot(excess)
@@ -366,12 +374,14 @@ def _sweep(
     log_ky, log_kx = _log_axis_kernels(a.shape[-2:], scale, epsilon)
     ky, kx = np.exp(log_ky), np.exp(log_kx)
     alive = np.asarray((a > 0).any((-2, -1)) & (b > 0).any((-2, -1)))
-    on_a, on_b = (a > 0) & alive[..., None, None], (b > 0) & alive[..., None, None]
+    if not alive.all():  # pairs with nothing to transport go along as uniform ones
+        a, b = np.where(alive[..., None, None], a, 1.0), np.where(alive[..., None, None], b, 1.0)
+    on_a, on_b = (a > 0).astype(float), (b > 0).astype(float)
 
     def step(current: np.ndarray, goal: np.ndarray, sink: np.ndarray, other: np.ndarray, source: np.ndarray) -> Any:
         """Move one side's potential, in place, and say by how much a plain half-step would have."""
-        if logarithms:
-            move = _log_kernel(np.where(source, other, -math.inf), log_ky, log_kx)
+        if kind == "log":
+            move = _log_kernel(np.where(source > 0, other, -math.inf), log_ky, log_kx)
         else:
             scaling = np.exp(other)
             scaling *= source
@@ -380,33 +390,45 @@ def _sweep(
         move *= -damping
         move += goal
         move -= current
-        move[~sink] = 0.0
+        move *= sink
         current += move
         current += np.minimum(excess * move, cut)
         return move
 
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # log 0 and inf - inf off the support
+    with np.errstate(divide="ignore"):  # log 0 off the support
         # Off the support the potentials are 0 until the end: an infinity would not survive the relaxation.
-        goal_a, goal_b = (damping * np.where(on, np.log(w), 0.0) for on, w in ((on_a, a), (on_b, b)))
-        log_u, log_v = np.zeros(a.shape), np.zeros(a.shape)
-        settled, sweeps = ~alive, np.where(alive, max_iterations, 0)
-        for sweep in range(1, max_iterations + 1):
-            if settled.all():
-                break
-            step(log_u, goal_a, on_a, log_v, on_b)
-            change = np.abs(step(log_v, goal_b, on_b, log_u, on_a)).max((-2, -1))
-            still = (change * left < tolerance) & ~settled
-            sweeps = np.where(still, sweep, sweeps)
-            settled = settled | still
-            if sweep % _TRANSLATE_EVERY == 0:
-                left_over = [
-                    np.where(on, w * np.exp(-epsilon / marginal * potential), 0.0).sum((-2, -1), keepdims=True)
-                    for on, w, potential in ((on_a, a, log_u), (on_b, b, log_v))
-                ]
-                shift = np.where(alive[..., None, None], np.log(left_over[0] / left_over[1]), 0.0)
-                log_u += np.where(on_a, marginal / (2 * epsilon) * shift, 0.0)
-                log_v -= np.where(on_b, marginal / (2 * epsilon) * shift, 0.0)
-    return np.where(on_a, log_u, -math.inf), np.where(on_b, log_v, -math.inf), sweeps, settled
+        goal_a, goal_b = (damping * np.where(w > 0, np.log(w), 0.0) for w in (a, b))
+    log_u: np.ndarray = np.zeros(a.shape)
+    log_v: np.ndarray = np.zeros(a.shape)
+    exact: Any = (ky, kx, on_a, on_b, goal_a, goal_b)
+    if kind == "single":
+        ky, kx, on_a, on_b, goal_a, goal_b = (x.astype(np.float32) for x in exact)
+        log_u, log_v = np.zeros(a.shape, np.float32), np.zeros(a.shape, np.float32)
+    settled, sweeps = ~alive, np.where(alive, max_iterations, 0)
+    for sweep in range(1, max_iterations + 1):
+        if settled.all():
+            break
+        step(log_u, goal_a, on_a, log_v, on_b)
+        change = np.abs(step(log_v, goal_b, on_b, log_u, on_a)).max((-2, -1))
+        if kind == "single":
+            if sweep == _SINGLE_SWEEPS or (change * left < _SINGLE_ERROR).all():
+                kind, (ky, kx, on_a, on_b, goal_a, goal_b) = "double", exact
+                log_u, log_v = log_u.astype(float), log_v.astype(float)
+            continue
+        still = (change * left < tolerance) & ~settled
+        sweeps = np.where(still, sweep, sweeps)
+        settled = settled | still
+        if sweep % _TRANSLATE_EVERY == 0:
+            left_over = [
+                (w * np.exp(-epsilon / marginal * potential)).sum((-2, -1), keepdims=True)
+                for w, potential in ((a, log_u), (b, log_v))
+            ]
+            shift = marginal / (2 * epsilon) * np.log(left_over[0] / left_over[1])
+            log_u += on_a * shift
+            log_v -= on_b * shift
+    alive = alive[..., None, None]
+    log_u, log_v = (np.where(alive & (w > 0), p, -math.inf) for w, p in ((a, log_u), (b, log_v)))
+    return log_u, log_v, sweeps, settled
 
 
 @dataclass(frozen=True)
