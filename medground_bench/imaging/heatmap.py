@@ -83,7 +83,11 @@ def heatmap_to_boxes(
     large = np.flatnonzero(area >= min_area)
     large = large[large > 0]
     ranked = large[np.argsort(-heat[large] / area[large], kind="stable")][:max_boxes]
-    return _tight_boxes(where, component, ranked, count, width)
+    places = ndimage.find_objects(labels)
+    return [
+        [float(columns.start), float(rows.start), float(columns.stop), float(rows.stop)]
+        for rows, columns in (places[k - 1] for k in ranked)
+    ]
 
 
 def is_degenerate(heatmap: np.ndarray) -> bool:
@@ -167,21 +171,3 @@ def _least_kept(values: np.ndarray, quantile: float, lowest: int) -> Any:
         position = nearest
     place = lowest + math.ceil(position)
     return np.partition(values, place)[place]
-
-
-def _tight_boxes(
-    where: np.ndarray, component: np.ndarray, ranked: np.ndarray, count: int, width: int
-) -> list[list[float]]:
-    """Half-open boxes of the ranked components, from the flat positions of their pixels."""
-    rank = np.full(count + 1, -1)
-    rank[ranked] = np.arange(len(ranked))
-    place = rank[component]
-    chosen = place >= 0
-    rows, cols = np.divmod(where[chosen], width)
-    place = place[chosen]
-    boxes = []
-    for k in range(len(ranked)):
-        mine = place == k
-        r, c = rows[mine], cols[mine]
-        boxes.append([float(c.min()), float(r.min()), float(c.max() + 1), float(r.max() + 1)])
-    return boxes
