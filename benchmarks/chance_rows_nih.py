@@ -22,10 +22,8 @@ from medground_bench.core.schema import candidate_id
 from medground_bench.dataset.columns import Record
 from medground_bench.imaging.read import image_size
 from medground_bench.scoring import (
-    Aggregate,
     Reference,
-    aggregate,
-    chance_quotients,
+    aggregate_chance,
     load_reference,
     score_boxes,
 )
@@ -68,16 +66,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     reference, rows = read(options.root, options.seed)
-    found: dict[str, list[Aggregate]] = {
-        row: aggregate(
-            chance_quotients(scores),
-            reference.table,
-            ("all", "size", "attribute"),
-            resamples=options.resamples,
-            seed=options.seed,
-        )
-        for row, scores in reference.chance.items()
-    }
+    levels = ("all", "size", "attribute")
+    found = aggregate_chance(reference.chance, reference.table, levels, resamples=options.resamples, seed=options.seed)
     console = Console() if sys.stdout.isatty() else Console(width=160)
     table = Table(title="Chance on NIH ChestX-ray14 candidates (95 % intervals, by patient)")
     for k, column in enumerate(("records", "n", "patients", "row", *COLUMNS.values())):

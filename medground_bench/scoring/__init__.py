@@ -8,7 +8,7 @@ from medground_bench.scoring.aggregate import (
     Aggregate,
     Quotient,
     aggregate,
-    chance_quotients,
+    aggregate_chance,
     score_quotients,
 )
 from medground_bench.scoring.chance import CHANCE_ROWS, best_chance, chance_scores, whole_image_scores
@@ -61,9 +61,9 @@ __all__ = [
     "ScoringError",
     "SubmissionScores",
     "aggregate",
+    "aggregate_chance",
     "best_chance",
     "bootstrap_ratios",
-    "chance_quotients",
     "chance_scores",
     "compare_methods",
     "compare_scores",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +29,7 @@ from medground_bench.scoring.statistics import (
 )
 from medground_bench.scoring.table import SIZES, RecordTable
 
-__all__ = ["LEVELS", "Aggregate", "Quotient", "aggregate", "chance_quotients", "record_scores", "score_quotients"]
+__all__ = ["LEVELS", "Aggregate", "Quotient", "aggregate", "aggregate_chance", "record_scores", "score_quotients"]
 
 LEVELS = ("all", "macro", "lvlm", "dataset", "dataset_macro", "size", "attribute")
 """Groupings: all records pooled; mean over LVLMs; by LVLM; by dataset pooled and as mean over LVLMs; by
@@ -174,11 +174,6 @@ def score_quotients(
     return out
 
 
-def chance_quotients(scores: BoxScores) -> dict[str, Quotient]:
-    """The four scores of a chance row."""
-    return {name: Quotient(getattr(scores, name), np.ones(len(scores.iou))) for name in METRICS}
-
-
 def aggregate(
     quotients: Mapping[str, Quotient],
     table: RecordTable,
@@ -239,6 +234,19 @@ def aggregate(
         values = dict(zip(names, found, strict=True))
         out.append(Aggregate(level, group, int(members.sum()), count, values, best, p))
     return out
+
+
+def aggregate_chance(
+    chance: Mapping[str, BoxScores], table: RecordTable, levels: Sequence[str] = LEVELS, **options: Any
+) -> dict[str, list[Aggregate]]:
+    """The four scores of every chance row, group by group, from the same resamples (see :func:`aggregate`)."""
+    one = np.ones(len(table))
+    quotients = {f"{row} {name}": Quotient(getattr(s, name), one) for row, s in chance.items() for name in METRICS}
+    together = aggregate(quotients, table, levels, **options)
+    return {
+        row: [replace(a, values={name: a.values[f"{row} {name}"] for name in METRICS}) for a in together]
+        for row in chance
+    }
 
 
 def _groups(level: str, table: RecordTable) -> list[tuple[str, str, list[np.ndarray]]]:

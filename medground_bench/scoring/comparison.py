@@ -11,7 +11,7 @@ import numpy as np
 
 from medground_bench.core.errors import ScoringError
 from medground_bench.imaging.overlap import METRICS, BoxScores
-from medground_bench.scoring.aggregate import aggregate, chance_quotients, score_quotients
+from medground_bench.scoring.aggregate import aggregate, aggregate_chance, score_quotients
 from medground_bench.scoring.chance import CHANCE_ROWS, best_chance
 from medground_bench.scoring.files import ScoreFile, SubmissionScores
 from medground_bench.scoring.rows import Row, row_title
@@ -197,9 +197,8 @@ def compare_scores(
         methods = [m for m in pooled if m.mode == mode]
         table, chance = _union(methods)
         lvlms = tuple(sorted(set(table.lvlm.tolist()) - {""}))
-        for row, scores in chance.items():
-            for a in aggregate(chance_quotients(scores), table, _LEVELS, **options):
-                report.rows.append(Row("chance", row, mode, lvlms, a))
+        for row, aggregates in aggregate_chance(chance, table, _LEVELS, **options).items():
+            report.rows += [Row("chance", row, mode, lvlms, a) for a in aggregates]
         for m in methods:
             quotients = score_quotients(m.scores, m.table.evidence_fraction, m.chance)
             for a in aggregate(quotients, m.table, _LEVELS, chance=m.chance, **options):

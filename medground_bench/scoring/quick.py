@@ -10,7 +10,7 @@ import numpy as np
 from medground_bench.core.errors import ScoringError
 from medground_bench.imaging.areas import RaggedBoxes, ragged, record_areas
 from medground_bench.imaging.overlap import METRICS, BoxScores
-from medground_bench.scoring.aggregate import Aggregate, aggregate, chance_quotients, record_scores, score_quotients
+from medground_bench.scoring.aggregate import Aggregate, aggregate, aggregate_chance, record_scores, score_quotients
 from medground_bench.scoring.chance import chance_scores, inside
 from medground_bench.scoring.chance import image_sizes as sizes_array
 from medground_bench.scoring.statistics import CONFIDENCE, RESAMPLES, Interval, cluster_codes
@@ -124,8 +124,8 @@ def evaluate_boxes(
         out["macro"] = _values(groups_of["macro"].get("", whole), METRICS)
     if sizes is not None:
         out |= _values(whole, ("area_ratio", "precision_lift"))
-        by_chance = {row: aggregate(chance_quotients(s), table, ["all"], resamples=0)[0] for row, s in chance.items()}
-        out["chance"] = {row: _values(a, METRICS) for row, a in by_chance.items()}
+        by_chance = aggregate_chance(chance, table, ["all"], resamples=0)
+        out["chance"] = {row: _values(a, METRICS) for row, (a,) in by_chance.items()}
         out["skill"] = {
             row: {name: whole.values[f"skill_{name}_{row}"].value for name in ("iou", "f1")} for row in chance
         }

@@ -17,7 +17,7 @@ from medground_bench.imaging.overlap import BoxScores
 from medground_bench.scoring.aggregate import (
     Aggregate,
     aggregate,
-    chance_quotients,
+    aggregate_chance,
     record_scores,
     score_quotients,
 )
@@ -156,9 +156,7 @@ def score_submission(
     options: dict[str, Any] = {"resamples": resamples, "confidence": confidence, "seed": seed}
     shared = {} if shared is None else shared
     if index.tobytes() not in shared:
-        shared[index.tobytes()] = {
-            row: aggregate(chance_quotients(s), table, _LEVELS, **options) for row, s in chance.items()
-        }
+        shared[index.tobytes()] = aggregate_chance(chance, table, _LEVELS, **options)
     return SubmissionScores(
         provenance=submission.header,
         predictions=submission.digest(),

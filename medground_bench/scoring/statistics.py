@@ -49,6 +49,8 @@ EXACT_CLUSTERS = 14
 """Up to so many patients all sign flips are enumerated."""
 
 _DRAWS_AT_ONCE = 1 << 20
+_DRAWS_ENOUGH = 4_000_000
+_RESAMPLES_ENOUGH = 1_000
 _NONE = float("nan")
 
 
@@ -99,8 +101,9 @@ def ratio_intervals(
     bounds : sequence of (float, float), optional
         What the ``k`` quantities can be at least and at most; the intervals are cut to it.
     resamples, confidence, seed
-        Of the bootstrap; without resamples there are no intervals. Quantities over the same clusters are resampled
-        together.
+        Of the bootstrap; without resamples there are no intervals. From more than 400 clusters fewer resamples are
+        drawn (never fewer than 1,000 of those asked for): ``t*`` is all but normal then, and the ends move by less than
+        a twentieth of the interval. Quantities over the same clusters are resampled together.
 
     Returns
     -------
@@ -136,6 +139,7 @@ def _bootstrap_t(
 ) -> tuple[np.ndarray, np.ndarray]:
     """How far the ends of the intervals lie from the values, (k,) each, of centred sums (clusters, parts, k)."""
     error = _jackknife_error(u, b)
+    resamples = min(resamples, max(_RESAMPLES_ENOUGH, _DRAWS_ENOUGH // len(u)))
     draws = [_t_statistics(counts, u, b) for counts in _draws(len(u), resamples, np.random.default_rng(seed))]
     t = np.concatenate(draws)
     tail = (1 - confidence) / 2
@@ -268,7 +272,8 @@ def sign_flip_test(differences: np.ndarray, *, resamples: int = RESAMPLES, seed:
     if clusters < MIN_CLUSTERS:
         return np.full(k, _NONE)
     # Sums of the same terms in another order differ in their last digits.
-    observed = np.abs(differences.sum(axis=0)) - 1e-9 * np.abs(differences).sum(axis=0)
+    total = differences.sum(axis=0)
+    observed = np.abs(total) - 1e-9 * np.abs(differences).sum(axis=0)
     if clusters <= EXACT_CLUSTERS:
         # Half of the flips: the other half are their mirror images, which are as far from 0.
         bits = np.arange(1 << (clusters - 1))[:, None] >> np.arange(clusters) & 1
@@ -278,8 +283,9 @@ def sign_flip_test(differences: np.ndarray, *, resamples: int = RESAMPLES, seed:
     reached = np.zeros(k)
     for lo in range(0, resamples, step):
         size = min(step, resamples - lo)
-        signs = 1.0 - 2.0 * rng.integers(0, 2, (size, clusters), dtype=np.int8)
-        reached += (np.abs(signs @ differences) >= observed).sum(axis=0)
+        flips = np.unpackbits(rng.integers(0, 256, (size, -(-clusters // 8)), dtype=np.uint8), axis=1, count=clusters)
+        sums = total - 2.0 * (flips.astype(np.float64) @ differences)
+        reached += (np.abs(sums) >= observed).sum(axis=0)
     return np.maximum((reached + 1) / (resamples + 1), 2.0 ** (1 - clusters))
 
 
