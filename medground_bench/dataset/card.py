@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from medground_bench.core.errors import BuildError
+from medground_bench.dataset.columns import card_features
+from medground_bench.dataset.plan import CONFIGS
+from medground_bench.sources import is_credentialed, source_info, source_names
 
 __all__ = ["COUNTS_MARK", "card_template", "render_card"]
 
 COUNTS_MARK = "<!-- counts -->"
 """Where the card says how many rows there are; replaced by the tables of the folder."""
+
+_CREDENTIALED = re.compile("<!-- credentialed -->.*?<!-- /credentialed -->\n?", re.DOTALL)
+_MARKS = re.compile("<!-- /?credentialed -->\n?")
 
 
 def card_template() -> str:
@@ -33,8 +40,11 @@ def card_template() -> str:
 def render_card(record: dict[str, Any], template: str | None = None) -> str:
     """The README.md of a folder with this build record.
 
-    The YAML front matter of the template gains ``configs`` (which file belongs to which config), ``dataset_info`` and
-    ``size_categories``; the mark ``<!-- counts -->`` becomes tables of rows and of everything left out.
+    The YAML front matter of the template gains the licence, ``configs`` (which file belongs to which config),
+    ``dataset_info`` with the features, and ``size_categories``; the mark ``<!-- counts -->`` becomes tables of rows and
+    of everything left out. Of the tables of sources only the rows of the folder's own stay. A folder without
+    credentialed sources loses the gate and what stands between the marks ``<!-- credentialed -->`` and
+    ``<!-- /credentialed -->``.
 
     Raises
     ------
@@ -51,10 +61,19 @@ def render_card(record: dict[str, Any], template: str | None = None) -> str:
         )
     header = yaml.safe_load(front) or {}
     configs = record["configs"]
+    sources = list(dict.fromkeys(count["dataset"] for facts in configs.values() for count in facts["counts"]))
+    if not any(map(is_credentialed, sources)):
+        header = {key: value for key, value in header.items() if not key.startswith("extra_gated")}
+        body = _CREDENTIALED.sub("", body)
+    body = _MARKS.sub("", _without_other_sources(body, sources))
+    header = {**{key: header[key] for key in ("pretty_name",) if key in header}, **_licence(sources), **header}
     header["size_categories"] = [_size_category(sum(facts["rows"] for facts in configs.values()))]
     header["configs"] = [
-        {"config_name": name, "data_files": [{"split": "test", "path": f"{name}/test-*.parquet"}]} for name in configs
+        {"config_name": name, "data_files": [{"split": "test", "path": _pattern(name, facts)}]}
+        for name, facts in configs.items()
     ]
+    first = next(name for name in CONFIGS if name in configs)  # what load_dataset opens without a name
+    header["configs"][list(configs).index(first)]["default"] = True
     header["dataset_info"] = [_dataset_info(name, facts) for name, facts in configs.items()]
     filled = yaml.safe_dump(header, sort_keys=False, allow_unicode=True, width=100)
     return f"---\n{filled}---\n{body.replace(COUNTS_MARK, _counts(configs))}"
@@ -64,10 +83,34 @@ def _dataset_info(name: str, facts: dict[str, Any]) -> dict[str, Any]:
     size = sum(file["bytes"] for file in facts["files"].values())
     return {
         "config_name": name,
+        "features": card_features(image="ids_only" not in facts),
         "splits": [{"name": "test", "num_bytes": size, "num_examples": facts["rows"]}],
         "download_size": size,
         "dataset_size": size,
     }
+
+
+def _pattern(name: str, facts: dict[str, Any]) -> str:
+    """Which files are a config's: with the checksum that their names share (not those of version 0.1.0)."""
+    endings = {Path(file).stem.removeprefix("test-").split("-", 3)[-1] for file in facts["files"]}
+    (ending,) = endings if len(endings) == 1 else ("",)
+    return f"{name}/test-*-{ending}.parquet" if re.fullmatch("[0-9a-f]{16}", ending) else f"{name}/test-*.parquet"
+
+
+def _licence(sources: list[str]) -> dict[str, str]:
+    """What the Hub shows as the licence: that of the sources, the strictest first."""
+    known = [source_info(name) for name in sources if name in source_names()]
+    if len(known) == len(sources) and all(info.licence.startswith("Apache-2.0") for info in known):
+        return {"license": "apache-2.0"}
+    terms = sorted((info for info in known if info.url.startswith("http")), key=lambda info: not info.credentialed)
+    link = {"license_link": terms[0].url} if terms else {}
+    return {"license": "other", "license_name": "terms-of-the-sources", **link}
+
+
+def _without_other_sources(body: str, sources: list[str]) -> str:
+    """The text without the rows of tables that are about sources the folder has nothing of."""
+    others = tuple(f"| `{name}`" for name in source_names() if name not in sources)
+    return "".join(line for line in body.splitlines(keepends=True) if not line.lstrip().startswith(others))
 
 
 def _size_category(rows: int) -> str:

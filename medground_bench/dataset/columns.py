@@ -26,6 +26,7 @@ __all__ = [
     "WITHHELD",
     "Column",
     "Record",
+    "card_features",
     "features",
     "fingerprint",
     "parquet_metadata",
@@ -208,6 +209,17 @@ def parquet_metadata(*, image: bool = True) -> dict[bytes, bytes]:
     }
     info = {"info": {"features": {c.name: kinds[c.kind] for c in TABLE if image or c.kind != "image"}}}
     return {b"huggingface": json.dumps(info).encode()}
+
+
+def card_features(*, image: bool = True) -> list[dict[str, Any]]:
+    """The features for the YAML of a dataset card, in the words that every ``datasets`` version reads."""
+    kinds: dict[str, dict[str, Any]] = {
+        "string": {"dtype": "string"},
+        "int32": {"dtype": "int32"},
+        "boxes": {"sequence": {"sequence": "float64", "length": 4}},
+        "image": {"dtype": "image"},
+    }
+    return [{"name": c.name, **kinds[c.kind]} for c in TABLE if image or c.kind != "image"]
 
 
 _FINGERPRINTED = tuple(column.name for column in TABLE if column.fingerprinted)

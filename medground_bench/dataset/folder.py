@@ -1,11 +1,13 @@
 """The dataset folder: what ``medground-bench build`` writes and ``load_dataset`` opens.
 
-``README.md`` (the card with the configs), ``{config}/test-*.parquet`` with embedded images, and ``build.json``, the
-build record: versions, settings, checksums, the fingerprint of each config, and what was left out.
+``README.md`` (the card with the configs), ``{config}/test-*.parquet`` with embedded images, named by what is in them,
+and ``build.json``, the build record: versions, settings, checksums, the fingerprint of each config, and what was left
+out.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -20,7 +22,7 @@ from medground_bench.dataset.columns import IMAGE_COLUMN, Record, fingerprint
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["BUILD_RECORD", "FORMAT", "DatasetFolder", "open_folder", "read_build_record"]
+__all__ = ["BUILD_RECORD", "FORMAT", "DatasetFolder", "name_by_content", "open_folder", "read_build_record"]
 
 BUILD_RECORD = "build.json"
 FORMAT = 1
@@ -57,6 +59,27 @@ def read_build_record(path: str | Path) -> dict[str, Any]:
             remedy="use the medground-bench that built it, or build it again",
         )
     return record
+
+
+def name_by_content(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Rename the parquet files of a config to ``test-{number}-of-{count}-{checksum of all}.parquet``.
+
+    ``load_dataset`` finds what it has read before by the patterns and sizes in the card, not by what the files hold.
+    With the checksum in the names, and so in the card, a folder that was built again, or another of the same name and
+    sizes, is never taken for the one that was read first.
+
+    Returns
+    -------
+    dict of str to dict
+        ``"{config}/{name}"`` -> ``bytes`` and ``sha256``, as the build record has them.
+    """
+    sums = [sha256_of(path) for path in paths]
+    checksum = hashlib.sha256("".join(sums).encode()).hexdigest()[:16]
+    facts = {}
+    for number, (path, digest) in enumerate(zip(paths, sums, strict=True)):
+        named = path.rename(path.with_name(f"test-{number:05d}-of-{len(paths):05d}-{checksum}.parquet"))
+        facts[f"{named.parent.name}/{named.name}"] = {"bytes": named.stat().st_size, "sha256": digest}
+    return facts
 
 
 def open_folder(path: str | Path, config: str | None = None) -> DatasetFolder:

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medground_bench.core.errors import PublishError, SourceError
-from medground_bench.core.files import sha256_of
 from medground_bench.core.hub import hub_errors, require_repo_id
 from medground_bench.core.schema import masked_id
 from medground_bench.dataset.columns import IMAGE_COLUMN, WITHHELD, parquet_metadata
-from medground_bench.dataset.folder import BUILD_RECORD, open_folder, read_build_record
+from medground_bench.dataset.folder import BUILD_RECORD, name_by_content, open_folder, read_build_record
 from medground_bench.sources import is_credentialed, source_info
 
 if TYPE_CHECKING:
@@ -161,7 +160,7 @@ def ids_only_copy(folder: str | Path, out: str | Path) -> dict[str, Any]:
     closed = set(credentialed_sources(folder))
     for config, facts in record["configs"].items():
         (out / config).mkdir(parents=True)
-        facts["files"] = dict(_strip(path, out, closed) for path in open_folder(folder, config).files)
+        facts["files"] = name_by_content([_strip(path, out, closed) for path in open_folder(folder, config).files])
         for listing in ("missing", "broken", "clipped"):
             if facts[listing]:
                 facts["notes"].append(f"{len(facts[listing])} messages ({listing}) are not listed in an ids-only copy.")
@@ -183,20 +182,20 @@ def _ids_note(closed: set[str]) -> str:
     return note
 
 
-def _strip(path: Path, out: Path, closed: set[str]) -> tuple[str, dict[str, Any]]:
-    """Write the ids-only copy of one parquet file; its name and facts."""
+def _strip(path: Path, out: Path, closed: set[str]) -> Path:
+    """Write the ids-only copy of one parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    name = f"{path.parent.name}/{path.name}"
+    copy = out / path.parent.name / path.name
     with pq.ParquetFile(path) as file:
         columns = [n for n in file.schema_arrow.names if n != IMAGE_COLUMN]
         schema = pa.schema([file.schema_arrow.field(n) for n in columns], metadata=parquet_metadata(image=False))
-        with pq.ParquetWriter(out / name, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(copy, schema, compression="zstd") as writer:
             for batch in file.iter_batches(batch_size=4096, columns=columns):
                 rows = [_public_row(row, closed) for row in batch.to_pylist()]
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-    return name, {"bytes": (out / name).stat().st_size, "sha256": sha256_of(out / name)}
+    return copy
 
 
 def _public_row(row: dict[str, Any], closed: set[str]) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from medground_bench.core.files import (
     cache_folder,
     file_lock,
     scratch_folder,
-    sha256_of,
     sweep,
     target_of,
 )
@@ -31,7 +30,7 @@ from medground_bench.core.processes import children_end_with_this_process
 from medground_bench.core.versions import software_versions
 from medground_bench.dataset.card import render_card
 from medground_bench.dataset.columns import IMAGE_COLUMN, fingerprint, parquet_metadata
-from medground_bench.dataset.folder import BUILD_RECORD, FORMAT, read_build_record
+from medground_bench.dataset.folder import BUILD_RECORD, FORMAT, name_by_content, read_build_record
 from medground_bench.dataset.plan import BuildSettings, Plan
 
 __all__ = ["SHARD_BYTES", "build_folder"]
@@ -182,7 +181,7 @@ def _watch(counter: Path, builder: Any, progress: Progress | None) -> Iterator[N
 
 
 def _write_parquet(arrow: list[Path], folder: Path, shard_bytes: int) -> list[Path]:
-    """Arrow files -> ``test-00000-of-0000N.parquet``, in small row groups."""
+    """Arrow files -> parquet files, in small row groups."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -204,7 +203,7 @@ def _write_parquet(arrow: list[Path], folder: Path, shard_bytes: int) -> list[Pa
     finally:
         if writer is not None:
             writer.close()
-    return [p.rename(folder / f"test-{i:05d}-of-{len(paths):05d}.parquet") for i, p in enumerate(paths)]
+    return paths
 
 
 def _row_groups(arrow: list[Path]) -> Iterator[Any]:
@@ -275,7 +274,7 @@ def _config_record(plan: Plan, work: Path, files: list[Path]) -> dict[str, Any]:
         "broken": _no_paths(plan, plan.broken),
         "clipped": _no_paths(plan, plan.clipped),
         "notes": plan.notes,
-        "files": {f"{settings.config}/{f.name}": {"bytes": f.stat().st_size, "sha256": sha256_of(f)} for f in files},
+        "files": name_by_content(files),
     }
 
 

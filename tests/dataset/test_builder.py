@@ -374,7 +374,7 @@ def test_a_bug_is_not_taken_for_a_user_error() -> None:
 SCRIPT = """
 import sys, datasets
 from datasets import load_dataset
-script, nih, records, folder, cache = sys.argv[1:]
+script, nih, records, folder, cache = sys.argv[1:6]
 assert datasets.__version__ == "3.6.0", datasets.__version__
 options = dict(trust_remote_code=True, cache_dir=cache, sources={"nih_cxr14": nih})
 data = load_dataset(script, "candidates", split="test", num_proc=2, **options)
@@ -386,6 +386,8 @@ print(direct["question"])
 built = load_dataset(folder, "candidates", split="test", cache_dir=cache)
 print(built["boxes"] == data["boxes"], built.features == data.features, built[0]["image"].size)
 print(sum(1 for _ in load_dataset(folder, "candidates", split="test", streaming=True)))
+for place in sys.argv[6:]:
+    print(load_dataset(place, "candidates", split="test", cache_dir=cache)["boxes"])
 """
 
 
@@ -394,7 +396,8 @@ def test_loading_script_with_datasets_3_6(tmp_path: Path) -> None:
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     python = tmp_path / "env" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "env")], check=True, env=env)
-    light = ["datasets==3.6.0", "pillow", "pydicom", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pyyaml"]
+    light = ["datasets==3.6.0", "pillow", "pydicom", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg"]
+    light += ["filelock", "platformdirs", "pyyaml"]
     pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     fetched = subprocess.run([*pip, *light], capture_output=True, text=True, env=env)
     if fetched.returncode != 0:
@@ -405,12 +408,20 @@ def test_loading_script_with_datasets_3_6(tmp_path: Path) -> None:
     (tmp_path / "direct.json").write_text(json.dumps([entry("gemma3_4b", "nih_cxr14", 1)]))
     settings = BuildSettings("candidates", {"nih_cxr14": str(tmp_path / "nih")})
     folder, _ = build_folder(settings, tmp_path / "medground-bench")
+    others = []
+    for box in ("1,2,3,5", "2,2,3,4"):  # folders of the same name, and files of the same size
+        (tmp_path / box).mkdir()
+        write_nih(tmp_path / box / "nih", [f"00000001_000.png,Mass,{box}", "00000002_000.png,Nodule,5,6,7,8.5"])
+        settings = BuildSettings("candidates", {"nih_cxr14": str(tmp_path / box / "nih")})
+        others.append(build_folder(settings, tmp_path / box / "medground-bench")[0])
+    assert len({path.stat().st_size for place in (folder, *others) for path in place.rglob("*.parquet")}) < 3
     arguments = (
         REPOSITORY / "builder_scripts" / "medground_bench.py",
         tmp_path / "nih",
         tmp_path / "direct.json",
         folder,
         tmp_path / "cache",
+        *others,
     )
     done = subprocess.run(
         [str(python), "-c", SCRIPT, *map(str, arguments)],
@@ -426,4 +437,6 @@ def test_loading_script_with_datasets_3_6(tmp_path: Path) -> None:
         "['Is there evidence of Nodule in the image? Answer directly with yes or no without any explanation.']",
         "True True (60, 40)",
         "2",
+        "[[[1.0, 2.0, 4.0, 7.0]], [[5.0, 6.0, 12.0, 14.5]]]",
+        "[[[2.0, 2.0, 5.0, 6.0]], [[5.0, 6.0, 12.0, 14.5]]]",
     ]

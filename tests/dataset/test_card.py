@@ -36,11 +36,12 @@ def table(body: str, first_column: str) -> list[list[str]]:
 
 def test_front_matter_is_what_the_hub_reads(card: tuple[dict, str]) -> None:
     front, body = card
-    assert {"license", "license_name", "language", "task_categories", "pretty_name", "tags"} <= set(front)
+    assert {"language", "task_categories", "pretty_name", "tags"} <= set(front)
     assert front["extra_gated_prompt"]
     assert all(kind in ("text", "checkbox") for kind in front["extra_gated_fields"].values())
     # Filled in by the build, never by hand.
-    assert not {"configs", "dataset_info", "size_categories"} & set(front)
+    assert not {"license", "license_name", "configs", "dataset_info", "size_categories"} & set(front)
+    assert body.count("<!-- credentialed -->") == body.count("<!-- /credentialed -->") > 0
     assert body.count("<!-- counts -->") == 1
 
 

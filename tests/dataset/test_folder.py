@@ -22,11 +22,11 @@ from PIL import Image
 
 from medground_bench.core.errors import BuildError, ImageError, MedGroundError, RecordsError, SourceError
 from medground_bench.dataset.card import COUNTS_MARK, card_template, render_card
-from medground_bench.dataset.columns import COLUMNS, fingerprint
+from medground_bench.dataset.columns import COLUMNS, features, fingerprint
 from medground_bench.dataset.folder import open_folder
 from medground_bench.dataset.plan import BuildSettings, make_plan
 from medground_bench.dataset.write import build_folder
-from tests.handmade import write_nih
+from tests.handmade import grey, write_nih
 
 ROWS = [
     "00000001_000.png,Mass,10,5,20,30,,,",
@@ -170,11 +170,60 @@ def test_load_dataset_plain_and_streaming(tmp_path: Path, nih: Path, monkeypatch
     assert next(iter(stream))["image"].size == (60, 40)
 
 
+def other_content_of_the_same_size(nih: Path, out: Path, size: int) -> None:
+    """Rebuild with another box, chosen so that the file has as many bytes as before: what a cache key may not miss."""
+    table = nih / "BBox_List_2017.csv"
+    original = table.read_text()
+    for x in range(11, 60):
+        table.write_text(original.replace("Mass,10,5,20,30", f"Mass,{x},5,20,30"))
+        build_folder(settings(nih, clip_boxes=True), out)
+        if open_folder(out).files[0].stat().st_size == size:
+            return
+    pytest.fail("no other box gives a file of the same size")
+
+
+def test_load_dataset_never_returns_what_was_there_before(
+    tmp_path: Path, nih: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    def load(place: Path) -> Any:
+        monkeypatch.chdir(place)
+        return datasets.load_dataset("medground-bench", "candidates", split="test", cache_dir=str(tmp_path / "cache"))
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    build_folder(settings(nih), first / "medground-bench")
+    assert load(first)[0]["boxes"] == [[10, 5, 30, 35]]
+    size = open_folder(first / "medground-bench").files[0].stat().st_size
+    # Another folder of the same name, then the same folder built again.
+    other_content_of_the_same_size(nih, second / "medground-bench", size)
+    (box,) = open_folder(second / "medground-bench")[0].boxes
+    assert box[0] > 10
+    assert load(second)[0]["boxes"] == [list(box)]
+    other_content_of_the_same_size(nih, first / "medground-bench", size)
+    assert load(first)[0]["boxes"] == [list(box)]
+    # What has not changed is still found in the cache.
+    cached = list((tmp_path / "cache").rglob("*.arrow"))
+    assert load(first)[0]["boxes"] == [list(box)]
+    assert list((tmp_path / "cache").rglob("*.arrow")) == cached
+    assert len(cached) == 2
+
+
+def test_other_pixels_are_other_files_though_the_records_are_the_same(tmp_path: Path, nih: Path) -> None:
+    one = open_folder(build_folder(settings(nih), tmp_path / "one")[0])
+    again = open_folder(build_folder(settings(nih), tmp_path / "again")[0])
+    Image.fromarray(grey(60, 40, seed=9)).save(nih / "images" / "00000002_000.png")
+    two = open_folder(build_folder(settings(nih), tmp_path / "two")[0])
+    assert one.fingerprint == two.fingerprint
+    assert one.files[0].name != two.files[0].name
+    assert one.files[0].name == again.files[0].name
+
+
 def test_parquet_speaks_to_old_and_new_datasets(tmp_path: Path, nih: Path) -> None:
     import pyarrow.parquet as pq
 
     folder, _ = build_folder(settings(nih), tmp_path / "out")
-    schema = pq.read_schema(folder / "candidates" / "test-00000-of-00001.parquet")
+    schema = pq.read_schema(open_folder(folder).files[0])
     features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
     # "List" is unknown before datasets 4; "Sequence" is read by all.
     assert features["boxes"]["_type"] == features["boxes"]["feature"]["_type"] == "Sequence"
@@ -188,7 +237,9 @@ def test_processes_and_shards_do_not_change_the_rows(tmp_path: Path) -> None:
     two, _ = build_folder(settings(tmp_path / "nih"), tmp_path / "two", num_proc=2, shard_bytes=1)
     a, b = open_folder(one), open_folder(two)
     assert len(b.files) == 2  # a row group each: one arrow file per process
-    assert [f.name for f in b.files] == ["test-00000-of-00002.parquet", "test-00001-of-00002.parquet"]
+    names = [f.name.rsplit("-", 1) for f in b.files]
+    assert [start for start, _ in names] == ["test-00000-of-00002", "test-00001-of-00002"]
+    assert len({end for _, end in names}) == 1
     assert list(a) == list(b)
     assert a.fingerprint == b.fingerprint
     for record in a:
@@ -236,11 +287,10 @@ def test_the_build_record(tmp_path: Path, nih: Path) -> None:
     assert {"medground-bench", "datasets", "pyarrow", "pillow"} <= set(build["versions"])
     assert (entry["rows"], entry["images"]) == (3, 2)
     assert entry["settings"]["scaling"] == "percentile"
-    file = folder / "candidates" / "test-00000-of-00001.parquet"
-    assert entry["files"]["candidates/test-00000-of-00001.parquet"] == {
-        "bytes": file.stat().st_size,
-        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-    }
+    (file,) = open_folder(folder).files
+    checksum = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert entry["files"] == {f"candidates/{file.name}": {"bytes": file.stat().st_size, "sha256": checksum}}
+    assert file.stem.split("-")[-1] == hashlib.sha256(checksum.encode()).hexdigest()[:16]
     csv = (nih / "BBox_List_2017.csv").read_bytes()
     assert entry["sources"]["nih_cxr14"]["annotations"] == {"BBox_List_2017.csv": hashlib.sha256(csv).hexdigest()}
     assert str(tmp_path) not in (folder / "build.json").read_text()  # where the source lies is nobody's business
@@ -263,11 +313,67 @@ def test_the_card_of_the_project_can_be_filled_in(tmp_path: Path, nih: Path) -> 
     assert "| (candidates) | 3 | 3 |" in text
     assert "1 problems of annotation rows" in text
     header = yaml.safe_load(text.split("---")[1])
+    (file,) = open_folder(folder).files
+    path = f"candidates/test-*-{file.stem.split('-')[-1]}.parquet"
     assert header["configs"] == [
-        {"config_name": "candidates", "data_files": [{"split": "test", "path": "candidates/test-*.parquet"}]}
+        {"config_name": "candidates", "data_files": [{"split": "test", "path": path}], "default": True}
     ]
     assert header["dataset_info"][0]["splits"][0]["num_examples"] == 3
     assert COUNTS_MARK in card_template()
+
+
+def test_an_open_folder_has_no_gate_and_no_credentialed_licence(tmp_path: Path, nih: Path) -> None:
+    folder, _ = build_folder(settings(nih), tmp_path / "out")
+    text = (folder / "README.md").read_text()
+    header = yaml.safe_load(text.split("---")[1])
+    assert (header["license"], header["license_name"]) == ("other", "terms-of-the-sources")
+    assert header["license_link"] == "https://nihcc.app.box.com/v/ChestXray-NIHCC"
+    assert not [key for key in header if key.startswith("extra_gated")]
+    for word in ("PhysioNet Credentialed", "Gating", "credentialed -->", "imagenome=PHYSIONET", "| `vindr_cxr`"):
+        assert word not in text
+    assert "| `nih_cxr14` | [NIH" in text
+    record = json.loads((folder / "build.json").read_text())
+    (count,) = record["configs"]["candidates"]["counts"]
+    count["dataset"] = "phantom"
+    front = yaml.safe_load(render_card(record).split("---")[1])
+    assert front["license"] == "apache-2.0"
+    assert not {"license_name", "license_link"} & set(front)
+    count["dataset"] = "vindr_cxr"
+    closed = render_card(record)
+    front = yaml.safe_load(closed.split("---")[1])
+    assert front["license_link"].startswith("https://physionet.org/")
+    assert front["extra_gated_prompt"]
+    assert "### Gating" in closed
+    assert "| `nih_cxr14`" not in closed
+    count["dataset"] = "unheard_of"  # what is unknown may not be passed on
+    assert yaml.safe_load(render_card(record).split("---")[1])["extra_gated_prompt"]
+
+
+def test_the_card_states_the_features_and_a_default(tmp_path: Path, nih: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    build_folder(settings(nih), tmp_path / "out")
+    record = records(tmp_path / "d.json", 0)
+    build_folder(settings(nih, config="direct", records=str(record), allow_other_records=True), tmp_path / "out")
+    header = yaml.safe_load((tmp_path / "out" / "README.md").read_text().split("---")[1])
+    assert [c["config_name"] for c in header["configs"] if c.get("default")] == ["direct"]
+    for info in header["dataset_info"]:
+        assert datasets.Features._from_yaml_list(info["features"]) == features()
+    loaded = datasets.load_dataset(str(tmp_path / "out"), split="test", cache_dir=str(tmp_path / "cache"))
+    assert loaded["model"][:] == ["gemma3_4b"]
+    assert loaded.features == features()
+
+
+def test_the_line_for_detection_tools(tmp_path: Path, nih: Path) -> None:
+    import datasets
+
+    folder, _ = build_folder(settings(nih), tmp_path / "out")
+    text = (folder / "README.md").read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("detection = ")]
+    loaded = datasets.load_dataset(str(folder), split="test", cache_dir=str(tmp_path / "cache"))
+    names: dict[str, Any] = {"records": loaded}
+    exec(line, names)
+    assert names["detection"][1]["objects"] == {"bbox": [[1.5, 2, 3, 4]], "category": ["Nodule"]}
 
 
 @pytest.mark.parametrize("template", ["# no front matter\n<!-- counts -->", "---\na: 1\n---\nno mark", ""])
