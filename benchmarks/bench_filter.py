@@ -17,11 +17,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from medground_bench.causal import read_answer
+from medground_bench.causal.answers import read_answer
 from medground_bench.causal.editors import load_editor
 from medground_bench.causal.filter import edit_seed, filter_candidates
 from medground_bench.causal.masks import box_mask
-from medground_bench.causal.verdicts import all_verdicts
+from medground_bench.causal.verdicts import read_verdicts
 from medground_bench.core.schema import GATES, Candidate, question
 from medground_bench.imaging.read import read_image
 from medground_bench.lvlm import load_lvlm
@@ -76,8 +76,8 @@ def main() -> None:
         slow = {(lvlm.key, mode, c.index): plain(lvlm, mode, c, editor) for lvlm, mode in jobs for c in source}
         theirs = time.perf_counter() - start
         same = sum(
-            slow[line["model"], line["mode"], line["index"]] == line["gate"]
-            for line in all_verdicts(Path(folder) / "v")
+            slow[verdict.model, verdict.mode, verdict.index] == verdict.gate
+            for verdict in read_verdicts(Path(folder) / "v")
         )
 
     judged = len(source) * len(jobs)

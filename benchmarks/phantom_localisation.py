@@ -84,7 +84,7 @@ def causal_table(pool: ReferencePool, key: str, count: int, size: int, verbose: 
     import torch
 
     torch.set_num_threads(1)
-    from medground_bench.causal import read_answer
+    from medground_bench.causal.answers import read_answer
     from medground_bench.lvlm import load_lvlm
 
     lvlm = load_lvlm(key)

@@ -33,14 +33,15 @@ from medground_bench.causal.quality import edit_quality, quality_flags
 from medground_bench.causal.verdicts import (
     ANSWERS,
     ERROR,
+    EXPECTED,
     STEM,
     Key,
-    is_open,
+    Verdict,
+    read_verdicts,
     update_header,
-    verdict_key,
 )
 from medground_bench.core.errors import EditorError, MedGroundError
-from medground_bench.core.files import Journal, read_journals
+from medground_bench.core.files import Journal
 from medground_bench.core.processes import ProcessGroup
 from medground_bench.core.schema import GATES, MODES, Candidate, question
 from medground_bench.core.versions import software_versions
@@ -57,7 +58,6 @@ MAX_NEW_TOKENS = {"direct": 32, "reason": 512}
 
 NO_ABNORMALITY = "No abnormality"
 
-_EXPECTED: dict[str, str] = dict(zip(ANSWERS, ("yes", "no", "yes", "yes"), strict=True))
 _GATE = dict(zip(ANSWERS, GATES, strict=True))
 
 
@@ -118,38 +118,32 @@ class _Case:
         self.flags.append(flag)
 
     @property
-    def read(self) -> dict[str, str | None]:
-        return {name: read_answer(text, self.candidate.attribute) for name, text in self.answers.items()}
-
-    @property
-    def verdict(self) -> str:
+    def kind(self) -> str:
+        """One of :data:`~medground_bench.causal.verdicts.VERDICTS`."""
         if self.gate is None:
             return "kept"
         if self.gate == ERROR:
             return "skipped" if self.skipped else "error"
         return "undecided" if "undecided" in self.flags else "rejected"
 
-    def line(self, model: str, mode: str) -> dict[str, Any]:
+    def verdict(self, model: str, mode: str) -> Verdict:
         c = self.candidate
-        line: dict[str, Any] = {
-            "model": model,
-            "mode": mode,
-            "dataset": c.dataset,
-            "image_id": c.image_id,
-            "attribute": c.attribute,
-            "index": c.index,
-            "gate": self.gate,
-            "verdict": self.verdict,
-            "answers": self.answers,
-            "read": self.read,
-            "quality": self.quality,
-            "flags": self.flags,
-        }
-        if c.ordinal != 1:
-            line["ordinal"] = c.ordinal
-        if self.error is not None:
-            line["error"] = self.error
-        return line
+        return Verdict(
+            model=model,
+            mode=mode,
+            dataset=c.dataset,
+            image_id=c.image_id,
+            attribute=c.attribute,
+            gate=self.gate,
+            verdict=self.kind,
+            answers=self.answers,
+            read={name: read_answer(text, c.attribute) for name, text in self.answers.items()},
+            quality=self.quality,
+            flags=self.flags,
+            error=self.error,
+            index=c.index,
+            ordinal=c.ordinal,
+        )
 
 
 def edit_seed(seed: int, candidate: Candidate) -> int:
@@ -249,8 +243,8 @@ def filter_candidates(
                     judging.tell = partial(progress, finished, total)
                 for case, new in zip(judging(batch), fresh, strict=True):
                     if new:
-                        if case.verdict != "error" or _key(lvlm.key, mode, case.candidate) not in failed:
-                            journal.append(case.line(lvlm.key, mode))
+                        if case.kind != "error" or _key(lvlm.key, mode, case.candidate) not in failed:
+                            journal.append(case.verdict(lvlm.key, mode).to_json())
                         _count(report, case)
             report.reused += len(fresh) - sum(fresh)
             finished += len(batch)
@@ -269,10 +263,10 @@ def judge(
     seed: int = 0,
     max_new_tokens: int | None = None,
     scaling: Scaling = "minmax",
-) -> list[dict[str, Any]]:
-    """Verdicts on one batch of candidates, in memory: see :mod:`medground_bench.causal.verdicts` for their form."""
+) -> list[Verdict]:
+    """Verdicts on one batch of candidates, in memory."""
     judging = _Judging(lvlm, mode, cache, max_new_tokens or MAX_NEW_TOKENS[mode], seed, scaling, FilterReport())
-    return [case.line(lvlm.key, mode) for case in judging(candidates)]
+    return [case.verdict(lvlm.key, mode) for case in judging(candidates)]
 
 
 class _Judging:
@@ -355,7 +349,7 @@ class _Judging:
                 continue
             case.answers[name] = answer
             read = read_answer(answer, case.candidate.attribute)
-            if read != _EXPECTED[name]:
+            if read != EXPECTED[name]:
                 case.gate = _GATE[name]
             if read is None:
                 case.flags.append("undecided")
@@ -386,19 +380,14 @@ def _key(model: str, mode: str, c: Candidate) -> Key:
 
 def _done(out: Path, wanted: set[Key]) -> tuple[set[Key], set[Key]]:
     """What earlier runs judged, by whatever number of processes, and where they failed, which is tried again."""
-    done: set[Key] = set()
-    failed: set[Key] = set()
-    for line in read_journals(out, STEM):
-        key = verdict_key(line)
-        if key in wanted:
-            (failed if is_open(line) else done).add(key)
-    return done, failed
+    known = [verdict for verdict in read_verdicts(out) if verdict.key in wanted]
+    return {v.key for v in known if not v.is_open}, {v.key for v in known if v.is_open}
 
 
 def _count(report: FilterReport, case: _Case) -> None:
     report.computed += 1
-    report.verdicts[case.verdict] += 1
-    if case.verdict == "error":
+    report.verdicts[case.kind] += 1
+    if case.kind == "error":
         report.errors.append(f"{case.candidate.id}: {(case.error or '').splitlines()[0]}")
 
 

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any
 
-from medground_bench.causal.verdicts import ERROR, all_verdicts
+from medground_bench.causal.verdicts import ERROR, STEM, Verdict, has_verdicts, read_verdicts
 from medground_bench.core.errors import MedGroundError
 from medground_bench.core.files import atomic_write
 from medground_bench.core.schema import GATES
@@ -52,19 +51,18 @@ class FunnelRow:
     skipped: int = 0
     flagged: int = 0
 
-    def add(self, line: dict[str, Any]) -> None:
+    def add(self, verdict: Verdict) -> None:
         """Count one verdict."""
-        gate, verdict = line["gate"], line.get("verdict")
-        if gate == ERROR:
-            if verdict == "skipped":
+        if verdict.gate == ERROR:
+            if verdict.verdict == "skipped":
                 self.skipped += 1
             else:
                 self.errors += 1
             return
         self.candidates += 1
-        self.undecided += verdict == "undecided"
-        self.flagged += any(":" in flag for flag in line.get("flags", ()))
-        for name in GATES[: len(GATES) if gate is None else GATES.index(gate)]:
+        self.undecided += verdict.verdict == "undecided"
+        self.flagged += any(":" in flag for flag in verdict.flags)
+        for name in GATES[: len(GATES) if verdict.gate is None else GATES.index(verdict.gate)]:
             self.passed[name] += 1
 
     @property
@@ -103,9 +101,15 @@ def read_funnel(folders: Iterable[str | Path], by: str = "source") -> list[Funne
     owner: dict[tuple[str, ...], Path] = {}
     for folder in map(Path, folders):
         seen: Counter[tuple[str, ...]] = Counter()
-        for line in all_verdicts(folder):
-            group = tuple(line[key] for key in GROUPS[by])
-            part = tuple(line[key] for key in GROUPS["source"])
+        if not has_verdicts(folder):
+            raise MedGroundError(
+                "there are no verdicts here",
+                where=folder,
+                expected=f"{STEM}-*.jsonl, as 'medground-bench filter --out' writes them",
+            )
+        for verdict in read_verdicts(folder):
+            group = tuple(getattr(verdict, key) for key in GROUPS[by])
+            part = tuple(getattr(verdict, key) for key in GROUPS["source"])
             if owner.setdefault(part, folder) != folder:
                 raise MedGroundError(
                     f"{' '.join(part)} is judged in two folders",
@@ -114,7 +118,7 @@ def read_funnel(folders: Iterable[str | Path], by: str = "source") -> list[Funne
                     remedy=f"leave out this folder or {owner[part]}",
                 )
             seen[group] += 1
-            rows.setdefault(group, FunnelRow(group)).add(line)
+            rows.setdefault(group, FunnelRow(group)).add(verdict)
     return [rows[group] for group in sorted(rows)]
 
 

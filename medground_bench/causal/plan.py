@@ -20,7 +20,7 @@ from medground_bench.causal.cache import EditCache
 from medground_bench.causal.editors.base import Editor, EditRequest, Progress
 from medground_bench.causal.filter import Answerer, edit_seed, judge
 from medground_bench.causal.masks import box_mask
-from medground_bench.causal.verdicts import ANSWERS
+from medground_bench.causal.verdicts import ANSWERS, Verdict
 from medground_bench.core.errors import MedGroundError
 from medground_bench.core.schema import Candidate, question
 from medground_bench.imaging.read import read_image
@@ -107,13 +107,13 @@ def plan_filter(
     for key, load in lvlms.items():
         clock = _Clock(load())
         clock.generate_warm(chosen[0], mode, max_new_tokens)
-        lines = []
+        verdicts: list[Verdict] = []
         for start in range(0, len(chosen), batch_size):
             batch = chosen[start : start + batch_size]
-            lines += judge(clock, mode, batch, timed, seed=seed, max_new_tokens=max_new_tokens)  # type: ignore[arg-type]
-        answered = [sum(line["answers"][name] is not None for name in ANSWERS) for line in lines]
+            verdicts += judge(clock, mode, batch, timed, seed=seed, max_new_tokens=max_new_tokens)  # type: ignore[arg-type]
+        answered = [sum(verdict.answers[name] is not None for name in ANSWERS) for verdict in verdicts]
         if not any(answered):
-            raise MedGroundError(f"{key} answered no question of the sample", remedy=str(lines[0].get("error", "")))
+            raise MedGroundError(f"{key} answered no question of the sample", remedy=verdicts[0].error)
         reached[key] = answered
         seconds[key] = clock.seconds / max(1, clock.questions)
     if not timed.measured:

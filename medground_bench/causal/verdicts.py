@@ -21,28 +21,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from medground_bench.causal.answers import read_answer
 from medground_bench.core.errors import RecordsError
 from medground_bench.core.files import atomic_write, file_lock, read_journals
-from medground_bench.core.schema import GATES, Candidate
+from medground_bench.core.schema import DATASETS, GATES, MODES, Candidate
 from medground_bench.core.settings import require_same
 from medground_bench.sources.base import Source
 
 __all__ = [
     "ANSWERS",
     "ERROR",
+    "EXPECTED",
     "HEADER",
     "STEM",
     "VERDICTS",
-    "all_verdicts",
-    "is_open",
+    "Key",
+    "Verdict",
+    "failed_gate",
+    "has_verdicts",
     "read_header",
+    "read_verdicts",
     "source_digest",
     "update_header",
-    "verdict_key",
 ]
 
 ANSWERS: tuple[str, ...] = ("original", "foreground", "background", "background_normal")
@@ -56,66 +61,150 @@ HEADER = "filter.json"
 STEM = "verdicts"
 _FORMAT = 1
 
+EXPECTED: dict[str, str] = dict(zip(ANSWERS, ("yes", "no", "yes", "yes"), strict=True))
+"""What each answer must read for a candidate to be kept."""
+
 Key = tuple[str, str, str, str, str, int]
+"""(LVLM, mode, source, image, attribute, ordinal): what a verdict is about."""
 
 
-def verdict_key(line: Mapping[str, Any]) -> Key:
-    """(model, mode, dataset, image, attribute, ordinal): what a verdict is about."""
-    return (
-        line["model"],
-        line["mode"],
-        line["dataset"],
-        line["image_id"],
-        line["attribute"],
-        int(line.get("ordinal", 1)),
-    )
+def failed_gate(answers: Iterable[str | None], attribute: str | None = None) -> str | None:
+    """First gate of the causal filter that four answers about an attribute fail; None when they read yes, no, yes, yes.
+
+    The attribute is not known where a released record names its candidate by position.
+    """
+    for gate, text, expected in zip(GATES, answers, EXPECTED.values(), strict=True):
+        if read_answer(text, attribute) != expected:
+            return gate
+    return None
 
 
-def all_verdicts(folder: str | Path) -> Iterator[dict[str, Any]]:
-    """Every verdict of a folder, each candidate once per LVLM and mode.
+@dataclass(frozen=True)
+class Verdict:
+    """What the filter found about one candidate, for one LVLM in one mode: one line of the journal.
+
+    Attributes
+    ----------
+    model, mode, dataset, image_id, attribute : str
+        What it is about.
+    gate : str or None
+        The first gate that failed, ``"error"``, or None for a kept candidate.
+    verdict : str
+        One of :data:`VERDICTS`.
+    answers : dict of str to (str or None)
+        The LVLM's texts by name of the image; None where it was not asked.
+    read : dict of str to (str or None)
+        What they read: ``"yes"``, ``"no"`` or None.
+    quality : dict
+        Figures of each edit (:mod:`medground_bench.causal.quality`).
+    flags : list of str
+        What a reader should know, e.g. ``"undecided"`` or ``"unchanged:foreground"``.
+    error : str or None
+        Why it could not be judged.
+    index : int or None
+        Position in the source it was made from.
+    ordinal : int
+        As in :class:`~medground_bench.core.schema.Candidate`.
+    """
+
+    model: str
+    mode: str
+    dataset: str
+    image_id: str
+    attribute: str
+    gate: str | None
+    verdict: str = ""
+    answers: Mapping[str, str | None] = field(default_factory=dict)
+    read: Mapping[str, str | None] = field(default_factory=dict)
+    quality: Mapping[str, Any] = field(default_factory=dict)
+    flags: Sequence[str] = ()
+    error: str | None = None
+    index: int | None = None
+    ordinal: int = 1
+
+    @property
+    def key(self) -> Key:
+        return (self.model, self.mode, self.dataset, self.image_id, self.attribute, self.ordinal)
+
+    @property
+    def kept(self) -> bool:
+        return self.gate is None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is an error that the next run tries again."""
+        return self.gate == ERROR and self.verdict != "skipped"
+
+    def to_json(self) -> dict[str, Any]:
+        """The line of the journal; what says nothing is left out."""
+        line = asdict(self)
+        line["flags"] = list(self.flags)
+        for name, silent in (("error", None), ("index", None), ("ordinal", 1)):
+            if line[name] == silent:
+                del line[name]
+        return line
+
+    @classmethod
+    def from_json(cls, line: Any, where: str) -> Verdict:
+        """Read a line of the journal.
+
+        Raises
+        ------
+        RecordsError
+            If it is not a verdict, names an unknown mode, source or gate, or is kept against its answers.
+        """
+        texts = ("model", "mode", "dataset", "image_id", "attribute")
+        if not isinstance(line, dict) or not all(isinstance(line.get(k), str) for k in texts) or "gate" not in line:
+            keys = ", ".join((*texts, "gate", "answers"))
+            raise RecordsError("this is not a verdict", where=where, expected=f"an object with {keys}")
+        if line["mode"] not in MODES or line["dataset"] not in DATASETS or line["gate"] not in (None, ERROR, *GATES):
+            raise RecordsError(
+                f"mode {line['mode']!r}, dataset {line['dataset']!r}, gate {line['gate']!r}: one is unknown",
+                where=where,
+                expected=f"modes {', '.join(MODES)}; datasets {', '.join(DATASETS)}; gates null, {', '.join(GATES)}",
+            )
+        verdict = cls(**{f.name: line[f.name] for f in fields(cls) if f.name in line})
+        if verdict.kept:
+            answers = verdict.answers if isinstance(verdict.answers, dict) else {}
+            if not all(isinstance(answers.get(a), str) for a in ANSWERS):
+                raise RecordsError(
+                    "a kept verdict lacks an answer", where=where, expected="answers: " + ", ".join(ANSWERS)
+                )
+            gate = failed_gate((verdict.answers[a] for a in ANSWERS), verdict.attribute)
+            if gate is not None:
+                raise RecordsError(f"a kept verdict fails gate {gate!r}: {verdict.answers}", where=where)
+        return verdict
+
+
+def has_verdicts(folder: str | Path) -> bool:
+    """Whether a folder holds verdicts."""
+    return any(Path(folder).glob(f"{STEM}-*.jsonl"))
+
+
+def read_verdicts(folder: str | Path) -> list[Verdict]:
+    """Every verdict of a folder, each candidate once per LVLM and mode, in the order of the journal.
+
+    A verdict that was reached replaces an earlier or later error.
 
     Raises
     ------
     RecordsError
-        If the folder holds no verdicts or a line is not one.
+        If a line is malformed, or contradicts another one about the same candidate.
     """
-    folder = Path(folder)
-    if not any(folder.glob(f"{STEM}-*.jsonl")):
-        raise RecordsError(
-            "there are no verdicts here",
-            where=folder,
-            expected=f"{STEM}-*.jsonl, as 'medground-bench filter --out' writes them",
-        )
-    failed = {verdict_key(line) for line in _lines(folder) if is_open(line)}
-    settled = {key for line in _lines(folder) if not is_open(line) and (key := verdict_key(line)) in failed}
-    seen: set[Key] = set()
-    for line in _lines(folder):
-        key = verdict_key(line)
-        if key not in seen and not (key in settled and is_open(line)):
-            seen.add(key)
-            yield line
-
-
-def is_open(line: Mapping[str, Any]) -> bool:
-    """Whether a verdict is an error that the next run tries again."""
-    return line["gate"] == ERROR and line.get("verdict") != "skipped"
-
-
-def _lines(folder: Path) -> Iterator[dict[str, Any]]:
+    found: dict[Key, Verdict] = {}
     for number, line in enumerate(read_journals(folder, STEM), 1):
-        if not _is_verdict(line):
-            raise RecordsError("this is not a verdict", where=f"{folder}: verdict {number}")
-        yield line
-
-
-def _is_verdict(line: Any) -> bool:
-    texts = ("model", "mode", "dataset", "image_id", "attribute")
-    return (
-        isinstance(line, dict)
-        and all(isinstance(line.get(k), str) for k in texts)
-        and "gate" in line
-        and line["gate"] in (None, ERROR, *GATES)
-    )
+        where = f"{folder}: verdict {number}"
+        verdict = Verdict.from_json(line, where)
+        known = found.get(verdict.key)
+        if known is None or known.is_open:
+            found[verdict.key] = verdict
+        elif not verdict.is_open and verdict.gate != known.gate:
+            raise RecordsError(
+                "two verdicts on one candidate contradict each other: " + str(verdict.key),
+                where=where,
+                remedy="keep the lines of one run only",
+            )
+    return list(found.values())
 
 
 def source_digest(candidates: Iterable[Candidate]) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from medground_bench.core.errors import RecordsError
 from medground_bench.core.schema import Mode
-from medground_bench.dataset.records import join_verdicts, read_released, write_released
+from medground_bench.dataset.records import join_verdicts
+from medground_bench.dataset.released import read_released, write_released
 from medground_bench.sources.base import Source
 
 __all__ = ["export_released"]

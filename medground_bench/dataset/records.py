@@ -8,50 +8,28 @@ candidates of the sources.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medground_bench.causal.verdicts import ANSWERS, STEM, has_verdicts, read_verdicts
 from medground_bench.core.errors import RecordsError
-from medground_bench.core.files import atomic_write, cache_folder, read_journals
-from medground_bench.core.schema import DATASETS, GATES, MODES, Candidate, KeptCandidate, Mode
+from medground_bench.core.files import atomic_write, cache_folder
+from medground_bench.core.schema import Candidate, KeptCandidate, Mode
 from medground_bench.dataset.released import (
-    COMMIT,
-    COUNTS,
     RELEASED,
     ReleasedRecord,
     ReleasedRecords,
     blob_id,
-    failed_gate,
     read_released,
-    write_released,
 )
 from medground_bench.sources.base import Source
 
-__all__ = [
-    "COMMIT",
-    "COUNTS",
-    "DOWNLOAD",
-    "RELEASED",
-    "Joined",
-    "ReleasedRecord",
-    "ReleasedRecords",
-    "blob_id",
-    "download_released",
-    "failed_gate",
-    "join_released",
-    "join_verdicts",
-    "load_records",
-    "read_released",
-    "read_verdicts",
-    "write_released",
-]
+__all__ = ["DOWNLOAD", "Joined", "download_released", "join_released", "join_verdicts", "load_records"]
 
 DOWNLOAD = "download"
 """Instead of a path: fetch the released file from its pinned commit."""
-
-VERDICTS = "verdicts"
 
 
 @dataclass
@@ -109,7 +87,7 @@ def load_records(
     """
     if str(path) == DOWNLOAD:
         path = download_released(mode)
-    if Path(path).is_dir() and any(Path(path).glob(f"{VERDICTS}-*.jsonl")):
+    if Path(path).is_dir() and has_verdicts(path):
         joined = join_verdicts(path, mode, sources, lvlms=lvlms, allow_missing=allow_missing)
     else:
         released = read_released(path, mode, allow_other=allow_other, models=lvlms)
@@ -280,35 +258,6 @@ def _check_ids(records: list[KeptCandidate], where: object) -> None:
 
 # --- own verdicts
 
-_ANSWERS = ("original", "foreground", "background", "background_normal")
-
-
-def read_verdicts(folder: str | Path, mode: Mode | None = None) -> Iterator[dict[str, Any]]:
-    """Kept verdicts of a filter run, each once, in journal order.
-
-    A line is ``{"model", "mode", "dataset", "image_id", "attribute", "gate", "answers"}``, optionally ``"ordinal"``;
-    ``gate`` is null for a kept candidate, else the first gate it failed.
-
-    Raises
-    ------
-    RecordsError
-        If a line is malformed, contradicts another one about the same candidate, or is kept against its answers.
-    """
-    seen: dict[tuple[object, ...], str | None] = {}
-    for number, line in enumerate(read_journals(folder, VERDICTS), 1):
-        where = f"{folder}: verdict {number}"
-        _check_verdict(line, where)
-        if (mode is not None and line["mode"] != mode) or line["gate"] == "error":
-            continue  # an error is not a verdict: a later run may have reached one
-        key = _key(line)
-        if key in seen:
-            if seen[key] != line["gate"]:
-                raise RecordsError("two verdicts on one candidate contradict each other: " + str(key), where=where)
-            continue
-        seen[key] = line["gate"]
-        if line["gate"] is None:
-            yield line
-
 
 def join_verdicts(
     folder: str | Path,
@@ -325,50 +274,24 @@ def join_verdicts(
     RecordsError
         If a source is not given, or has no such candidate, or an LVLM has no record.
     """
-    verdicts = list(read_verdicts(folder, mode))
-    _check_lvlms(lvlms, {v["model"] for v in verdicts}, folder)
-    verdicts = [v for v in verdicts if not lvlms or v["model"] in lvlms]
-    joined = Joined([], origin={"file": f"{VERDICTS}-*.jsonl", "released": False})
-    _leave_out(Counter(v["dataset"] for v in verdicts if v["dataset"] not in sources), joined, folder, allow_missing)
+    verdicts = [v for v in read_verdicts(folder) if v.kept and v.mode == mode]
+    _check_lvlms(lvlms, {v.model for v in verdicts}, folder)
+    verdicts = [v for v in verdicts if not lvlms or v.model in lvlms]
+    joined = Joined([], origin={"file": f"{STEM}-*.jsonl", "released": False})
+    _leave_out(Counter(v.dataset for v in verdicts if v.dataset not in sources), joined, folder, allow_missing)
     places = {name: {(c.image_id, c.attribute, c.ordinal): c for c in source} for name, source in sources.items()}
     for verdict in verdicts:
-        if verdict["dataset"] not in sources:
+        if verdict.dataset not in sources:
             continue
-        key = (verdict["image_id"], verdict["attribute"], verdict.get("ordinal", 1))
-        candidate = places[verdict["dataset"]].get(key)
+        key = (verdict.image_id, verdict.attribute, verdict.ordinal)
+        candidate = places[verdict.dataset].get(key)
         if candidate is None or (not candidate.boxes and candidate.image_path.is_file()):
             raise RecordsError(
-                f"{verdict['dataset']} has no candidate with boxes for image {key[0]!r}, attribute {key[1]!r}",
+                f"{verdict.dataset} has no candidate with boxes for image {key[0]!r}, attribute {key[1]!r}",
                 where=folder,
                 expected="the source the verdicts were made from",
             )
-        one, two, three, four = (verdict["answers"][a] for a in _ANSWERS)
-        joined.records.append(_record(verdict["model"], mode, candidate, (one, two, three, four)))
+        one, two, three, four = (str(verdict.answers[a]) for a in ANSWERS)
+        joined.records.append(_record(verdict.model, mode, candidate, (one, two, three, four)))
     _check_ids(joined.records, folder)
     return joined
-
-
-def _key(line: Mapping[str, Any]) -> tuple[object, ...]:
-    return (*(line[k] for k in ("model", "mode", "dataset", "image_id", "attribute")), line.get("ordinal", 1))
-
-
-def _check_verdict(line: Any, where: str) -> None:
-    texts = ("model", "mode", "dataset", "image_id", "attribute")
-    if not isinstance(line, dict) or not all(isinstance(line.get(k), str) for k in texts) or "gate" not in line:
-        raise RecordsError(
-            "this is not a verdict", where=where, expected="an object with " + ", ".join((*texts, "gate", "answers"))
-        )
-    if line["mode"] not in MODES or line["dataset"] not in DATASETS or line["gate"] not in (None, "error", *GATES):
-        raise RecordsError(
-            f"mode {line['mode']!r}, dataset {line['dataset']!r}, gate {line['gate']!r}: one is unknown",
-            where=where,
-            expected=f"modes {', '.join(MODES)}; datasets {', '.join(DATASETS)}; gates null, {', '.join(GATES)}",
-        )
-    if line["gate"] is not None:
-        return
-    answers = line.get("answers")
-    if not isinstance(answers, dict) or not all(isinstance(answers.get(a), str) for a in _ANSWERS):
-        raise RecordsError("a kept verdict lacks an answer", where=where, expected="answers: " + ", ".join(_ANSWERS))
-    gate = failed_gate((answers[a] for a in _ANSWERS), line["attribute"])
-    if gate is not None:
-        raise RecordsError(f"a kept verdict fails gate {gate!r}: {answers}", where=where)

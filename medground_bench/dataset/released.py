@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medground_bench.causal.verdicts import failed_gate
 from medground_bench.core.errors import RecordsError
 from medground_bench.core.files import atomic_write
 from medground_bench.core.schema import DATASETS, GATES, LVLMS, MODES, KeptCandidate, Mode
@@ -26,7 +27,6 @@ __all__ = [
     "ReleasedRecord",
     "ReleasedRecords",
     "blob_id",
-    "failed_gate",
     "read_released",
     "write_released",
 ]
@@ -70,7 +70,6 @@ COUNTS: dict[tuple[str, str], int] = {
 """Records of direct.json by LVLM and source."""
 
 _PREDICTIONS = ("prediction", "prediction_edited", "prediction_edited_kept", "prediction_edited_kept_normal")
-_EXPECTED_ANSWERS = ("yes", "no", "yes", "yes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,19 +127,6 @@ class ReleasedRecords:
 def blob_id(data: bytes) -> str:
     """Git's id of a file with this content (``git hash-object``)."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-
-
-def failed_gate(predictions: Iterable[str | None], attribute: str | None = None) -> str | None:
-    """First gate of the causal filter that four answers about an attribute fail; None when they read yes, no, yes, yes.
-
-    The attribute is not known where a record names its candidate by position.
-    """
-    from medground_bench.causal.answers import read_answer
-
-    for gate, text, expected in zip(GATES, predictions, _EXPECTED_ANSWERS, strict=True):
-        if read_answer(text, attribute) != expected:
-            return gate
-    return None
 
 
 def read_released(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from medground_bench.causal import read_answer
+from medground_bench.causal.answers import read_answer
 from medground_bench.causal.filter import edit_seed
 from medground_bench.core.errors import LvlmError
 from medground_bench.core.schema import Candidate, question

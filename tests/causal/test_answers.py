@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medground_bench.causal import read_answer
+from medground_bench.causal.answers import read_answer
 from medground_bench.causal.findings import FINDINGS, asked_findings, findings_in
 from medground_bench.causal.languages import LANGUAGES
 from medground_bench.core.schema import question
@@ -751,13 +751,13 @@ def test_nothing_to_read_is_undecided() -> None:
 )  # fmt: skip
 def test_a_runaway_text_is_read_without_backtracking_forever(unit: str) -> None:
     # In a process of its own, so that a pattern that explodes fails the test instead of hanging the suite.
-    code = f"from medground_bench.causal import read_answer; read_answer({unit!r} * 2000 + 'x')"
+    code = f"from medground_bench.causal.answers import read_answer; read_answer({unit!r} * 2000 + 'x')"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
 
 
 def test_importing_the_reader_is_light() -> None:
     code = (
-        "import sys; import medground_bench.causal; "
+        "import sys; import medground_bench.causal.answers; "
         "sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'diffusers', 'skimage', 'scipy', 'pandas')))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

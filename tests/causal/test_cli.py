@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import medground_bench.cli as cli
 import medground_bench.lvlm
 from medground_bench.core.errors import MedGroundError
-from medground_bench.dataset.records import read_released
+from medground_bench.dataset.released import read_released
 from medground_bench.sources import open_source
 from medground_bench.sources.phantom.source import phantom_for
 from medground_bench.sources.phantom.writers import write_source

@@ -18,13 +18,14 @@ from PIL import Image
 
 from medground_bench.causal.editors import Editor, load_editor
 from medground_bench.causal.filter import filter_candidates
-from medground_bench.causal.verdicts import ANSWERS, all_verdicts
+from medground_bench.causal.verdicts import ANSWERS, read_verdicts
 from medground_bench.core.errors import EditorError, MedGroundError
 from medground_bench.core.files import Journal
 from medground_bench.core.processes import ProcessGroup
 from medground_bench.core.schema import GATES, MODES
 from medground_bench.dataset.export import export_released
-from medground_bench.dataset.records import join_verdicts, load_records, read_released
+from medground_bench.dataset.records import join_verdicts, load_records
+from medground_bench.dataset.released import read_released
 from medground_bench.sources import open_source
 from medground_bench.sources.phantom.source import phantom_for
 from medground_bench.sources.phantom.writers import write_source
@@ -58,7 +59,10 @@ def run(lvlm: Any, root: Path, out: Path, mode: str = "direct", editor: Editor |
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
-    return sorted(all_verdicts(out), key=lambda line: (line["model"], line["mode"], line["dataset"], line["index"]))
+    return sorted(
+        (v.to_json() for v in read_verdicts(out)),
+        key=lambda line: (line["model"], line["mode"], line["dataset"], line["index"]),
+    )
 
 
 # -- what the verdicts say --------------------------------------------------------------------------------------------

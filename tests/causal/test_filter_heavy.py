@@ -16,7 +16,7 @@ import pytest
 
 from medground_bench.causal.editors import load_editor
 from medground_bench.causal.filter import filter_candidates
-from medground_bench.causal.verdicts import ANSWERS, all_verdicts
+from medground_bench.causal.verdicts import ANSWERS, read_verdicts
 from medground_bench.core.schema import GATES, MODES
 from medground_bench.sources import open_source
 from medground_bench.sources.phantom.writers import write_source
@@ -26,7 +26,9 @@ pytestmark = pytest.mark.heavy
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
-    return sorted(all_verdicts(out), key=lambda line: (line["model"], line["mode"], line["index"]))
+    return sorted(
+        (v.to_json() for v in read_verdicts(out)), key=lambda line: (line["model"], line["mode"], line["index"])
+    )
 
 
 @pytest.mark.parametrize("key", ["toy_qwen", "toy_gemma"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from medground_bench.causal.funnel import funnel_svg, read_funnel, write_plot
-from medground_bench.causal.verdicts import all_verdicts
+from medground_bench.causal.verdicts import read_verdicts
 from medground_bench.core.errors import MedGroundError
 from medground_bench.core.files import Journal
 
@@ -68,10 +68,10 @@ def test_groups_add_up(folder: Path) -> None:
 
 
 def test_an_error_is_replaced_by_a_later_verdict(folder: Path) -> None:
-    gates = {v["image_id"]: v["gate"] for v in all_verdicts(folder)}
+    gates = {v.image_id: v.gate for v in read_verdicts(folder)}
     assert gates["6"] == "foreground"
     assert gates["7"] == "error"
-    assert len(list(all_verdicts(folder))) == 12
+    assert len(read_verdicts(folder)) == 12
 
 
 def test_the_same_work_in_two_folders_is_refused(folder: Path, tmp_path: Path) -> None:

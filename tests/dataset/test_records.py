@@ -7,21 +7,12 @@ from typing import Any
 
 import pytest
 
+from medground_bench.causal.verdicts import failed_gate, read_verdicts
 from medground_bench.core.errors import RecordsError
 from medground_bench.core.files import Journal
 from medground_bench.dataset import records
-from medground_bench.dataset.records import (
-    COUNTS,
-    RELEASED,
-    blob_id,
-    download_released,
-    failed_gate,
-    join_released,
-    load_records,
-    read_released,
-    read_verdicts,
-    write_released,
-)
+from medground_bench.dataset.records import download_released, join_released, load_records
+from medground_bench.dataset.released import COUNTS, RELEASED, blob_id, read_released, write_released
 from medground_bench.sources import Source, open_source
 from tests.handmade import finding, write_nih, write_padchest, write_vindr
 
@@ -326,7 +317,7 @@ def test_verdicts_join_by_image_and_attribute(tmp_path: Path, nih: Source) -> No
 )
 def test_malformed_verdicts(tmp_path: Path, lines: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(RecordsError, match=message):
-        list(read_verdicts(journal(tmp_path, *lines)))
+        read_verdicts(journal(tmp_path, *lines))
 
 
 @pytest.mark.parametrize(
