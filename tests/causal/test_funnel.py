@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from medground_bench.causal.funnel import funnel_svg, read_funnel, write_plot
-from medground_bench.causal.verdicts import read_verdicts
+from medground_bench.causal.verdicts import ANSWERS, read_verdicts
 from medground_bench.core.errors import MedGroundError
 from medground_bench.core.files import Journal
 
@@ -27,7 +27,7 @@ def line(index: int, gate: str | None, **more: object) -> dict:
         "index": index,
         "gate": gate,
         "verdict": verdict,
-        "answers": {},
+        "answers": dict(zip(ANSWERS, ("Yes", "No", "Yes", "Yes"), strict=True)),
         "flags": [],
         **more,
     }
