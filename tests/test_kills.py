@@ -139,7 +139,7 @@ def test_generate(tmp_path: Path, tiny_qwen: Lvlm) -> None:
 def test_filter(tmp_path: Path) -> None:
     from medground_bench.causal.editors import load_editor
     from medground_bench.causal.filter import filter_candidates
-    from medground_bench.causal.verdicts import all_verdicts, read_header
+    from medground_bench.causal.verdicts import read_header, read_verdicts
     from medground_bench.sources import open_source
     from medground_bench.sources.phantom import write_source
 
@@ -158,9 +158,9 @@ def test_filter(tmp_path: Path) -> None:
     shutil.rmtree(out)
     assert renamings >= 3  # the header; an edit's image and what is written about it
     for _ in every_kill(run, renamings):
-        verdicts = list(all_verdicts(out)) if any(out.glob("verdicts-*.jsonl")) else []
+        verdicts = read_verdicts(out)
         whole = new["verdicts-00000.jsonl"].decode().splitlines()
-        assert verdicts == [json.loads(line) for line in whole[: len(verdicts)]]
+        assert [v.to_json() for v in verdicts] == [json.loads(line) for line in whole[: len(verdicts)]]
         if (out / "filter.json").exists():
             assert read_header(out) is not None
         count(run)

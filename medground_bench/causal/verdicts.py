@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -197,6 +197,7 @@ def read_verdicts(folder: str | Path) -> list[Verdict]:
         verdict = Verdict.from_json(line, where)
         known = found.get(verdict.key)
         if known is None or known.is_open:
+            found.pop(verdict.key, None)  # takes the place in the order of the run that reached it
             found[verdict.key] = verdict
         elif not verdict.is_open and verdict.gate != known.gate:
             raise RecordsError(

@@ -274,9 +274,9 @@ def join_verdicts(
     RecordsError
         If a source is not given, or has no such candidate, or an LVLM has no record.
     """
-    verdicts = [v for v in read_verdicts(folder) if v.kept and v.mode == mode]
-    _check_lvlms(lvlms, {v.model for v in verdicts}, folder)
-    verdicts = [v for v in verdicts if not lvlms or v.model in lvlms]
+    judged = [v for v in read_verdicts(folder) if v.mode == mode]
+    _check_lvlms(lvlms, {v.model for v in judged}, folder)  # one of which nothing was kept is no mistake
+    verdicts = [v for v in judged if v.kept and (not lvlms or v.model in lvlms)]
     joined = Joined([], origin={"file": f"{STEM}-*.jsonl", "released": False})
     _leave_out(Counter(v.dataset for v in verdicts if v.dataset not in sources), joined, folder, allow_missing)
     places = {name: {(c.image_id, c.attribute, c.ordinal): c for c in source} for name, source in sources.items()}
