@@ -18,8 +18,8 @@ DISTRACTORS: tuple[str, ...] = ("marker", "text", "tube", "electrode", "clips")
 """Kinds of distractors."""
 
 _WORDS = ("PORTABLE", "SUPINE", "UPRIGHT", "AP SEMI-ERECT", "MOBILE 2", "ROOM 14", "07:35", "21:10", "PA ERECT")
-_METAL = 2.2  # attenuation of lead and steel over what lies behind, display range units of the logit
-_PLASTIC = 0.55
+_METAL = 2.2  # attenuation that lead and steel add to what lies behind
+_PLASTIC = 0.32
 
 
 def draw_distractor(kind: str, canvas: Canvas, rng: np.random.Generator) -> tuple[Window, Field]:
@@ -115,7 +115,7 @@ def _tube(canvas: Canvas, rng: np.random.Generator) -> tuple[Window, Field]:
     if kind < 0.35:  # endotracheal
         end = top + rng.uniform(0.16, 0.26) * (max(a.base) - top)
         points = [(mid + jitter(0.02), 0.0), (mid + jitter(0.01), 0.5 * (top + end)), (mid + jitter(0.01), end)]
-        return _curve(canvas, points, 0.011 * w, 0.35, 0.15)
+        return _curve(canvas, points, 0.011 * w, 0.22, 0.10)
     if kind < 0.65:  # gastric
         bottom = float(a.shape[0])
         end = min(max(a.base) + 0.16 * w, bottom)
@@ -125,7 +125,7 @@ def _tube(canvas: Canvas, rng: np.random.Generator) -> tuple[Window, Field]:
             (mid + 0.03 * w + jitter(0.01), max(a.base) - 0.02 * w),
             (mid + 0.14 * w + jitter(0.03), end),
         ]
-        return _curve(canvas, points, 0.0065 * w, 0.5, 0.25)
+        return _curve(canvas, points, 0.0058 * w, 0.28, 0.12)
     side = int(rng.integers(2))
     sign = (-1.0, 1.0)[side]
     start = mid + sign * rng.uniform(0.25, 0.45) * w
@@ -136,7 +136,7 @@ def _tube(canvas: Canvas, rng: np.random.Generator) -> tuple[Window, Field]:
         (mid - 0.045 * w, top + 0.16 * w + jitter(0.01)),
         (mid - 0.055 * w + jitter(0.008), end),
     ]
-    return _curve(canvas, points, 0.0045 * w, 0.3, _PLASTIC)
+    return _curve(canvas, points, 0.0036 * w, 0.15, _PLASTIC)
 
 
 def _electrode(canvas: Canvas, rng: np.random.Generator) -> tuple[Window, Field]:
@@ -148,7 +148,7 @@ def _electrode(canvas: Canvas, rng: np.random.Generator) -> tuple[Window, Field]
     x = a.midline + sign * rng.uniform(0.18, 0.50) * w
     away = (x + sign * rng.uniform(0.05, 0.20) * w, y + rng.uniform(0.25, 0.45) * w)
     points = [(x, y), (x + 0.06 * w * rng.normal(), y + 0.12 * w), away]
-    window, wire = _curve(canvas, points, 0.004 * w, 0.2, 0.7)
+    window, wire = _curve(canvas, points, 0.0026 * w, 0.1, 0.35)
     r = np.hypot(window.x - np.float32(x), window.y - np.float32(y)) / np.float32(0.016 * w)
     button = np.clip((np.float32(1.0) - r) * np.float32(4.0) + np.float32(0.5), 0.0, 1.0)
     ring = np.exp(-(((r - np.float32(0.75)) / np.float32(0.2)) ** 2))

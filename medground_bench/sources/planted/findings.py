@@ -331,7 +331,7 @@ def _pleural_effusion(canvas: Canvas, taken: Mask, rng: np.random.Generator) -> 
         x1, _, x2, _ = mask_box(a.masks[f"{SIDES[side]} lung"])
         whole = _share(rng, "Effusion") * canvas.coarse.size / (x2 - x1)
         height = float(np.clip(whole / (1.0 + 0.7 * climb), 0.10 * tall, 0.75 * tall))
-        window = canvas.window(x1 - 6, a.base[side] - height * (1.0 + climb) - 8, x2 + 6, a.base[side] + 0.06 * a.width)
+        window = canvas.window(x1 - 6, a.base[side] - height * (1.0 + climb) - 8, x2 + 8, a.base[side] + 0.08 * a.width)
         wall = window.rows_of(a.wall[side])
         inward = np.clip(sign * (wall - window.x) / np.float32(0.5 * a.width), 0.0, 1.0)
         # The meniscus: high at the wall, low in the middle, a little higher again at the mediastinum.
@@ -341,7 +341,7 @@ def _pleural_effusion(canvas: Canvas, taken: Mask, rng: np.random.Generator) -> 
         lung = _filled(canvas, window, side)
         below = _step(window.y - surface, rng.uniform(0.025, 0.060) * a.width) * lung
         level = _abdomen(canvas, side)
-        lesions.append((window, _toward(canvas, window, np.float32(rng.uniform(0.85, 0.98)) * below, level, 0.8)))
+        lesions.append((window, _toward(canvas, window, np.float32(rng.uniform(0.85, 0.98)) * below, level, 0.9)))
     return Drawing(
         sides,
         "lower",
@@ -357,9 +357,9 @@ def _filled(canvas: Canvas, window: Window, side: int) -> Field:
     lung = window.sample(a.soft[side])
     sign = np.float32(_SIGN[side])
     # Generous: what is dense already hardly changes.
-    lateral = _step(sign * (window.rows_of(a.wall[side]) - window.x) + np.float32(0.015 * a.width), 2.0)
+    lateral = _step(sign * (window.rows_of(a.wall[side]) - window.x) + np.float32(0.028 * a.width), 2.5)
     medial = _step(sign * (window.x - window.rows_of(a.inner[side])) + np.float32(0.02 * a.width), 0.02 * a.width)
-    recess = lateral * medial * _step(np.float32(a.base[side] + 0.03 * a.width) - window.y, 0.025 * a.width)
+    recess = lateral * medial * _step(np.float32(a.base[side] + 0.045 * a.width) - window.y, 0.03 * a.width)
     return np.maximum(lung, recess)
 
 
@@ -369,7 +369,7 @@ def _abdomen(canvas: Canvas, side: int) -> float:
     top = int(min(a.base[side] + 2, a.shape[0] - 2))
     x1, _, x2, _ = mask_box(a.masks[f"{SIDES[side]} lung"])
     under = canvas.coarse[top : top + int(0.12 * a.width), int(x1) : int(x2)]
-    level = float(np.median(under)) if under.size else canvas.soft_level
+    level = float(np.percentile(under, 70)) if under.size else canvas.soft_level
     return float(np.clip(level, canvas.soft_level - 0.25 * canvas.contrast, canvas.soft_level + 0.2 * canvas.contrast))
 
 
@@ -544,7 +544,7 @@ def _fracture(
         np.float32(1.0) - moved, 0.2
     )
     bone = np.float32(0.28 * canvas.contrast)
-    return window, delta - bone * np.float32(1.3) * slit + bone * np.float32(0.55) * ends * (np.float32(1.0) - slit)
+    return window, delta - bone * np.float32(1.3) * slit + bone * np.float32(0.35) * ends * (np.float32(1.0) - slit)
 
 
 def _clavicle_fracture(canvas: Canvas, taken: Mask, rng: np.random.Generator) -> Drawing | None:

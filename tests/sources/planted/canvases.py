@@ -1,5 +1,6 @@
 """A folder of canvases with everything that can be wrong with one: phantoms stand in for normal radiographs."""
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,15 @@ from medground_bench.sources.planted import Localization
 SIZE = 256
 
 
+@lru_cache(maxsize=1)
+def phantoms():
+    """Six normal phantoms."""
+    return [sample_phantom(seed, size=SIZE, findings=[]) for seed in range(6)]
+
+
 def exact_localizer(image):
     """The phantom's own anatomy, told by the image's pixels; anything else is no chest."""
-    for seed in range(6):
-        phantom = sample_phantom(seed, size=SIZE, findings=[])
+    for phantom in phantoms():
         if image.shape == phantom.image.shape and (image == phantom.image).all():
             return Localization(phantom.masks, 0.9)
     return Localization(sample_phantom(0, size=image.shape[::-1], findings=[]).masks, 0.3)
@@ -24,10 +30,8 @@ def write_canvases(folder: Path, good: int = 6) -> Path:
     """``good`` normal phantoms with a manifest."""
     (folder / "images").mkdir(parents=True)
     rows = ["image,patient_id,age,sex,view"]
-    for seed in range(good):
-        Image.fromarray(np.asarray(sample_phantom(seed, size=SIZE, findings=[]).image)).save(
-            folder / "images" / f"c{seed}.png"
-        )
+    for seed, phantom in enumerate(phantoms()[:good]):
+        Image.fromarray(phantom.image).save(folder / "images" / f"c{seed}.png")
         rows.append(f"c{seed}.png,p{seed // 2},{40 + seed},F,PA")
     (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
     return folder
@@ -35,7 +39,7 @@ def write_canvases(folder: Path, good: int = 6) -> Path:
 
 def spoil(folder: Path) -> dict[str, str]:
     """Add files that cannot be canvases; file -> what the refusal must say."""
-    images, chest = folder / "images", np.asarray(sample_phantom(0, size=SIZE, findings=[]).image)
+    images, chest = folder / "images", phantoms()[0].image
     rng = np.random.default_rng(0)
     rows = []
 
