@@ -61,12 +61,26 @@ def half(lvlm: Any, episode: Any, share: float = 0.5) -> list[list[float]]:
     return [[0, 0, width * share, height]]
 
 
-def test_the_first_code_of_the_readme_runs(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def readme_code() -> str:
+    """The first code block of the README, as it stands."""
     language, _, block = (ROOT / "README.md").read_text(encoding="utf-8").split("```")[1].partition("\n")
     assert language == "python"
+    return block
+
+
+def test_the_first_code_of_the_readme_names_what_is_there() -> None:
+    tree = ast.parse(readme_code())
+    assert tree.body
+    used = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and getattr(n.value, "id", "") == "mgb"}
+    assert used == {"open_dataset", "load_lvlm", "attribute", "generate", "score", "compare", "validate"}
+    assert used <= set(mgb.__all__)
+
+
+@pytest.mark.heavy
+def test_the_first_code_of_the_readme_runs(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(demo)
     names: dict[str, Any] = {}
-    exec(compile(ast.parse(block), "README.md", "exec"), names)
+    exec(compile(readme_code(), "README.md", "exec"), names)
     assert isinstance(names["records"], DatasetFolder)
     assert set(names["report"].submissions) == {"medfocus", "dark"}
     assert not names["report"].errors

@@ -20,7 +20,7 @@ from medground_bench.core.errors import MedGroundError, MethodError
 from medground_bench.core.files import atomic_write
 from medground_bench.core.schema import Box
 from medground_bench.dataset.columns import Record
-from medground_bench.imaging import Letterbox
+from medground_bench.imaging import Letterbox, clip_boxes
 from medground_bench.imaging.overlap import score_boxes
 from medground_bench.imaging.read import read_image
 
@@ -83,13 +83,13 @@ class AttributionResult:
         Parameters
         ----------
         evidence : sequence of [x1, y1, x2, y2], optional
-            Native pixels; by default the record's.
+            Native pixels, cut to the image; by default the record's.
 
         Raises
         ------
         MedGroundError
             If there is no evidence to score against.
-        ScoringError
+        GeometryError
             If a box of it does not have four finite numbers.
         """
         reference = self.evidence if evidence is None else evidence
@@ -99,7 +99,7 @@ class AttributionResult:
                 where=self.id,
                 remedy="give score([[x1, y1, x2, y2], ...]) in native pixels, or attribute a record",
             )
-        scores = score_boxes([self.boxes], [reference])
+        scores = score_boxes([self.boxes], [clip_boxes(reference, *self.image.size)])
         return {name: float(values[0]) for name, values in scores._asdict().items()}
 
     def plot(self, path: str | Path | None = None) -> Image:

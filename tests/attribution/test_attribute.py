@@ -89,6 +89,9 @@ def test_any_picture(tiny_qwen: Lvlm, tmp_path: Path) -> None:
     with pytest.raises(MedGroundError, match="no evidence"):
         results[0].score()
     assert results[0].score([EVIDENCE])["iou"] == 0.5
+    assert results[0].score([(100, 40, 140, 90), (390, 190, 500, 500)])["iou"] == pytest.approx(2000 / 2100)  # cut
+    with pytest.raises(MedGroundError, match="box"):
+        results[0].score([[1, 2, 3]])
     with pytest.raises(MedGroundError, match="a question and the LVLM's response"):
         attribute(image, half, tiny_qwen, question="Is there a nodule?")
     with pytest.raises(MethodError, match="list is no image"):

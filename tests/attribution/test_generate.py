@@ -184,6 +184,22 @@ def test_parts_of_other_settings_are_refused(tmp_path: Path, folder: Folder, tin
         generate(folder, tiny_qwen, ["bright"], tmp_path, side=112)
 
 
+def test_parts_from_before_a_method_was_signed_are_refused(tmp_path: Path, folder: Folder, tiny_qwen: Lvlm) -> None:
+    """Boxes of 0.1.0 came from the whole map: they are not mixed with those of the positive part."""
+
+    @methods.method("drops", family="test", over="frame", signed=True)
+    def drops(lvlm: Any, episode: Any, parameters: Any) -> np.ndarray:
+        return np.array([[-1.0, 2.0], [0.0, -3.0]])
+
+    report = generate(folder, tiny_qwen, [drops], tmp_path)
+    header = json.loads((report.submissions["drops"] / "submission.json").read_text())
+    assert header["settings"]["signed"] is True
+    (settings,) = (tmp_path / ".parts").glob("settings-drops.json")
+    settings.write_text("{}")  # as version 0.1.0 wrote it
+    with pytest.raises(MedGroundError, match="signed was None, is True"):
+        generate(folder, tiny_qwen, [drops], tmp_path)
+
+
 def test_unknown_lvlm_and_method_are_named(
     tmp_path: Path, folder: Folder, tiny_gemma: Lvlm, tiny_qwen: Lvlm, calls: list[str]
 ) -> None:
