@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable as _Iterable
 from importlib import import_module as _import_module
-from importlib import metadata as _metadata
 from pathlib import Path as _Path
 from typing import TYPE_CHECKING, Any
+
+from medground_bench.core.versions import VERSION as __version__
 
 if TYPE_CHECKING:
     from medground_bench.attribution.attribute import AttributionResult, attribute
@@ -65,11 +66,6 @@ _HOMES = {
     "open_source": "sources",
 }
 """Where the names that are not defined here come from, on first use (PEP 562)."""
-
-try:
-    __version__ = _metadata.version("medground-bench")
-except _metadata.PackageNotFoundError:  # a source tree that is not installed
-    __version__ = "0+unknown"
 
 
 def __getattr__(name: str) -> Any:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from medground_bench.cli._console import progress_bar
+from medground_bench.core.console import progress_bar
 from medground_bench.core.errors import MedGroundError
 
 if TYPE_CHECKING:

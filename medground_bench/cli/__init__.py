@@ -10,12 +10,13 @@ import contextlib
 import errno
 import os
 import sys
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import NoReturn
 
 import typer
 
 from medground_bench.core.errors import FileError, MedGroundError
+from medground_bench.core.versions import VERSION
 
 __all__ = ["app", "main"]
 
@@ -38,8 +39,6 @@ _COMMANDS = (
     "submit",
     "filter",
     "funnel",
-    "atlas",
-    "concepts",
 )
 
 app = typer.Typer(
@@ -56,14 +55,14 @@ def _root(
     version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
 ) -> None:
     if version:
-        from medground_bench import __version__
-
-        typer.echo(__version__)
+        typer.echo(VERSION)
         raise typer.Exit
 
 
 for _name in _COMMANDS:
     app.command(_name)(import_module(f"medground_bench.cli.{_name}").command)
+for _entry in sorted(metadata.entry_points(group="medground_bench.commands")):  # of MedFocus and other packages
+    app.command(_entry.name)(_entry.load())
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ def command(
     clip_boxes: bool = typer.Option(False, help="Cut boxes that reach outside their image instead of stopping."),
 ) -> None:
     """Build the dataset folder that load_dataset("medground-bench", CONFIG) opens."""
-    from medground_bench.cli._console import progress_bar, stderr
+    from medground_bench.core.console import progress_bar, stderr
     from medground_bench.dataset.plan import BuildSettings
     from medground_bench.dataset.write import build_folder
 

@@ -20,8 +20,8 @@ def command(
     # Before any library that reads them is imported: the demo needs no network and must not look for one.
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE", "TRANSFORMERS_OFFLINE"):
         os.environ[name] = "1"
-    from medground_bench.cli._console import progress_bar, stderr
     from medground_bench.cli._score_tables import console, print_comparison
+    from medground_bench.core.console import progress_bar, stderr
     from medground_bench.core.errors import MissingDependencyError
     from medground_bench.demo import run_demo
     from medground_bench.scoring import ComparisonReport

@@ -49,8 +49,8 @@ def command(
     """
     from medground_bench.causal.editors import load_editor
     from medground_bench.causal.filter import filter_candidates
-    from medground_bench.cli._console import progress_bar, stderr
     from medground_bench.cli._sources import parse_sources
+    from medground_bench.core.console import progress_bar, stderr
     from medground_bench.core.processes import process_group
     from medground_bench.lvlm import load_lvlm
     from medground_bench.sources import open_source
@@ -156,7 +156,7 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
 def _print_plan(plan: FilterPlan) -> None:
     from rich.table import Table
 
-    from medground_bench.cli._console import stdout
+    from medground_bench.core.console import stdout
 
     stdout.print("candidates: " + ", ".join(f"{n:,} of {name}" for name, n in plan.candidates.items()), highlight=False)
     table = Table("", "expected", "at most", box=None, pad_edge=False)

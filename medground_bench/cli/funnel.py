@@ -22,7 +22,7 @@ def command(
     from rich.table import Table
 
     from medground_bench.causal.funnel import GROUPS, read_funnel, write_plot
-    from medground_bench.cli._console import stdout
+    from medground_bench.core.console import stdout
 
     rows = read_funnel(verdicts, by)
     names = [{"model": "LVLM", "dataset": "source"}.get(n, n) for n in GROUPS[by]]

@@ -37,7 +37,7 @@ def command(
     """
     from medground_bench.attribution.generate import generate
     from medground_bench.attribution.method import available_methods
-    from medground_bench.cli._console import progress_bar, stderr
+    from medground_bench.core.console import progress_bar, stderr
     from medground_bench.core.processes import process_group
     from medground_bench.dataset.folder import open_folder
     from medground_bench.lvlm import load_lvlm

@@ -31,7 +31,7 @@ def command(
     from rich.markup import escape
     from rich.table import Table
 
-    from medground_bench.cli._console import stdout
+    from medground_bench.core.console import stdout
 
     table = Table(
         title=f"{len(methods)} attribution methods",

@@ -19,7 +19,7 @@ def command(
     num_proc: int = typer.Option(1, "--num-proc", min=1, help="Processes that draw."),
 ) -> None:
     """Draw chest radiographs whose true evidence is known, in the on-disk layout of any source."""
-    from medground_bench.cli._console import progress_bar, stdout
+    from medground_bench.core.console import progress_bar, stdout
     from medground_bench.sources.phantom import write_source
 
     with progress_bar("drawing") as update:

@@ -29,7 +29,7 @@ def command(
     Canvases on which the lungs are not found with confidence, children, laterals, colour and unreadable images are
     refused and listed; the list is also in planted.json.
     """
-    from medground_bench.cli._console import progress_bar, stderr, stdout
+    from medground_bench.core.console import progress_bar, stderr, stdout
     from medground_bench.sources.planted import load_localizer
     from medground_bench.sources.planted.write import write_planted
 

@@ -18,7 +18,7 @@ def command(
     ),
 ) -> None:
     """Upload a dataset folder to the Hub: private and gated, unless it may be public."""
-    from medground_bench.cli._console import stderr, stdout
+    from medground_bench.core.console import stderr, stdout
     from medground_bench.dataset.publish import credentialed_sources, publish
 
     def say(line: str) -> None:

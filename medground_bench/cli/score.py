@@ -24,8 +24,8 @@ def command(
 
     A submission that is not valid, or was made for another dataset, is refused.
     """
-    from medground_bench.cli._console import progress_bar
     from medground_bench.cli._score_tables import console, print_scores
+    from medground_bench.core.console import progress_bar
     from medground_bench.dataset.folder import open_folder
     from medground_bench.scoring import score_submissions, write_scores
 

@@ -29,7 +29,7 @@ def command(
 
     Images are never sent. Of credentialed records neither texts nor heat maps are, and their ids go as SHA-256 sums.
     """
-    from medground_bench.cli._console import stderr
+    from medground_bench.core.console import stderr
     from medground_bench.dataset.folder import open_folder
     from medground_bench.submission.submit import require_valid, submit
 

@@ -14,7 +14,7 @@ def command(
 ) -> None:
     """Check copies of sources: candidates, images, boxes, the positions the released records need; exit code 1 on
     problems."""
-    from medground_bench.cli._console import progress_bar
+    from medground_bench.core.console import progress_bar
     from medground_bench.core.errors import MedGroundError
     from medground_bench.sources.verify import verify_source
 

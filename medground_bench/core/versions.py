@@ -6,7 +6,7 @@ import functools
 import platform
 from importlib import metadata
 
-__all__ = ["distribution_version", "software_versions"]
+__all__ = ["VERSION", "distribution_version", "software_versions"]
 
 _DECISIVE: tuple[str, ...] = (
     "medground-bench",
@@ -43,6 +43,10 @@ def distribution_version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+VERSION = distribution_version("medground-bench") or "0+unknown"
+"""Of this package; unknown in a source tree that is not installed."""
 
 
 @functools.cache

@@ -19,9 +19,9 @@ from typing import Any
 import datasets
 from packaging.version import Version
 
-from medground_bench import __version__
 from medground_bench.core.errors import FileError, MedGroundError
 from medground_bench.core.processes import end_with_parent
+from medground_bench.core.versions import VERSION
 from medground_bench.dataset.columns import features
 from medground_bench.dataset.encode import RowEncoder, count_row
 from medground_bench.dataset.plan import CONFIGS, BuildSettings, Item, Plan, make_plan
@@ -98,7 +98,7 @@ class MedGroundBench(datasets.GeneratorBasedBuilder):
     Pass ``sources={"name": "folder"}`` and, for ``direct`` and ``reason``, ``records="file or folder"``.
     """
 
-    VERSION = datasets.Version(_three_part(__version__))
+    VERSION = datasets.Version(_three_part(VERSION))
     BUILDER_CONFIG_CLASS = MedGroundBenchConfig
     BUILDER_CONFIGS = [MedGroundBenchConfig(name=name) for name in CONFIGS]  # noqa: RUF012 - the library's own contract
     DEFAULT_WRITER_BATCH_SIZE = 16  # rows hold images: this bounds the memory

@@ -17,13 +17,11 @@ from medground_bench.core.schema import MODES, Box, Candidate, KeptCandidate, Mo
 from medground_bench.dataset.records import load_records
 from medground_bench.imaging.read import SCALINGS, Scaling, image_size
 from medground_bench.sources import Source, open_source, source_names
+from medground_bench.sources.base import OVERHANG
 
 __all__ = ["CONFIGS", "BuildSettings", "Item", "Plan", "make_plan"]
 
 CONFIGS: tuple[str, ...] = ("direct", "reason", "candidates")
-
-OVERHANG = 1.0
-"""Pixels a box may reach beyond the image and is cut: the trace of rounding. More is reported."""
 
 
 @dataclass(frozen=True)

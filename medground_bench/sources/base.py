@@ -9,10 +9,13 @@ from typing import overload
 
 from medground_bench.core.schema import Candidate
 
-__all__ = ["SIZE_UNKNOWN", "Source", "SourceInfo"]
+__all__ = ["OVERHANG", "SIZE_UNKNOWN", "Source", "SourceInfo"]
 
 SIZE_UNKNOWN = "the image's size is unknown"
 """Marks problems that are the image's, not the annotation row's (boxes stored as fractions need the size)."""
+
+OVERHANG = 1.0
+"""Pixels a box may reach beyond the image and is cut: the trace of rounding. More is reported."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medground_bench.core.errors import ImageError
-from medground_bench.dataset.plan import OVERHANG
 from medground_bench.imaging.read import image_size, read_image
 from medground_bench.sources import Source, open_source
-from medground_bench.sources.base import SIZE_UNKNOWN
+from medground_bench.sources.base import OVERHANG, SIZE_UNKNOWN
 
 __all__ = ["SourceReport", "verify_source"]
 

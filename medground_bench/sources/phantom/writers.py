@@ -24,6 +24,7 @@ from medground_bench.core.errors import MedGroundError
 from medground_bench.core.files import atomic_folder, atomic_write
 from medground_bench.core.processes import end_with_parent
 from medground_bench.core.schema import Candidate
+from medground_bench.core.versions import VERSION
 from medground_bench.sources.phantom.findings import FINDINGS
 from medground_bench.sources.phantom.layouts.common import MANIFEST, Drawn, Planted, Written
 from medground_bench.sources.phantom.sample import SIZES, sample_phantom
@@ -191,14 +192,13 @@ def _refuse_foreign(out: Path) -> None:
 
 
 def _write_manifest(folder: Path, layout: str, seed: int, drawn: Sequence[Drawn], written: Written) -> None:
-    from medground_bench import __version__
 
     names: dict[str, dict[str, list[str]]] = {}
     for (image_id, attribute), planted in written.planted.items():
         names.setdefault(image_id, {})[attribute] = sorted(set(planted), key=FINDINGS.index)
     manifest = {
         "format": 1,
-        "version": __version__,
+        "version": VERSION,
         "layout": layout,
         "seed": seed,
         "images": [

@@ -15,6 +15,7 @@ from PIL import Image
 
 from medground_bench.core.errors import MedGroundError, SourceError
 from medground_bench.core.files import atomic_folder, atomic_write
+from medground_bench.core.versions import VERSION
 from medground_bench.imaging.read import image_size, read_image
 from medground_bench.sources.planted.anatomy import CanvasAnatomy, Localizer
 from medground_bench.sources.planted.canvas import Canvas
@@ -223,11 +224,10 @@ def _save(pixels: NDArray[np.uint8], path: Path) -> None:
 
 
 def _write_manifest(folder: Path, seed: int, entries: list[dict[str, Any]], refused: list[Refused]) -> None:
-    from medground_bench import __version__
 
     manifest = {
         "format": 1,
-        "version": __version__,
+        "version": VERSION,
         "seed": seed,
         "images": entries,
         "refused": [{"file": r.file, "reason": r.reason} for r in refused],

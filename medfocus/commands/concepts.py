@@ -23,7 +23,7 @@ def command(
 
     from medfocus.draw import draw_concepts
     from medfocus.localizer import AnatomyLocalizer
-    from medground_bench.cli._console import stderr, stdout
+    from medground_bench.core.console import stderr, stdout
     from medground_bench.core.files import atomic_write
     from medground_bench.imaging.read import read_image
 
