@@ -28,6 +28,7 @@ from medground_bench.core.anatomy import CONCEPTS
 from medground_bench.core.errors import AtlasError, ImageError, MedGroundError
 from medground_bench.core.files import atomic_folder, within
 from medground_bench.core.schema import Box
+from medground_bench.imaging.read import read_image
 
 __all__ = ["POOL_FILE", "Reference", "ReferencePool"]
 
@@ -253,8 +254,6 @@ def _locate(folder: Path, file: Any, where: str) -> Path:
 
 
 def _read_grey(folder: Path, file: Any, where: str) -> np.ndarray:
-    from medground_bench.imaging.read import read_image
-
     try:
         return np.asarray(read_image(_locate(folder, file, where)), np.uint8)
     except ImageError as error:

@@ -13,9 +13,12 @@ import numpy as np
 
 from medfocus.atlas import Reference, ReferencePool
 from medground_bench.core.anatomy import CONCEPTS
-from medground_bench.core.errors import AtlasError, MedGroundError
+from medground_bench.core.errors import AtlasError, MedGroundError, SourceError
 from medground_bench.core.files import within
 from medground_bench.core.schema import Box
+from medground_bench.imaging.read import read_image
+from medground_bench.sources._tables import read_table
+from medground_bench.sources.phantom import sample_phantom
 
 __all__ = ["PHANTOM_SEED", "imagenome_pool", "phantom_pool"]
 
@@ -55,8 +58,6 @@ def phantom_pool(count: int = POOL_SIZE, seed: int = PHANTOM_SEED, side: int = _
 
     Each is drawn at twice the size and averaged down, which leaves little noise to store.
     """
-    from medground_bench.sources.phantom import sample_phantom
-
     references = []
     for number in range(count):
         phantom = sample_phantom(seed + number, size=2 * side, findings=[])
@@ -147,8 +148,6 @@ def imagenome_pool(
 
 
 def _gold_folder(root: Path) -> Path:
-    from medground_bench.core.errors import SourceError
-
     for folder in _GOLD:
         if (root / folder / _ATTRIBUTES).is_file() and (root / folder / _BOXES).is_file():
             return root / folder
@@ -161,8 +160,6 @@ def _gold_folder(root: Path) -> Path:
 
 
 def _read_studies(gold: Path) -> dict[str, _Study]:
-    from medground_bench.sources._tables import read_table
-
     studies: dict[str, _Study] = {}
     columns = ("patient_id", "study_id", "image_id", "relation", "categoryID")
     path = gold / _ATTRIBUTES
@@ -203,8 +200,6 @@ def _number(text: Any) -> float:
 
 def _reference(name: str, path: Path, boxes: dict[str, Box]) -> Reference:
     from PIL import Image
-
-    from medground_bench.imaging.read import read_image
 
     image = read_image(path)
     width, height = image.size

@@ -19,6 +19,7 @@ from medfocus.refine import refine
 from medfocus.result import Transfer
 from medground_bench.attribution.segmenters import Segmenter, load_segmenter
 from medground_bench.core.errors import ImageError, MethodError
+from medground_bench.imaging.read import read_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -151,8 +152,6 @@ def _settings(preset: str, overrides: Mapping[str, Any]) -> Any:
 def _grey(image: Any) -> np.ndarray:
     """Any radiograph -> (h, w) grey array."""
     if isinstance(image, (str, Path)):
-        from medground_bench.imaging.read import read_image
-
         return np.asarray(read_image(image))
     if not isinstance(image, np.ndarray):
         try:

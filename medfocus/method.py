@@ -16,6 +16,7 @@ from medfocus.intervention import boxes_of, effects, groups, variants
 from medfocus.localizer import AnatomyLocalizer
 from medground_bench.attribution.method import Attribution, method
 from medground_bench.attribution.segmenters import resolve_segmenter
+from medground_bench.causal.editors import load_editor
 from medground_bench.core.errors import MethodError
 
 if TYPE_CHECKING:
@@ -189,8 +190,6 @@ def _make(parameters: MedFocusParameters) -> MedFocus:
     p = parameters
     editor = None
     if p.intervention == "edit" and p.editor is not None:
-        from medground_bench.causal.editors import load_editor
-
         editor = load_editor(p.editor) if isinstance(p.editor, str) else p.editor
     folder = {"user": str(default_cache()), "none": None}.get(p.cache, p.cache)
     solver = {"solver": p.solver} if p.solver != "grid" else {}

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from medground_bench.core.errors import PublishError, SourceError
 from medground_bench.core.hub import hub_errors, require_repo_id
 from medground_bench.core.schema import masked_id
+from medground_bench.dataset.card import render_card
 from medground_bench.dataset.columns import IMAGE_COLUMN, WITHHELD, parquet_metadata
 from medground_bench.dataset.folder import BUILD_RECORD, name_by_content, open_folder, read_build_record
 from medground_bench.sources import is_credentialed, source_info
@@ -153,8 +154,6 @@ def ids_only_copy(folder: str | Path, out: str | Path) -> dict[str, Any]:
     The configs' fingerprints are those of the full rows: a folder built from the sources can be
     compared with them. Messages about single rows are left out of the record.
     """
-    from medground_bench.dataset.card import render_card
-
     folder, out = Path(folder), Path(out)
     record = json.loads(json.dumps(read_build_record(folder)))
     closed = set(credentialed_sources(folder))

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from medground_bench.core.errors import LvlmError, MissingDependencyError
 from medground_bench.core.files import folder_fingerprint
 from medground_bench.core.schema import LVLMS
+from medground_bench.lvlm.families import family_of
+from medground_bench.lvlm.toy import TOYS
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +75,6 @@ def load_lvlm(
     place = _device(device)
     kind = _dtype(dtype, place)
 
-    from medground_bench.lvlm.families import family_of
     from medground_bench.lvlm.model import Lvlm
 
     config, commit = _config(location, revision)
@@ -103,8 +104,6 @@ def check_dependencies() -> None:
 def _toys() -> dict[str, Path]:
     if importlib.util.find_spec("medground_bench.lvlm.toy") is None:
         return {}
-    from medground_bench.lvlm.toy import TOYS
-
     return {name: Path(folder) for name, folder in TOYS.items()}
 
 

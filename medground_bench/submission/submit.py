@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medground_bench.core.anatomy import COMPOSITES, CONCEPTS
 from medground_bench.core.errors import MedGroundError, PublishError, SubmissionError
 from medground_bench.core.hub import hub_errors, require_repo_id
 from medground_bench.core.schema import masked_id
@@ -247,8 +248,6 @@ def _copy_heatmap(heatmap: Any, out: Path) -> str:
 
 def _drop_foreign_concepts(row: dict[str, Any], left_out: Counter[str]) -> None:
     """Concept names outside the anatomical vocabulary are free text."""
-    from medground_bench.core.anatomy import COMPOSITES, CONCEPTS
-
     known = {*CONCEPTS, *COMPOSITES}
     if "concept" in row and row["concept"] not in known:
         del row["concept"]

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from medground_bench.core.errors import SubmissionError
 from medground_bench.core.schema import MODES
+from medground_bench.dataset.folder import open_folder
 from medground_bench.submission.checks import check_header, check_row, clean, is_number, open_heatmap, row_warnings
 from medground_bench.submission.format import HEADER_FILE, PREDICTIONS_FILE, Fault, ValidationReport
+from medground_bench.submission.frames import FrameCheck
 from medground_bench.submission.strict_json import (
     MAX_LINE_BYTES,
     JsonFault,
@@ -82,8 +84,6 @@ def _open_dataset(
 ) -> DatasetFolder | None:
     if dataset is None or not isinstance(dataset, str | Path):
         return dataset
-    from medground_bench.dataset.folder import open_folder
-
     mode = header.get("mode")
     return open_folder(dataset, config or (mode if mode in MODES else None))
 
@@ -166,8 +166,6 @@ def iter_rows(folder: str | Path) -> Iterator[tuple[int, Parsed | Fault]]:
 
 
 def _read_predictions(folder: Path, known: _Known | None, header: Mapping[str, Any], report: ValidationReport) -> None:
-    from medground_bench.submission.frames import FrameCheck
-
     problem = _not_a_file(folder / PREDICTIONS_FILE)
     if problem:
         report.faults.append(problem)

@@ -16,6 +16,8 @@ from medground_bench.core.errors import EditorError, SourceError
 from medground_bench.core.files import within
 from medground_bench.core.schema import Candidate
 from medground_bench.core.versions import distribution_version
+from medground_bench.imaging.read import read_image
+from medground_bench.sources.phantom.source import findings_of, phantom_for, phantom_root
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -69,8 +71,6 @@ class PhantomEditor(Editor):
         return {"name": self.name, "generator": distribution_version("medground-bench") or "unknown"}
 
     def bind(self, candidate: Candidate, image: Image) -> None:
-        from medground_bench.sources.phantom.source import phantom_root
-
         if phantom_root(candidate.image_path) is not None:
             self._bound[image_digest(image)] = candidate
 
@@ -86,8 +86,6 @@ class PhantomEditor(Editor):
         return pil.fromarray(out, request.image.mode)
 
     def _find(self, request: EditRequest) -> tuple[Phantom, Candidate | None]:
-        from medground_bench.sources.phantom.source import phantom_for
-
         digest = request.image_digest
         if digest in self._loose:
             return self._loose[digest], None
@@ -102,8 +100,6 @@ class PhantomEditor(Editor):
         return phantom_for(self._bound[digest]), self._bound[digest]
 
     def _read(self, candidate: Candidate) -> None:
-        from medground_bench.imaging.read import read_image
-
         self.bind(candidate, read_image(candidate.image_path))
 
 
@@ -127,8 +123,6 @@ def _without(phantom: Phantom, prompt: str, origin: Candidate | None) -> Phantom
 
 def _findings(attribute: str, origin: Candidate | None) -> tuple[str, ...]:
     """What the phantom calls an attribute of its source's vocabulary."""
-    from medground_bench.sources.phantom.source import findings_of
-
     if origin is None:
         return (attribute,)
     try:

@@ -12,6 +12,7 @@ import numpy as np
 from medground_bench.causal.editors.base import Editor, EditRequest, image_digest
 from medground_bench.core.errors import EditorError, MedGroundError
 from medground_bench.core.schema import Candidate
+from medground_bench.imaging.read import read_image
 from medground_bench.sources import open_source
 from medground_bench.sources.planted.source import MANIFEST, PlantedFile, load_planted
 
@@ -78,8 +79,6 @@ class PlantedEditor(Editor):
         return pil.fromarray(out, request.image.mode)
 
     def _find(self, request: EditRequest) -> PlantedFile:
-        from medground_bench.imaging.read import read_image
-
         digest = request.image_digest
         while digest not in self._bound and self._unread:
             candidate = self._unread.pop(0)

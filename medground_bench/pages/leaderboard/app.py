@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medground_bench.core.errors import MedGroundError, MissingDependencyError
+from medground_bench.dataset.folder import read_build_record
 from medground_bench.pages.leaderboard.archive import Limits, UploadError
 from medground_bench.pages.leaderboard.page import collect_results, leaderboard_page
 from medground_bench.pages.leaderboard.uploads import Receipt, receive_archive, receive_folder
+from medground_bench.scoring.rows import interval_text
+from medground_bench.submission import HEADER_FILE
 
 if TYPE_CHECKING:
     import gradio
@@ -76,8 +79,6 @@ def build_app(
         raise MissingDependencyError(
             "the leaderboard's server needs Gradio", remedy='pip install "medground-bench[app]"'
         ) from error
-    from medground_bench.dataset.folder import read_build_record
-
     configs = ", ".join([config] if config else read_build_record(dataset)["configs"])
 
     def take_in(upload: str | None) -> tuple[str, str]:
@@ -127,8 +128,6 @@ def _message(text: str, *, good: bool) -> str:
 
 
 def _thanks(receipt: Receipt) -> str:
-    from medground_bench.scoring.rows import interval_text
-
     lines = [
         f"{receipt.method} for {receipt.lvlm}, {receipt.mode}: mean IoU {interval_text(receipt.iou)} "
         f"on {receipt.records} records of {receipt.patients} patients. It is on the leaderboard.",
@@ -151,8 +150,6 @@ def ingest(
     refused : list of str
         One line for each that was refused, with the reason.
     """
-    from medground_bench.submission import HEADER_FILE
-
     folder, receipts, refused = Path(folder), [], []
     if not folder.is_dir():
         raise MedGroundError("there is no such folder", where=folder, expected="a folder of submissions")

@@ -22,10 +22,13 @@ from medground_bench.core.files import file_lock
 from medground_bench.core.schema import masked_id
 from medground_bench.dataset.folder import open_folder
 from medground_bench.pages.leaderboard.archive import Limits, UploadError, full_disk, unpack
+from medground_bench.pages.leaderboard.page import collect_results
+from medground_bench.scoring import CHANCE_ROWS, score_submissions, write_scores
 from medground_bench.sources import is_credentialed
 from medground_bench.submission import HEADER_FILE, HEADER_KEYS, PREDICTIONS_FILE, validate_submission
 from medground_bench.submission.checks import check_header, clean
 from medground_bench.submission.strict_json import JsonFault, read_object
+from medground_bench.submission.submit import restored_ids
 
 if TYPE_CHECKING:
     import numpy as np
@@ -134,8 +137,6 @@ def receive_folder(
 
     ``lines`` is the number of lines of its predictions, where it is known.
     """
-    from medground_bench.submission.submit import restored_ids
-
     folder, results, limits = Path(folder), Path(results), limits or Limits()
     header = _read_header(folder, limits)
     opened = _open(dataset, header, config)
@@ -194,8 +195,6 @@ def _check_value(key: str, value: Any, limits: Limits, depth: int) -> None:
 
 
 def _is_chance(method: str) -> bool:
-    from medground_bench.scoring import CHANCE_ROWS
-
     plain = re.sub(r"[^a-z]", "", method.casefold())
     return plain.startswith("chance") or plain in {re.sub(r"[^a-z]", "", row) for row in CHANCE_ROWS}
 
@@ -249,8 +248,6 @@ def _told(fault: Fault) -> str:
 
 
 def _scored(folder: Path, dataset: DatasetFolder, header: Mapping[str, Any], resamples: int) -> ScoreFile:
-    from medground_bench.scoring import score_submissions
-
     try:
         scores = score_submissions([folder], dataset, resamples=resamples)
     except MedGroundError as error:
@@ -271,9 +268,6 @@ def _masked(ids: np.ndarray, datasets: np.ndarray) -> np.ndarray:
 
 
 def _keep(scores: ScoreFile, results: Path) -> Receipt:
-    from medground_bench.pages.leaderboard.page import collect_results
-    from medground_bench.scoring import write_scores
-
     (one,) = scores.submissions
     key = [scores.fingerprint, one.lvlm, one.mode, one.method]
     digest = hashlib.sha256(json.dumps([*key, one.predictions]).encode()).hexdigest()[:32]

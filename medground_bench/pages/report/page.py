@@ -7,12 +7,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medground_bench.causal.funnel import read_funnel
 from medground_bench.core.errors import MedGroundError
+from medground_bench.dataset.folder import open_folder
 from medground_bench.pages import data_island, render_page, write_page
 from medground_bench.pages.report.gallery import Judged, choose, gallery_records
 from medground_bench.pages.report.tables import breakdown, page_row
 from medground_bench.scoring import Row, ScoreFile, score_submissions, submission_rows
 from medground_bench.sources import is_credentialed, source_info, source_names
+from medground_bench.submission import open_submission
 
 if TYPE_CHECKING:
     from medground_bench.dataset.folder import DatasetFolder
@@ -76,8 +79,6 @@ def report_page(
     title: str = "MedGround-Bench report",
 ) -> tuple[str, set[str]]:
     """The page's HTML, and the sources whose images it shows (see :func:`write_report`)."""
-    from medground_bench.submission import open_submission
-
     opened = {(s := open_submission(p)).digest(): s for p in submissions}
     methods: list[str] = []
     images: dict[str, str] = {}
@@ -120,9 +121,6 @@ def _scored(
     dataset: Path, submissions: Sequence[str | Path], scores: Sequence[ScoreFile]
 ) -> tuple[dict[str, DatasetFolder], list[ScoreFile]]:
     """The dataset's configs that are needed, and the scores of every submission."""
-    from medground_bench.dataset.folder import open_folder
-    from medground_bench.submission import open_submission
-
     if not submissions:
         raise MedGroundError("there is nothing to report", expected="at least one submission folder")
     known = {s.predictions for file in scores for s in file.submissions}
@@ -174,8 +172,6 @@ def _rank(methods: Sequence[str], rows: Sequence[Row]) -> list[str]:
 def _funnel(verdicts: Sequence[str | Path]) -> list[dict[str, Any]]:
     if not verdicts:
         return []
-    from medground_bench.causal.funnel import read_funnel
-
     return [
         {
             **dict(zip(("lvlm", "mode", "dataset"), row.group, strict=True)),

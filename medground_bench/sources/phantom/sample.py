@@ -13,6 +13,7 @@ from medground_bench.core.anatomy import CONCEPTS
 from medground_bench.core.errors import MedGroundError
 from medground_bench.core.schema import Box
 from medground_bench.sources.phantom.anatomy import SIDES, draw_anatomy, draw_exposure, draw_pose, stream
+from medground_bench.sources.phantom.concepts import concept_masks
 from medground_bench.sources.phantom.findings import DRAWING_ORDER, FINDINGS, Effect, draw_layout, effect
 from medground_bench.sources.phantom.scene import Scene
 from medground_bench.sources.phantom.shapes import Field, Mask
@@ -164,8 +165,6 @@ class Phantom:
     @cached_property
     def masks(self) -> dict[str, Mask]:
         """Exact masks of the 11 anatomical concepts, each (H, W); an enlarged heart has an enlarged silhouette."""
-        from medground_bench.sources.phantom.concepts import concept_masks
-
         enlarged = self._drawing.effect("cardiomegaly").masks[0] if "cardiomegaly" in self.attributes else None
         masks = concept_masks(self._drawing.scene, enlarged)
         return {name: masks[name] for name in CONCEPTS}

@@ -18,9 +18,11 @@ import numpy as np
 
 from medground_bench.core.errors import SourceError
 from medground_bench.core.schema import Candidate
+from medground_bench.imaging.read import read_image
 from medground_bench.sources._manifest import SetManifest, json_box, json_field
 from medground_bench.sources._tables import safe_path
 from medground_bench.sources.base import Source, SourceInfo
+from medground_bench.sources.phantom.sample import sample_phantom
 
 if TYPE_CHECKING:
     from medground_bench.sources.phantom import Phantom
@@ -144,9 +146,6 @@ def _root_of(candidate: Candidate) -> Path:
 @lru_cache(maxsize=8)
 def _load(root: Path, image_id: str, stamp: int) -> Phantom:
     """Cached: a causal filter asks for the same phantom once per finding and edit."""
-    from medground_bench.imaging.read import read_image
-    from medground_bench.sources.phantom import sample_phantom
-
     entry = _MANIFEST.entry(root, image_id)
     where = f"{root / _MANIFEST.file}: {image_id}"
     phantom = sample_phantom(

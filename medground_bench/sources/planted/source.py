@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from medground_bench.core.errors import SourceError
 from medground_bench.core.schema import Candidate
+from medground_bench.imaging.read import read_image
 from medground_bench.sources._manifest import SetManifest, json_box, json_field
 from medground_bench.sources._tables import safe_path
 from medground_bench.sources.base import Source, SourceInfo
@@ -139,8 +140,6 @@ def load_planted(root: str | Path, image_id: str) -> PlantedFile:
 
 
 def _pixels(root: Path, item: Any, key: str, where: str) -> NDArray[np.uint8]:
-    from medground_bench.imaging.read import read_image
-
     return np.asarray(read_image(safe_path(root, json_field(item, key, str, where), where)))
 
 
