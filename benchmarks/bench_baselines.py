@@ -27,8 +27,9 @@ from PIL import Image
 
 from baselines.perturbation.occlusion import OcclusionParameters
 from baselines.perturbation.rise import RiseParameters
-from baselines.shared.masks import random_masks, tile_masks
+from baselines.shared.masks import random_masks
 from medground_bench.attribution.method import available_methods, get_method
+from medground_bench.attribution.regions import region_masks, tile_labels
 from medground_bench.core.schema import question
 
 RESPONSES = {"direct": "Yes", "reason": "The left costophrenic angle is blunted. The answer is yes."}
@@ -79,7 +80,7 @@ def loop_scores(lvlm: Any, episode: Any, variants: np.ndarray) -> np.ndarray:
 
 def occlusion_loop(lvlm: Any, episode: Any) -> np.ndarray:
     frame = episode.frame_array
-    masks = tile_masks(*frame.shape[:2], 8, 8)
+    masks = region_masks("tiles:8x8", episode)
     scores = loop_scores(lvlm, episode, np.stack([frame, *(np.where(mask, 0, frame) for mask in masks)]))
     return (scores[0] - scores[1:]).reshape(8, 8)
 
@@ -113,7 +114,7 @@ def captum_map(lvlm: Any, episode: Any, algorithm: str, **options: Any) -> np.nd
     from captum.attr import FeatureAblation, ImageMaskInput, LLMAttribution, ShapleyValueSampling
 
     frame = episode.frame_array
-    segments = tile_masks(*frame.shape[:2], 8, 8).argmax(axis=0)
+    segments = tile_labels(*frame.shape[:2], 8, 8)
 
     def processor(image: Image.Image) -> Any:
         content = [{"type": "image"}, {"type": "text", "text": episode.question}]

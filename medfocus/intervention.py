@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from medfocus.result import Found
+from medground_bench.attribution.fills import compose, fill_frame
 from medground_bench.core.anatomy import COMPOSITES
 from medground_bench.core.errors import MethodError
 from medground_bench.core.schema import Box
@@ -26,12 +27,10 @@ if TYPE_CHECKING:
     from medground_bench.causal.editors import Editor
     from medground_bench.lvlm import Episode
 
-__all__ = ["FILLS", "INTERVENTIONS", "Effects", "Fill", "Intervention", "effects", "groups", "variants"]
+__all__ = ["INTERVENTIONS", "Effects", "Intervention", "effects", "groups", "variants"]
 
 Intervention = Literal["box", "mask", "edit"]
-Fill = Literal["zero", "mean"]
 INTERVENTIONS: tuple[str, ...] = ("box", "mask", "edit")
-FILLS: tuple[str, ...] = ("zero", "mean")
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +106,7 @@ def variants(
     found: Mapping[str, Found],
     members: Mapping[str, Sequence[str]],
     intervention: Intervention = "box",
-    fill: Fill = "zero",
+    fill: str = "black",
     editor: Editor | None = None,
     prompt: str = "No abnormality",
     seed: int = 0,
@@ -125,8 +124,8 @@ def variants(
     intervention : {"box", "mask", "edit"}
         Fill the concepts' boxes; fill their pixels only (the box where no pixels are known); let an editor replace what
         is inside the boxes.
-    fill : {"zero", "mean"}
-        Black, or the mean of the image inside the frame.
+    fill : {"black", "mean", "blur"}
+        What removed pixels become (:mod:`medground_bench.attribution.fills`).
     editor : object with ``edit(image, mask, prompt, seed)``
         For ``"edit"``: works on the native image, as the causal filter's editors do.
     prompt, seed
@@ -142,26 +141,21 @@ def variants(
     MethodError
         If a setting is unknown, or ``"edit"`` has no editor.
     """
-    _check(intervention, fill, editor)
+    _check(intervention, editor)
     if intervention == "edit":
         assert editor is not None  # checked above
         return [_edited(episode, [found[c] for c in parts], editor, prompt, seed) for parts in members.values()]
     frame = episode.frame_array
-    value = _mean(frame, episode.letterbox) if fill == "mean" else 0
     masks = {c: _removed(one, episode.letterbox, frame.shape[:2], intervention) for c, one in found.items()}
-    out = []
-    for parts in members.values():
-        variant = frame.copy()
-        variant[np.logical_or.reduce([masks[concept] for concept in parts])] = value
-        out.append(variant)
-    return out
+    if not members:
+        return []
+    removed = [np.logical_or.reduce([masks[concept] for concept in parts]) for parts in members.values()]
+    return list(compose(frame, np.stack(removed), fill_frame(fill, episode)))
 
 
-def _check(intervention: str, fill: str, editor: object) -> None:
+def _check(intervention: str, editor: object) -> None:
     if intervention not in INTERVENTIONS:
         raise MethodError(f"unknown intervention {intervention!r}", expected=" or ".join(INTERVENTIONS))
-    if fill not in FILLS:
-        raise MethodError(f"unknown fill {fill!r}", expected=" or ".join(FILLS))
     if intervention == "edit" and editor is None:
         raise MethodError("the intervention 'edit' needs an editor", remedy="give one, e.g. editor='radedit'")
 
@@ -200,11 +194,6 @@ def _on_frame(mask: np.ndarray, letterbox: Letterbox) -> np.ndarray:
     rows, columns = (y >= 0) & (y < mask.shape[0]), (x >= 0) & (x < mask.shape[1])
     out[np.ix_(rows, columns)] = mask[np.ix_(y[rows].astype(int), x[columns].astype(int))]
     return out
-
-
-def _mean(frame: np.ndarray, letterbox: Letterbox) -> np.ndarray:
-    x1, y1, x2, y2 = letterbox.content
-    return np.rint(frame[y1:y2, x1:x2].mean((0, 1))).astype(np.uint8)
 
 
 def _edited(episode: Episode, parts: Sequence[Found], editor: Editor, prompt: str, seed: int) -> np.ndarray:

@@ -51,7 +51,7 @@ class MedFocusParameters:
         A concept whose removal leaves at least this share of the response's probability does not matter.
     intervention : {"box", "mask", "edit"}
         What is removed: the concept's box, its pixels, or what an editor replaces inside its box.
-    fill : {"zero", "mean"}
+    fill : {"black", "mean", "blur"}
         What removed pixels become.
     editor : str or None
         For ``intervention="edit"``: a counterfactual editor of :func:`medground_bench.causal.editors.load_editor`.
@@ -73,7 +73,7 @@ class MedFocusParameters:
     solver: str = "grid"
     tau: float = 0.75
     intervention: str = "box"
-    fill: str = "zero"
+    fill: str = "black"
     editor: str | None = None
     prompt: str = "No abnormality"
     seed: int = 0
@@ -122,7 +122,7 @@ class MedFocus:
         *,
         tau: float = 0.75,
         intervention: Any = "box",
-        fill: Any = "zero",
+        fill: str = "black",
         editor: Editor | None = None,
         prompt: str = "No abnormality",
         seed: int = 0,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from baselines.shared.checks import require
-from baselines.shared.masks import tile_masks
 from baselines.shared.sequence_scores import sequence_scores
 from medground_bench.attribution.method import method
+from medground_bench.attribution.regions import region_masks
 
 if TYPE_CHECKING:
     from medground_bench.lvlm import Episode, Lvlm
@@ -54,7 +54,7 @@ def occlusion(lvlm: Lvlm, episode: Episode, parameters: OcclusionParameters) -> 
     A tile that speaks against the response has a negative value.
     """
     frame = episode.frame_array
-    masks = tile_masks(frame.shape[0], frame.shape[1], parameters.rows, parameters.cols)
+    masks = region_masks(f"tiles:{parameters.rows}x{parameters.cols}", episode)
     variants = np.repeat(frame[None], len(masks) + 1, axis=0)
     variants[1:][masks] = parameters.fill
     scores = sequence_scores(lvlm, episode, variants)

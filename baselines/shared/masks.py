@@ -1,25 +1,10 @@
-"""The masks of the perturbation methods, as arrays over the frame."""
+"""The random masks of RISE, as arrays over the frame."""
 
 from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["random_masks", "tile_edges", "tile_masks"]
-
-
-def tile_edges(length: int, tiles: int) -> np.ndarray:
-    """Edges of ``tiles`` tiles of (nearly) equal length, (tiles + 1,) whole pixels from 0 to ``length``."""
-    return np.round(np.arange(tiles + 1) * length / tiles).astype(int)
-
-
-def tile_masks(height: int, width: int, rows: int, cols: int) -> np.ndarray:
-    """One boolean mask per tile of a ``rows`` x ``cols`` tiling, row-major: (rows * cols, height, width)."""
-    ys, xs = tile_edges(height, rows), tile_edges(width, cols)
-    masks = np.zeros((rows, cols, height, width), bool)
-    for i in range(rows):
-        for j in range(cols):
-            masks[i, j, ys[i] : ys[i + 1], xs[j] : xs[j + 1]] = True
-    return masks.reshape(rows * cols, height, width)
+__all__ = ["random_masks"]
 
 
 def random_masks(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from baselines.perturbation.occlusion import OcclusionParameters, occlusion
-from baselines.shared.masks import tile_masks
+from medground_bench.attribution.regions import tile_labels
 from medground_bench.core.errors import MethodError
 from tests.baselines.doubles import Scorer, cell_of, plain_episode
 
@@ -87,7 +87,7 @@ def test_occlusion_equals_captum(family: str, request: pytest.FixtureRequest) ->
     def score(batch: Any) -> Any:
         return torch.from_numpy(lvlm.log_probs(episode, batch.numpy().astype(np.uint8)).astype(np.float64).sum(axis=1))
 
-    labels = tile_masks(224, 224, 4, 4).argmax(axis=0)
+    labels = tile_labels(224, 224, 4, 4)
     oracle = captum.FeatureAblation(score).attribute(
         frame, baselines=0, feature_mask=torch.from_numpy(labels)[None], perturbations_per_eval=4
     )[0]

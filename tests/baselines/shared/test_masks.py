@@ -1,17 +1,10 @@
-"""Tiles and random masks: cover, mass, seeds, Pillow as oracle."""
+"""Random masks: mass, seeds, Pillow as oracle."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from baselines.shared.masks import random_masks, tile_masks
-
-
-def test_tiles_cover_the_frame_once() -> None:
-    masks = tile_masks(100, 61, 8, 3)
-    assert masks.shape == (24, 100, 61)
-    assert (masks.sum(axis=0) == 1).all()
-    assert masks[0].sum() == 12 * 20  # round(100 / 8) = 12 rows, round(61 / 3) = 20 columns
+from baselines.shared.masks import random_masks
 
 
 def test_masks_do_not_depend_on_how_many_are_drawn_at_once() -> None:

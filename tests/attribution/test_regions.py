@@ -1,0 +1,66 @@
+"""Regions: partitions without gaps, their order, boxes as masks."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medground_bench.attribution.regions import box_masks, region_labels, region_masks, tile_labels
+from medground_bench.core.errors import MethodError
+from medground_bench.imaging import Letterbox
+
+
+def episode() -> Any:
+    frame = np.zeros((224, 224), np.uint8)
+    frame[56:168] = np.random.default_rng(0).integers(0, 255, (112, 224))
+    grid = SimpleNamespace(rows=16, cols=8)
+    return SimpleNamespace(frame_array=frame, letterbox=Letterbox.fit(224, 112), grid=grid)
+
+
+@pytest.mark.parametrize(("spec", "count"), [("tiles:3x5", 15), ("tokens", 128), ("tiles:1x1", 1)])
+def test_partitions_of_the_frame(spec: str, count: int) -> None:
+    labels = region_labels(spec, episode())
+    assert labels.shape == (224, 224)
+    assert np.unique(labels).tolist() == list(range(count))
+    masks = region_masks(spec, episode())
+    assert masks.shape == (count, 224, 224)
+    assert (masks.sum(0) == 1).all()
+
+
+def test_tiles_are_in_raster_order_and_nearly_equal() -> None:
+    labels = tile_labels(100, 61, 8, 3)
+    assert labels[0, 0] == 0
+    assert labels[0, 60] == 2
+    assert labels[99, 60] == 23
+    assert (labels == 0).sum() == 12 * 20  # round(100 / 8) = 12 rows, round(61 / 3) = 20 columns
+    counts = np.bincount(labels.ravel())
+    assert counts.min() >= 12 * 20
+    assert counts.max() <= 13 * 21
+
+
+def test_superpixels_leave_the_bars_out() -> None:
+    pytest.importorskip("skimage")
+    labels = region_labels("slic:20", episode())
+    assert (labels[:56] == -1).all()
+    assert (labels[168:] == -1).all()
+    inside = np.unique(labels[56:168])
+    assert inside.tolist() == list(range(len(inside)))
+    assert 8 <= len(inside) <= 40
+
+
+def test_box_masks_take_the_pixels_whose_centres_lie_inside() -> None:
+    masks = box_masks([(1.0, 2.0, 3.0, 4.0), (0.4, 0.0, 1.6, 9.0), (2.0, 2.0, 2.0, 5.0)], 5, 4)
+    assert masks.shape == (3, 5, 4)
+    assert np.argwhere(masks[0]).tolist() == [[2, 1], [2, 2], [3, 1], [3, 2]]
+    assert masks[1].any(0).tolist() == [True, True, False, False]
+    assert not masks[2].any()
+    assert box_masks([], 5, 4).shape == (0, 5, 4)
+
+
+@pytest.mark.parametrize("spec", ["", "tiles", "tiles:0x4", "tiles:4", "tokens:3", "slic:-1", "anatomy", "tiles:4x"])
+def test_an_unknown_partition_is_named(spec: str) -> None:
+    with pytest.raises(MethodError, match="unknown regions"):
+        region_labels(spec, episode())
