@@ -253,7 +253,6 @@ def update_header(
         If the folder's verdicts were made with other settings, another copy of a source, or another model.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     with file_lock(folder / "filter.lock", wait=True):
         header = read_header(folder) or {
             "format": _FORMAT,

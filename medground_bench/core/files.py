@@ -28,7 +28,7 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
-from medground_bench.core.errors import MedGroundError
+from medground_bench.core.errors import FileError, MedGroundError
 
 __all__ = [
     "Journal",
@@ -67,6 +67,8 @@ def atomic_write(path: str | Path, mode: str = "w", *, permissions: int | None =
     ------
     OSError
         With ``filename`` set to ``path``, if it cannot be written.
+    FileError
+        Instead of an :class:`OSError` without a number, which some libraries raise.
     """
     path = target_of(path)
     encoding, newline = (None, None) if "b" in mode else ("utf-8", "\n")
@@ -159,9 +161,10 @@ def sweep(folder: str | Path) -> None:
 
 
 def target_of(path: str | Path) -> Path:
-    """Absolute path; of a symbolic link, where it leads, which is what writing to a link means."""
+    """Absolute path without symbolic links (they may dangle): writing to a link means writing where it leads."""
     path = Path(path)
-    return path.resolve() if path.is_symlink() else path.absolute()
+    # Not of a device or pipe: /dev/stdout leads to something that has no path.
+    return path.absolute() if path.exists() and not (path.is_file() or path.is_dir()) else path.resolve()
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -208,7 +211,9 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None or _LEFTOVER.fullmatch(Path(os.fsdecode(error.filename)).name):
+        if error.errno is None:  # a sentence of a library's own, which a file name would displace
+            raise FileError.of(error, path) from error
+        if error.filename is None or any(map(_LEFTOVER.fullmatch, Path(os.fsdecode(error.filename)).parts)):
             if error.filename2 is not None:  # of a renaming
                 raise OSError(error.errno, error.strerror, str(path)) from error
             error.filename = str(path)
@@ -258,7 +263,7 @@ def file_lock(path: str | Path, *, wait: bool = False) -> Iterator[None]:
     MedGroundError
         If another process holds it and ``wait`` is false.
     """
-    path = Path(path)
+    path = target_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
@@ -354,7 +359,7 @@ class Journal:
     """
 
     def __init__(self, folder: str | Path, stem: str, rank: int = 0) -> None:
-        self.path = Path(folder) / f"{stem}-{rank:05d}.jsonl"
+        self.path = target_of(Path(folder) / f"{stem}-{rank:05d}.jsonl")
         self._held = contextlib.ExitStack()
         self._held.enter_context(file_lock(self.path.with_suffix(".lock")))
         try:

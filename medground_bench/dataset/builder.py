@@ -179,6 +179,8 @@ def user_error(error: BaseException, where: Path | None = None) -> MedGroundErro
     """
     for cause in causes(error):
         if isinstance(cause, MedGroundError):
+            if isinstance(cause, FileError) and cause.where is None and where is not None:
+                cause.where = str(where)
             return cause
         if isinstance(cause, OSError):
             found = FileError.of(cause, where)

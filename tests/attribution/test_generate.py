@@ -16,7 +16,7 @@ import medground_bench.attribution.method as methods
 from medground_bench.attribution.generate import generate
 from medground_bench.attribution.method import Attribution, Method, method
 from medground_bench.core.errors import MedGroundError, MethodError
-from medground_bench.core.files import read_journals
+from medground_bench.core.files import Journal, read_journals
 from medground_bench.core.schema import question, record_id
 from medground_bench.dataset.columns import Record
 from medground_bench.lvlm import Lvlm
@@ -112,6 +112,17 @@ def test_writes_one_submission_per_method_with_provenance(
     assert len(rows[0]["tokens"]) == len(rows[0]["extras"]["token_texts"])
     heat = np.load(tmp_path / "bright" / predictions(tmp_path / "bright")[0]["heatmap"], allow_pickle=False)
     assert heat.shape == (224, 224)
+
+
+def test_a_second_run_in_one_folder_is_refused(
+    tmp_path: Path, folder: Folder, tiny_qwen: Lvlm, calls: list[str]
+) -> None:
+    with Journal(tmp_path / ".parts", "attributions") as first:
+        first.append({"method": "bright", "row": {"id": "of the first run", "boxes": []}})
+        with pytest.raises(MedGroundError, match="another process is writing here"):
+            generate(folder, tiny_qwen, ["bright"], tmp_path)
+        assert calls == []
+    assert generate(folder, tiny_qwen, ["bright"], tmp_path).computed == N
 
 
 def test_interrupted_run_resumes_to_the_same_submission(

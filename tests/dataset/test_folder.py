@@ -703,6 +703,38 @@ def test_an_interrupt_leaves_no_trace(tmp_path: Path, nih: Path, monkeypatch: py
     assert sorted(p.name for p in tmp_path.iterdir()) == ["nih"]
 
 
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_no_worker_outlives_a_build(tmp_path: Path, how: signal.Signals) -> None:
+    write_nih(tmp_path / "nih", [f"{i:08d}_000.png,Mass,1,1,9,9" for i in range(60)], size=(600, 600))
+    arguments = ["build", "--config", "candidates", "--source", f"nih_cxr14={tmp_path / 'nih'}"]
+    arguments += ["--out", str(tmp_path / "out"), "--num-proc", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "medground_bench", *arguments], stdout=subprocess.PIPE, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        counters = list(tmp_path.glob(".out.*.part/progress"))
+        if counters and counters[0].stat().st_size >= 3:
+            break
+        time.sleep(0.01)
+    else:
+        pytest.fail("the build never began")
+    process.send_signal(how)
+    # Its workers, and the process that the library manages them with, hold standard output until they end.
+    process.communicate(timeout=30)
+    assert process.returncode == -how
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(process.pid, 0)  # whoever is left of its group
+        except ProcessLookupError:
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("a worker lives on")
+    build_folder(settings(tmp_path / "nih", max_side=8), tmp_path / "out")
+    assert sorted(os.listdir(tmp_path)) == ["nih", "out"]
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize("num_proc", [1, 2])
 def test_ctrl_c(tmp_path: Path, num_proc: int) -> None:
