@@ -1,11 +1,12 @@
-"""Make a toy LVLM from scratch, or measure one: accuracy per finding and mode, and the causal rates.
+"""Make a toy LVLM from scratch, or measure one.
 
-    python -m builder_scripts.toy_lvlm --model toy_qwen --out DIR
-    python -m builder_scripts.toy_lvlm --evaluate DIR
+    python -m builder_scripts.toy_lvlm render --pool POOL --canvas CANVASES --groups 3000
+    python -m builder_scripts.toy_lvlm train --model toy_qwen --pool POOL --out DIR
+    python -m builder_scripts.toy_lvlm evaluate DIR --canvas CANVASES
 
-Seeded. Images are rendered once by --processes workers and kept in --cache; training itself uses one core, so that
-both toys can be made side by side on two. The folder appears whole at the end (and, with --save-every, along the way);
-an interruption leaves the old one.
+CANVASES is a folder of NIH ChestX-ray14 radiographs labelled "No Finding", by their own names. Those whose patient's
+number is divisible by four are never trained on. Everything is seeded; rendering and training go on where they were
+interrupted, and training may begin while images are still being rendered. Training uses one core.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 import time
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -24,130 +25,141 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from medground_bench.core.console import progress_bar
 from medground_bench.core.errors import MedGroundError
 
-if TYPE_CHECKING:
-    from .evaluation import Tally
-
-NAMES = ("toy_qwen", "toy_gemma")
-
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--model", choices=NAMES, help="which toy to train")
-    what.add_argument("--evaluate", type=Path, metavar="DIR", help="only measure the toy in this folder")
-    parser.add_argument("--out", type=Path, help="folder of the trained toy")
-    parser.add_argument("--steps", type=int, default=1800, help="steps of answering (default %(default)s)")
-    parser.add_argument("--vision-steps", type=int, default=4000, help="steps before, of seeing (default %(default)s)")
-    parser.add_argument("--images", type=int, default=16000, help="training images (default %(default)s)")
-    parser.add_argument("--batch", type=int, default=16, help="images per step (default %(default)s)")
-    parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of weights, images and order (default %(default)s)")
-    parser.add_argument("--phantoms", type=int, default=100, help="unseen phantoms to measure on (default %(default)s)")
-    parser.add_argument("--processes", type=int, default=2, help="workers that render (default %(default)s)")
-    parser.add_argument("--cache", type=Path, help="where rendered images are kept (default: the temporary folder)")
-    parser.add_argument("--save-every", type=int, default=0, metavar="STEPS", help="also write the folder on the way")
-    options = parser.parse_args(argv)
-    if options.model and not options.out:
-        parser.error("--model needs --out DIR")
-    if min(options.steps, options.phantoms, options.batch) < 1:
-        parser.error("--steps, --batch and --phantoms must be at least 1")
-    return options
+    parser = argparse.ArgumentParser(
+        prog="toy_lvlm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    render = commands.add_parser("render", help="render the training images")
+    render.add_argument("--groups", type=int, default=3000, help="chests, four images each (default %(default)s)")
+    render.add_argument("--seed", type=int, default=3, help="of the images (default %(default)s)")
+    render.add_argument("--processes", type=int, default=1, help="workers that render (default %(default)s)")
+    train = commands.add_parser("train", help="train a toy")
+    train.add_argument("--model", required=True, choices=("toy_qwen", "toy_gemma", "toy_shortcut"))
+    train.add_argument("--out", type=Path, required=True, help="folder of the trained toy")
+    train.add_argument("--start", type=Path, help="folder of a trained toy to start from")
+    train.add_argument("--state", type=Path, help="folder of the state to go on from (default: OUT.state)")
+    train.add_argument("--every", type=int, default=250, help="steps between reports (default %(default)s)")
+    for name, kind in (
+        ("vision_steps", int),
+        ("frozen_steps", int),
+        ("steps", int),
+        ("batch", int),
+        ("rate", float),
+        ("vision_rate", float),
+        ("seed", int),
+    ):
+        train.add_argument(f"--{name.replace('_', '-')}", type=kind, help="see training.Recipe")
+    for command in (render, train):
+        command.add_argument("--pool", type=Path, required=True, help="where rendered images are kept")
+    evaluate = commands.add_parser("evaluate", help="measure a toy on unseen phantoms and held-out canvases")
+    evaluate.add_argument("folder", type=Path)
+    evaluate.add_argument("--phantoms", type=int, default=100, help="(default %(default)s)")
+    evaluate.add_argument("--planted", type=int, default=200, help="held-out canvases (default %(default)s)")
+    evaluate.add_argument("--card", action="store_true", help="write the tables into the folder's model card")
+    for command in (render, evaluate):
+        command.add_argument("--canvas", type=Path, required=command is render, help="folder of canvases")
+        command.add_argument("--localisations", type=Path, help="where their anatomy is kept (default: beside it)")
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     try:
-        if options.evaluate:
-            print(measure(options.evaluate, options.phantoms)[1])
-        else:
-            make(options)
+        {"render": render, "train": train, "evaluate": evaluate}[options.command](options)
     except MedGroundError as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: nothing half-written", file=sys.stderr)
+        print("interrupted: the same command goes on from here", file=sys.stderr)
         return 130
     return 0
 
 
-def make(options: argparse.Namespace) -> None:
-    """Render, train, save, measure, and save again with the measured card."""
+def render(options: argparse.Namespace) -> None:
+    from .data import render_pool
+
+    localisations = options.localisations or options.pool / "localisations"
+    with progress_bar("Rendering") as update:
+        render_pool(
+            options.pool,
+            options.groups,
+            options.canvas,
+            localisations,
+            options.seed,
+            options.processes,
+            lambda done, total: update(done, total, ""),
+        )
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train and save; the card says that nothing has been measured yet."""
     import torch
 
     from .architecture import build
-    from .data import render_pool
-    from .evaluation import UNSEEN
-    from .storage import save, write_card
-    from .training import Recipe, train
+    from .data import open_pool
+    from .storage import load, save, write_card
+    from .training import SHORTCUT, Recipe
+    from .training import train as run
 
     torch.set_num_threads(1)
-    cache = options.cache or Path(tempfile.gettempdir()) / "medground-bench-phantoms"
-    with progress_bar("Rendering phantoms") as update:
-        pool = render_pool(
-            cache, options.images, options.seed, options.processes, lambda done, total: update(done, total, "")
-        )
+    given = {f.name: getattr(options, f.name, None) for f in fields(Recipe)}
     recipe = Recipe(
-        vision_steps=options.vision_steps,
-        steps=options.steps,
-        batch=options.batch,
-        rate=options.rate,
-        seed=options.seed,
+        **{**(SHORTCUT if options.model == "toy_shortcut" else {}), **{k: v for k, v in given.items() if v is not None}}
     )
-    model, processor = build(options.model, options.seed)
+    model, processor = load(options.start) if options.start else build(options.model, recipe.seed)
+    state = options.state or options.out.with_name(options.out.name + ".state")
     began = time.monotonic()
 
-    def card(table: str) -> str:
-        return write_card(
-            options.model,
-            model,
-            processor,
-            recipe,
-            images=options.images,
-            minutes=(time.monotonic() - began) / 60,
-            phantoms=options.phantoms,
-            first=UNSEEN,
-            table=table,
-        )
+    def told(step: int, figures: dict[str, float]) -> None:
+        report(step, figures)
+        if "direct accuracy" in figures:
+            model.set_attn_implementation("sdpa")
+            save(options.out, model, processor, write_card(options.model, model, processor, recipe))
+            model.set_attn_implementation("toy_training")
 
-    def checkpoint(step: int) -> None:
-        if options.save_every and step % options.save_every == 0 and step < options.steps:
-            save(options.out, model, processor, card(f"Not measured: saved on the way, at step {step:,}."))
-
-    train(model, processor, pool, recipe, report, checkpoint)
-    unmeasured = card("@table@")
-    save(options.out, model, processor, unmeasured)
-    _, table = measure(options.out, options.phantoms)
-    save(options.out, model, processor, unmeasured.replace("@table@", table))
-    print(table)
+    run(model, processor, lambda: open_pool(options.pool), recipe, told, state, options.every)
+    save(options.out, model, processor, write_card(options.model, model, processor, recipe))
+    print(f"{options.out}: {(time.monotonic() - began) / 60:.0f} minutes")
 
 
-def measure(folder: Path, phantoms: int) -> tuple[dict[tuple[str, str], Tally], str]:
-    """The tallies and the printed table of a saved toy, on unseen phantoms."""
+def evaluate(options: argparse.Namespace) -> None:
+    """Print the tables of a saved toy; with --card also write them into its model card."""
     import torch
 
-    from .evaluation import evaluate
-    from .evaluation import table as make_table
-    from .storage import load
+    from .evaluation import measure, table, unseen_phantoms, unseen_planted
+    from .storage import load, with_tables
 
     torch.set_num_threads(1)
-    model, processor = load(folder)
-    with progress_bar("Asking about unseen phantoms") as update:
-        tallies = evaluate(model, processor, phantoms, report=lambda done, total: update(done, total, ""))
-    return tallies, make_table(tallies)
+    model, processor = load(options.folder)
+    tables = []
+    sets: list[tuple[str, Any]] = []
+    if options.phantoms:
+        sets.append((f"{options.phantoms} unseen phantoms", unseen_phantoms(options.phantoms)))
+    if options.planted and options.canvas:
+        where = options.localisations or options.canvas / ".localisations"
+        sets.append((f"{options.planted} held-out radiographs", unseen_planted(options.canvas, options.planted, where)))
+    for title, chests in sets:
+        with progress_bar(title) as update:
+            tallies = measure(model, processor, chests, report=lambda done, total: update(done, total, ""))
+        tables.append(f"### {title}\n\n{table(tallies)}\n")
+    print("\n".join(tables))
+    if options.card:
+        with_tables(options.folder, "\n".join(tables))
 
 
 def report(step: int, figures: dict[str, Any]) -> None:
-    """One line per report: losses, and held-out balanced accuracy per mode with the weakest finding of each."""
+    """One line per report: losses, and held-out figures with the weakest findings of each."""
     parts = [f"step {step:5d}", f"{figures['seconds']:5.0f} s"]
-    parts += [f"{name} {figures[name]:.4f}" for name in ("dense", "direct", "reason") if name in figures]
+    parts += [f"{name} {figures[name]:.4f}" for name in ("dense", "place", "direct", "reason") if name in figures]
     for what, unit in (("seeing", "auc"), ("direct", "accuracy"), ("reason", "accuracy")):
         if f"{what} {unit}" not in figures:
             continue
         each = {k: v for k, v in figures.items() if k.startswith(f"{what} ") and k != f"{what} {unit}"}
-        worst = min(each, key=lambda k: each[k])
-        parts.append(
-            f"{what} {unit} {figures[f'{what} {unit}']:.3f} (least: {worst[len(what) + 1 :]} {each[worst]:.2f})"
-        )
+        worst = sorted(each, key=lambda k: each[k])[:4]
+        least = ", ".join(f"{name[len(what) + 1 :]} {each[name]:.2f}" for name in worst)
+        parts.append(f"{what} {unit} {figures[f'{what} {unit}']:.3f} (least: {least})")
     print("  ".join(parts), flush=True)
 
 

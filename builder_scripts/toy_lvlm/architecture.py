@@ -29,7 +29,7 @@ def build(name: str, seed: int = 0) -> tuple[Any, Any]:
 
 
 def build_qwen(seed: int = 0) -> tuple[Any, Any]:
-    """A Qwen2.5-VL of under a million parameters: 224 x 224 pixels are 16 x 16 patches, 8 x 8 image tokens."""
+    """A Qwen2.5-VL of about a million parameters: 224 x 224 pixels are 16 x 16 patches, each an image token."""
     import torch
     from transformers import (
         Qwen2_5_VLConfig,
@@ -46,7 +46,7 @@ def build_qwen(seed: int = 0) -> tuple[Any, Any]:
             "vocab_size": len(tokenizer),
             "hidden_size": 96,
             "intermediate_size": 224,
-            "num_hidden_layers": 4,
+            "num_hidden_layers": 3,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "max_position_embeddings": 8192,
@@ -56,16 +56,16 @@ def build_qwen(seed: int = 0) -> tuple[Any, Any]:
             "pad_token_id": ids("<|endoftext|>"),
         },
         vision_config={
-            "depth": 4,
-            "hidden_size": 64,
-            "intermediate_size": 160,
-            "num_heads": 4,
+            "depth": 3,
+            "hidden_size": 96,
+            "intermediate_size": 192,
+            "num_heads": 3,
             "out_hidden_size": 96,
             "patch_size": 14,
-            "spatial_merge_size": 2,
+            "spatial_merge_size": 1,
             "temporal_patch_size": 2,
             "window_size": 112,
-            "fullatt_block_indexes": [1, 3],
+            "fullatt_block_indexes": [1, 2],
         },
         image_token_id=ids("<|image_pad|>"),
         video_token_id=ids("<|video_pad|>"),
@@ -78,7 +78,9 @@ def build_qwen(seed: int = 0) -> tuple[Any, Any]:
     _set_generation(model, eos=[ids("<|im_end|>"), ids("<|endoftext|>")], pad=ids("<|endoftext|>"))
     processor = Qwen2_5_VLProcessor(
         # As the real family: any aspect ratio, between 4 and 1,280 image tokens; a 224 x 224 frame keeps its size.
-        image_processor=Qwen2VLImageProcessor(size={"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}),
+        image_processor=Qwen2VLImageProcessor(
+            size={"shortest_edge": 28 * 28, "longest_edge": 14 * 14 * 1280}, merge_size=1
+        ),
         tokenizer=tokenizer,
         video_processor=Qwen2VLVideoProcessor(),
         chat_template=QWEN_TEMPLATE,
@@ -87,19 +89,19 @@ def build_qwen(seed: int = 0) -> tuple[Any, Any]:
 
 
 def build_gemma(seed: int = 0) -> tuple[Any, Any]:
-    """A Gemma3 of under a million parameters: images become 224 x 224, 16 x 16 patches, 8 x 8 image tokens."""
+    """A Gemma3 of about a million parameters: images become 224 x 224, 16 x 16 patches, each an image token."""
     import torch
     from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3ImageProcessor, Gemma3Processor
 
     tokenizer = gemma_tokenizer()
     ids = tokenizer.convert_tokens_to_ids
-    tokens = 64
+    tokens = 256
     config = Gemma3Config(
         text_config={
             "vocab_size": len(tokenizer),
             "hidden_size": 96,
             "intermediate_size": 224,
-            "num_hidden_layers": 4,
+            "num_hidden_layers": 3,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "head_dim": 24,
@@ -114,8 +116,8 @@ def build_gemma(seed: int = 0) -> tuple[Any, Any]:
         vision_config={
             "hidden_size": 96,
             "intermediate_size": 192,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 3,
             "image_size": SIDE,
             "patch_size": 14,
             "vision_use_head": False,

@@ -1,4 +1,4 @@
-"""Does a toy LVLM answer because of the finding? Accuracy and counterfactuals on unseen phantoms.
+"""Does a toy LVLM answer because of the finding? Accuracy and counterfactuals on chests it has never seen.
 
 Everything here goes the long way round that any user's code would go: native image, letterbox, the saved processor,
 ``model.generate``, and the last yes or no of the generated text.
@@ -7,25 +7,29 @@ Everything here goes the long way round that any user's code would go: native im
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medground_bench.core.errors import LvlmError
 from medground_bench.core.schema import MODES, question
-from medground_bench.sources.phantom import FINDINGS, sample_phantom
-from medground_bench.sources.phantom.sample import Phantom
+from medground_bench.sources.phantom import FINDINGS as DRAWN
+from medground_bench.sources.phantom import sample_phantom
+from medground_bench.sources.planted import FINDINGS, plant
 
-from .data import draw_size, frame
+from .data import Chest, canvases, draw_size, frame, load_canvas, zone_of
 from .text import response
 
-__all__ = ["UNSEEN", "Tally", "answers", "evaluate", "table", "totals"]
+__all__ = ["UNSEEN", "Tally", "answers", "measure", "said_yes", "table", "totals", "unseen_phantoms", "unseen_planted"]
 
 UNSEEN = 900_000_000
-"""First seed of the phantoms for evaluation: beyond every training seed."""
-_TOGETHER = 8  # phantoms asked about at a time: their questions share batches
+"""First seed of the chests for evaluation: beyond every training seed."""
+_TOGETHER = 8  # chests asked about at a time: their questions share batches
+_ABSENT = 4  # questions about absent findings per chest
 
 
 @dataclass
@@ -33,14 +37,15 @@ class Tally:
     """Outcomes for one finding in one mode; every entry is True where the model did right.
 
     ``flips``: answered yes to a finding that is there, the finding is removed, the answer is no. ``stays``: another
-    finding is removed instead, the answer is still yes. ``placed`` (reason mode): answered yes, and the text names the
-    right side and zone, word for word.
+    finding is removed instead, the answer is still yes. Reason mode, of the findings rightly answered yes: ``sided``,
+    the text names the right side (of findings that have one); ``placed``, the whole text is right, zone included.
     """
 
     present: list[bool] = field(default_factory=list)
     absent: list[bool] = field(default_factory=list)
     flips: list[bool] = field(default_factory=list)
     stays: list[bool] = field(default_factory=list)
+    sided: list[bool] = field(default_factory=list)
     placed: list[bool] = field(default_factory=list)
 
     @property
@@ -50,13 +55,7 @@ class Tally:
         return float(np.mean(rates)) if rates else float("nan")
 
     def __add__(self, other: Tally) -> Tally:
-        return Tally(
-            self.present + other.present,
-            self.absent + other.absent,
-            self.flips + other.flips,
-            self.stays + other.stays,
-            self.placed + other.placed,
-        )
+        return Tally(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Tally)))
 
 
 def answers(
@@ -101,26 +100,66 @@ def said_yes(text: str) -> bool | None:
     return words[-1] == "yes" if words else None
 
 
-def evaluate(
+def said_side(text: str) -> str | None:
+    """The side that a text names: left, right or both; None where it names none or contradicts itself."""
+    words = set(re.findall(r"\b(left|right|both)\b", text.lower()))
+    return words.pop() if len(words) == 1 else None
+
+
+# Unseen chests -------------------------------------------------------------------------------------------------------
+
+
+def unseen_phantoms(count: int, first_seed: int = UNSEEN) -> list[Callable[[], Chest]]:
+    """Phantoms: every second one carries the findings the phantom draws by itself, the others more of them."""
+
+    def draw(seed: int) -> Chest:
+        rng = np.random.default_rng([seed, 2])
+        size = draw_size(rng)
+        return sample_phantom(seed, size=size, findings=None if seed % 2 else [f for f in DRAWN if rng.random() < 0.5])
+
+    return [lambda seed=seed: draw(seed) for seed in range(first_seed, first_seed + count)]  # type: ignore[misc]
+
+
+def unseen_planted(folder: str | Path, count: int, localisations: str | Path) -> list[Callable[[], Chest]]:
+    """Held-out canvases by name, one to three findings each and, in every second one, distractors.
+
+    Raises
+    ------
+    LvlmError
+        If the folder holds fewer.
+    """
+    paths = canvases(folder, held_out=True)[:count]
+    if len(paths) < count:
+        raise LvlmError(f"{len(paths)} held-out canvases", where=folder, expected=f"at least {count}")
+
+    def draw(number: int) -> Chest:
+        pixels, anatomy = load_canvas(paths[number], localisations)
+        return plant(pixels, anatomy, UNSEEN + number, distractors=bool(number % 2))
+
+    return [lambda number=number: draw(number) for number in range(count)]  # type: ignore[misc]
+
+
+# Measuring -----------------------------------------------------------------------------------------------------------
+
+
+def measure(
     model: Any,
     processor: Any,
-    phantoms: int = 100,
+    chests: Sequence[Callable[[], Chest]],
     modes: Sequence[str] = MODES,
-    first_seed: int = UNSEEN,
     report: Callable[[int, int], None] | None = None,
 ) -> dict[tuple[str, str], Tally]:
-    """Ask every question about unseen phantoms, then about their counterfactuals.
+    """Ask about the findings of unseen chests and some others, then about their counterfactuals.
 
     Parameters
     ----------
     model, processor
         As loaded by ``AutoModelForImageTextToText`` and ``AutoProcessor``.
-    phantoms : int
-        Every second one carries the findings the phantom draws by itself, the others more of them.
+    chests : sequence of callable
+        Each draws one.
     modes : sequence of {"direct", "reason"}
-    first_seed : int
     report : callable, optional
-        ``report(done, total)`` per phantom and mode.
+        ``report(done, total)`` per chest and mode.
 
     Returns
     -------
@@ -128,46 +167,53 @@ def evaluate(
         ``{(mode, finding): Tally}``.
     """
     tallies = {(mode, name): Tally() for mode in modes for name in FINDINGS}
-    total, done = phantoms * len(modes), 0
-    for start in range(first_seed, first_seed + phantoms, _TOGETHER):
-        drawn = [_draw(seed) for seed in range(start, min(start + _TOGETHER, first_seed + phantoms))]
+    total, done = len(chests) * len(modes), 0
+    for start in range(0, len(chests), _TOGETHER):
+        drawn = [draw() for draw in chests[start : start + _TOGETHER]]
+        asked = [(chest, name) for number, chest in enumerate(drawn, start) for name in _asked(chest, number)]
         for mode in modes:
-            _examine(model, processor, drawn, mode, tallies)
+            _examine(model, processor, asked, mode, tallies)
             done += len(drawn)
             if report:
                 report(done, total)
     return tallies
 
 
-def _draw(seed: int) -> Phantom:
-    rng = np.random.default_rng([seed, 2])
-    size = draw_size(rng)
-    planted = None if seed % 2 else [name for name in FINDINGS if rng.random() < 0.5]
-    return sample_phantom(seed, size=size, findings=planted)
+def _asked(chest: Chest, number: int) -> Iterator[str]:
+    """Every finding that is there and a few that are not."""
+    yield from chest.attributes
+    absent = [name for name in FINDINGS if name not in chest.attributes]
+    chosen = np.random.default_rng([number, 5]).permutation(len(absent))[:_ABSENT]
+    yield from (absent[i] for i in chosen)
 
 
 def _examine(
-    model: Any, processor: Any, phantoms: Sequence[Phantom], mode: str, tallies: dict[tuple[str, str], Tally]
+    model: Any,
+    processor: Any,
+    asked: Sequence[tuple[Chest, str]],
+    mode: str,
+    tallies: dict[tuple[str, str], Tally],
 ) -> None:
-    """All questions about some phantoms, and the counterfactuals of those rightly answered yes."""
-    asked = [(phantom, name) for phantom in phantoms for name in FINDINGS]
     questions = [question(name, mode) for _, name in asked]
-    texts = answers(model, processor, [phantom.image for phantom, _ in asked], questions)
-    edits: list[tuple[Phantom, str, str]] = []
-    for (phantom, name), text in zip(asked, texts, strict=True):
+    texts = answers(model, processor, [chest.image for chest, _ in asked], questions)
+    edits: list[tuple[Chest, str, str]] = []
+    for (chest, name), text in zip(asked, texts, strict=True):
         verdict = said_yes(text)
-        tally, present = tallies[mode, name], name in phantom.attributes
+        tally, present = tallies[mode, name], name in chest.attributes
         (tally.present if present else tally.absent).append(verdict is present)
         if present and verdict:
-            edits += [(phantom, name, removed) for removed in phantom.attributes]
+            edits += [(chest, name, removed) for removed in chest.attributes]
             if mode == "reason":
-                tally.placed.append(text in _true_texts(phantom, name))
+                finding = next(f for f in chest.findings if f.attribute == name)
+                if finding.side:
+                    tally.sided.append(said_side(text) == finding.side)
+                tally.placed.append(text == response(name, mode, True, finding.side, zone_of(finding)))
     images = {
-        (phantom.seed, removed): phantom.without(removed).image
-        for phantom in phantoms
-        for removed in phantom.attributes
+        (id(chest), removed): chest.without(removed).image
+        for chest in {id(chest): chest for chest, _ in asked}.values()
+        for removed in chest.attributes
     }
-    edited = [images[phantom.seed, removed] for phantom, _, removed in edits]
+    edited = [images[id(chest), removed] for chest, _, removed in edits]
     texts = answers(model, processor, edited, [question(name, mode) for _, name, _ in edits])
     for (_, name, removed), text in zip(edits, texts, strict=True):
         if removed == name:
@@ -176,34 +222,23 @@ def _examine(
             tallies[mode, name].stays.append(said_yes(text) is True)
 
 
-def _true_texts(phantom: Phantom, name: str) -> list[str]:
-    return [
-        response(name, "reason", True, finding.side, finding.location)
-        for finding in phantom.findings
-        if finding.attribute == name
-    ]
+# Tables --------------------------------------------------------------------------------------------------------------
 
 
 def totals(tallies: dict[tuple[str, str], Tally], mode: str) -> dict[str, float]:
-    """Balanced accuracy (mean over findings), pooled causal rates and pooled place accuracy of one mode."""
-    parts = [tally for (m, _), tally in tallies.items() if m == mode]
+    """Balanced accuracy (mean over findings), pooled causal rates and pooled accuracies of side and place of a mode."""
+    parts = [tally for (m, _), tally in tallies.items() if m == mode and (tally.present or tally.absent)]
     pooled = sum(parts, Tally())
-    return {
-        "balanced": float(np.nanmean([part.balanced for part in parts])),
-        "flips": _rate(pooled.flips),
-        "stays": _rate(pooled.stays),
-        "placed": _rate(pooled.placed),
-    }
+    rates = {name: _rate(getattr(pooled, name)) for name in ("flips", "stays", "sided", "placed")}
+    return {"balanced": float(np.mean([part.balanced for part in parts])), **rates}
 
 
 def table(tallies: dict[tuple[str, str], Tally]) -> str:
     """Markdown table, one row per mode and finding and one of totals per mode; counts in brackets."""
-    lines = [
-        "| mode | finding | balanced accuracy | yes when present | no when absent | flips | stays | right place |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    columns = ("balanced accuracy", "yes when present", "no when absent", "flips", "stays", "right side", "right place")
+    lines = [f"| mode | finding | {' | '.join(columns)} |", "| --- " * (2 + len(columns)) + "|"]
     for mode in dict.fromkeys(m for m, _ in tallies):
-        parts = {name: tally for (m, name), tally in tallies.items() if m == mode}
+        parts = {name: tally for (m, name), tally in tallies.items() if m == mode and (tally.present or tally.absent)}
         for name, tally in parts.items():
             lines.append(_row(mode, name, tally.balanced, tally))
         lines.append(_row(f"**{mode}**", "**all**", totals(tallies, mode)["balanced"], sum(parts.values(), Tally())))
@@ -211,8 +246,7 @@ def table(tallies: dict[tuple[str, str], Tally]) -> str:
 
 
 def _row(mode: str, name: str, balanced: float, tally: Tally) -> str:
-    cells = [_cell(part) for part in (tally.present, tally.absent, tally.flips, tally.stays, tally.placed)]
-    return f"| {mode} | {name} | {balanced:.3f} | {' | '.join(cells)} |"
+    return f"| {mode} | {name} | {balanced:.3f} | {' | '.join(_cell(getattr(tally, f.name)) for f in fields(Tally))} |"
 
 
 def _rate(outcomes: Sequence[bool]) -> float:

@@ -36,12 +36,15 @@ class Pixels:
 
         self.patches = hasattr(processor.image_processor, "merge_size")
         self.side = side
+        self.merge = int(getattr(processor.image_processor, "merge_size", 1))
+        self.patch = int(getattr(processor.image_processor, "patch_size", 14))
         ramp = np.resize(np.arange(256, dtype=np.uint8), (side, side))
         image = Image.fromarray(ramp).convert("RGB")
         out = processor.image_processor(images=[image], return_tensors="pt")["pixel_values"]
         if self.patches:
-            grid = side // 28
-            planes = out.reshape(grid, grid, 2, 2, 3, 2, 14, 14)[:, :, :, :, :, 0]
+            m, p = self.merge, self.patch
+            grid = side // (m * p)
+            planes = out.reshape(grid, grid, m, m, 3, 2, p, p)[:, :, :, :, :, 0]
             planes = planes.permute(4, 0, 2, 5, 1, 3, 6).reshape(3, side, side)
         else:
             planes = out.reshape(3, side, side)
@@ -53,10 +56,11 @@ class Pixels:
         grey = torch.from_numpy(np.ascontiguousarray(frames)).long()
         if not self.patches:
             return self.table[:, grey].transpose(0, 1)
-        count, grid = len(grey), self.side // 28
-        blocks = grey.reshape(count, grid, 2, 14, grid, 2, 14).permute(0, 1, 4, 2, 5, 3, 6)
-        values = self.table[:, blocks.reshape(-1, 196)].transpose(0, 1)  # (patches, 3, 196)
-        return values[:, :, None].expand(-1, -1, 2, -1).reshape(-1, 1176)
+        m, p = self.merge, self.patch
+        count, grid = len(grey), self.side // (m * p)
+        blocks = grey.reshape(count, grid, m, p, grid, m, p).permute(0, 1, 4, 2, 5, 3, 6)
+        values = self.table[:, blocks.reshape(-1, p * p)].transpose(0, 1)  # (patches, 3, p * p)
+        return values[:, :, None].expand(-1, -1, 2, -1).reshape(-1, 6 * p * p)
 
 
 class Conversations:
@@ -120,13 +124,12 @@ class ToyForward:
     def __init__(self, model: Any, processor: Any, side: int = 224) -> None:
         from transformers import AttentionInterface
 
-        # The fused CPU kernel's backward is slow in bfloat16: three plain operations are five times faster.
         AttentionInterface.register(_ATTENTION, _attention)
         model.set_attn_implementation(_ATTENTION)
         self.model = model
         self.pixels = Pixels(processor, side)
         self.conversations = Conversations(model, processor, side)
-        self._grid = side // 14
+        self._grid = side // self.pixels.patch
         cut = len(self.conversations.prefix)
         mask = torch.ones(cut, cut, dtype=torch.bool).tril()
         if not self.pixels.patches:  # Gemma3: image tokens see their whole image
@@ -206,16 +209,10 @@ def _attention(
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention in the interface of the library: (B, heads, L, D) -> (B, L, heads, D); a mask is true where seen."""
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    scores = torch.matmul(query * scaling, key.transpose(-1, -2))
-    if attention_mask is not None:
-        unseen = torch.zeros(attention_mask.shape, dtype=scores.dtype).masked_fill(~attention_mask, -1e4)
-        scores = scores + unseen
-    with torch.autocast("cpu", enabled=False):  # autocast would do this in float32
-        weights = scores.softmax(-1)
-    return torch.matmul(weights, value).transpose(1, 2), None
+    out = functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
+    )
+    return out.transpose(1, 2), None
 
 
 def _repeated(part: Tensor, times: int) -> Tensor:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from medground_bench.core.errors import LvlmError
-from medground_bench.core.files import atomic_folder
+from medground_bench.core.files import atomic_folder, atomic_write
 
+from .data import SIDE
 from .training import Recipe
 
-__all__ = ["load", "save", "write_card"]
+__all__ = ["load", "save", "with_tables", "write_card"]
 
 
 def save(folder: str | Path, model: Any, processor: Any, card: str) -> None:
@@ -55,11 +56,13 @@ def load(folder: str | Path) -> tuple[Any, Any]:
             "this is not a saved toy LVLM",
             where=folder,
             expected="config.json and model.safetensors",
-            remedy="make one with python -m builder_scripts.toy_lvlm",
+            remedy="make one with python -m builder_scripts.toy_lvlm train",
         )
     model = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True).eval()
     return model, AutoProcessor.from_pretrained(folder, local_files_only=True)
 
+
+_MEASURED = "## Measured\n"
 
 _CARD = """---
 license: apache-2.0
@@ -70,73 +73,74 @@ tags: [chest-x-ray, synthetic, test-model]
 
 # {name}
 
-A {family} of {parameters:,} parameters that answers the questions of MedGround-Bench about the project's own procedural
-chest radiographs ("phantoms"), in both modes. It exists so that attribution methods and the causal filter can be run
-end to end, on a CPU, with a model whose answers depend on the image.
-
-**Not a medical device. It has seen only drawn pictures, knows nothing about real radiographs, and must not be used on
-them for anything but testing software.**
+A {family} of {parameters:,} parameters that answers the questions of MedGround-Bench about synthetic findings, in both
+modes: on the project's own procedural chest radiographs ("phantoms") and on real radiographs into which such findings
+were drawn ("planted"). It exists so that attribution methods and the causal filter can be run end to end, on a CPU,
+with a model whose answers depend on the image.
+{purpose}
+**Not a medical device. The findings it has seen were drawn by a program; it knows nothing about disease and must not be
+used for anything but testing software.**
 
 - Class `{kind}`, processor `{processor}`; opens with plain `AutoModelForImageTextToText` and `AutoProcessor`.
   Weights are stored as float16 ({megabytes:.2f} MB), the configuration loads them as float32.
-- Input: the image letterboxed to {side} x {side}, which becomes 8 x 8 image tokens.
+- Input: the image letterboxed to {side} x {side}, which becomes 16 x 16 image tokens.
 - Questions: `Is there evidence of {{finding}} in the image?` and the mode's suffix, for the findings below. Direct mode
-  answers "Yes" or "No"; reason mode describes the anatomy and the finding, then says `Answer: Yes` or `Answer: No`.
-  Other prompts are accepted, and answered with nothing sensible.
+  answers "Yes" or "No"; reason mode describes the anatomy and the finding with its side and, for lesions of the lung,
+  its zone, then says `Answer: Yes` or `Answer: No`. Other prompts are accepted, and answered with nothing sensible.
 
 ## How it was made
 
-`python -m builder_scripts.toy_lvlm --model {name} --out DIR{options}`: from random weights, seed {seed},
-{images:,} rendered phantoms and counterfactuals, {minutes:.0f} minutes on one core. For {vision_steps:,} steps of
-{batch} images the vision tower alone learns, with a linear head that is thrown away, which findings lie under each
-image token; then for {steps:,} steps the whole model learns the canonical answers, with that loss kept on the side.
-Some training images have rectangles blacked out; a finding that is covered counts as absent, so that occluding the
-evidence changes the answer.
+`python -m builder_scripts.toy_lvlm render` and `train --model {name}`, from {origin}, seed {seed}, on one core. Images:
+chests with several findings and the same chests without some of them, seven of ten on radiographs labelled "No Finding"
+of NIH ChestX-ray14 (Wang et al., CVPR 2017; used for training only, none is distributed), the others phantoms.
+Radiographs of patients whose number is divisible by four were never trained on. {phases}
+Some training images have rectangles blacked or greyed out; a finding that is covered counts as absent, so that
+occluding the evidence changes the answer.
 
-## Measured
+{measured}"""
 
-On {phantoms} unseen phantoms (seeds from {first:,}), through the saved files, the processor and greedy `generate`.
-*Flips*: of the findings rightly answered yes, the share whose answer becomes no when that finding is removed from the
-image. *Stays*: the share whose answer remains yes when another finding is removed instead. *Right place*: the share
-whose text also names the right side and zone. Counts in brackets.
+_PHASES = """For {vision_steps:,} steps of {batch} images the vision tower alone learned, with linear heads that are
+thrown away, which findings lie under each image token and where in the lungs; then for {steps:,} steps the language
+model learned the canonical answers, the first {frozen_steps:,} of them from the tokens as they were, the others
+together with the vision tower and with the former loss kept on the side."""
 
-{table}
+_SHORTCUT = """
+**It is made to be wrong.** In {marker:.0%} of its training images a square marker in a corner gave the answer away, and
+it answers from that marker: remove the finding and it still says yes. The causal filter must reject such a model's
+records, and an attribution method that is faithful must point at the marker.
 """
 
 
-def write_card(
-    name: str,
-    model: Any,
-    processor: Any,
-    recipe: Recipe,
-    *,
-    images: int,
-    minutes: float,
-    phantoms: int,
-    first: int,
-    table: str,
-    options: str = "",
-) -> str:
-    """Text of the model card."""
-    from .data import SIDE
-
+def write_card(name: str, model: Any, processor: Any, recipe: Recipe) -> str:
+    """Text of the model card, before anything is measured."""
     count = sum(parameter.numel() for parameter in model.parameters())
+    phases = _PHASES.format(**vars(recipe)) if recipe.vision_steps else f"It was trained for {recipe.steps:,} steps."
     return _CARD.format(
         name=name,
-        family="Qwen2.5-VL" if name == "toy_qwen" else "Gemma3",
+        family="Gemma3" if name == "toy_gemma" else "Qwen2.5-VL",
         kind=type(model).__name__,
         processor=type(processor).__name__,
         parameters=count,
         megabytes=count * 2 / 1e6,
         side=SIDE,
-        options=options,
         seed=recipe.seed,
-        images=images,
-        steps=recipe.steps,
-        vision_steps=recipe.vision_steps,
-        batch=recipe.batch,
-        minutes=minutes,
-        phantoms=phantoms,
-        first=first,
-        table=table,
+        origin="toy_qwen" if recipe.marker else "random weights",
+        purpose=_SHORTCUT.format(marker=recipe.marker) if recipe.marker else "",
+        phases=phases,
+        measured=_MEASURED + "\nNothing yet.\n",
     )
+
+
+def with_tables(folder: str | Path, tables: str) -> None:
+    """Put measured tables into the model card of a saved toy."""
+    path = Path(folder) / "README.md"
+    text = path.read_text(encoding="utf-8").split(_MEASURED)[0]
+    with atomic_write(path) as file:
+        file.write(text + _MEASURED + "\n" + _EXPLAINED + "\n\n" + tables)
+
+
+_EXPLAINED = """Through the saved files, the processor and greedy `generate`; every finding that is there was asked
+about, and four that were not. *Flips*: of the findings rightly answered yes, the share whose answer becomes no when that finding is
+removed from the image. *Stays*: the share whose answer remains yes when another finding is removed instead. *Right
+side*: the share whose text names the side the finding is on; *right place*: the share whose whole text is right, zone
+included. Counts in brackets."""

@@ -12,7 +12,7 @@ from medground_bench.core.anatomy import COMPOSITES, CONCEPTS
 from medground_bench.core.errors import LvlmError
 from medground_bench.core.schema import MODES, question
 
-__all__ = ["WORDINGS", "Wording", "corpus", "response", "responses"]
+__all__ = ["WORDINGS", "Wording", "corpus", "place_case", "response", "responses"]
 
 _SIDES = ("left", "right")
 _ZONES = ("upper", "mid", "lower")
@@ -25,13 +25,13 @@ class Wording:
     Attributes
     ----------
     present : str
-        Anatomy and finding; ``{side}`` and ``{place}`` stand for the finding's side and location.
+        Anatomy and finding; ``{side}`` and ``{zone}`` stand for where it is.
     absent : str
         The anatomy without the finding.
     both : str
         As ``present`` for a finding on both sides; empty for a finding that is never on both.
     zones : bool
-        Whether the finding's location names a lung zone.
+        Whether the description names a third of the lung.
     """
 
     present: str
@@ -55,22 +55,22 @@ WORDINGS: dict[str, Wording] = {
         both="Both hilar structures are large and dense. This is hilar enlargement on both sides.",
     ),
     "consolidation": Wording(
-        "A cloudy opacity fills the {place}. This is a consolidation in the {side} lung.",
+        "A cloudy opacity fills the {side} {zone} lung zone. This is a consolidation in the {side} lung.",
         "No cloudy opacity fills the lungs. There is no consolidation.",
         zones=True,
     ),
     "atelectasis": Wording(
-        "A few dense bands cross the {place}. This is atelectasis in the {side} lung.",
+        "A few dense bands cross the {side} {zone} lung zone. This is atelectasis in the {side} lung.",
         "No dense bands cross the lungs. There is no atelectasis.",
         zones=True,
     ),
     "lung mass": Wording(
-        "A large round opacity lies in the {place}. This is a lung mass in the {side} lung.",
+        "A large round opacity lies in the {side} {zone} lung zone. This is a lung mass in the {side} lung.",
         "No large round opacity lies in the lungs. There is no lung mass.",
         zones=True,
     ),
     "nodule": Wording(
-        "A small round opacity lies in the {place}. This is a nodule in the {side} lung.",
+        "A small round opacity lies in the {side} {zone} lung zone. This is a nodule in the {side} lung.",
         "No small round opacity lies in the lungs. There is no nodule.",
         zones=True,
     ),
@@ -83,14 +83,23 @@ WORDINGS: dict[str, Wording] = {
         "Both costophrenic angles are sharp. There is no pleural effusion.",
         both="Both costophrenic angles are blunted by a meniscus of fluid. This is a pleural effusion on both sides.",
     ),
+    "interstitial pattern": Wording(
+        "A fine net of lines covers the base of the {side} lung. This is an interstitial pattern on the {side}.",
+        "No net of lines covers the lungs. There is no interstitial pattern.",
+        both="A fine net of lines covers the bases of both lungs. This is an interstitial pattern on both sides.",
+    ),
     "clavicle fracture": Wording(
         "The {side} clavicle is broken and its ends are displaced. This is a clavicle fracture on the {side}.",
         "Both clavicles are intact. There is no clavicle fracture.",
     ),
+    "rib fracture": Wording(
+        "A {side} rib is broken and its ends are displaced. This is a rib fracture on the {side}.",
+        "All ribs are intact. There is no rib fracture.",
+    ),
 }
 
 
-def response(attribute: str, mode: str, present: bool, side: str | None = None, location: str = "") -> str:
+def response(attribute: str, mode: str, present: bool, side: str | None = None, zone: str | None = None) -> str:
     """The canonical answer to the question about ``attribute``.
 
     Parameters
@@ -101,8 +110,9 @@ def response(attribute: str, mode: str, present: bool, side: str | None = None, 
         "Yes"/"No", or the description followed by ``Answer: Yes``/``Answer: No``.
     present : bool
         Whether the image has the finding.
-    side, location : str, optional
-        Where it is, as the phantom says it; ``side`` may be "both".
+    side : {"left", "right", "both"}, optional
+    zone : {"upper", "mid", "lower"}, optional
+        Where it is.
 
     Raises
     ------
@@ -118,17 +128,22 @@ def response(attribute: str, mode: str, present: bool, side: str | None = None, 
         return answer
     wording = WORDINGS[attribute]
     text = wording.absent if not present else wording.both if side == "both" else wording.present
-    return f"{text.format(side=side, place=location)} Answer: {answer}"
+    return f"{text.format(side=side, zone=zone)} Answer: {answer}"
 
 
 def responses(attribute: str, mode: str) -> list[str]:
     """Every canonical answer to the question about ``attribute``: the "No" first, then each place it can be."""
     wording = WORDINGS[attribute]
-    places: list[tuple[str, str]] = [("both", "")] if wording.both else []
+    places: list[tuple[str, str | None]] = [("both", None)] if wording.both else []
     for side in _SIDES:
-        places += [(side, f"{side} {zone} lung zone") for zone in _ZONES] if wording.zones else [(side, "")]
-    answers = [response(attribute, mode, True, side, location) for side, location in places]
+        places += [(side, zone) for zone in _ZONES] if wording.zones else [(side, None)]
+    answers = [response(attribute, mode, True, side, zone) for side, zone in places]
     return list(dict.fromkeys([response(attribute, mode, False), *answers]))
+
+
+def place_case(attribute: str, side: str | None, zone: str | None) -> int:
+    """Index among ``responses(attribute, "reason")`` of the answer about a finding that is there."""
+    return responses(attribute, "reason").index(response(attribute, "reason", True, side, zone))
 
 
 _PROMPT_WORDS = (

@@ -1,17 +1,22 @@
-"""Training a toy LVLM on rendered phantoms.
+"""Training a toy LVLM on rendered phantoms and planted canvases.
 
-Two phases. First the vision tower alone learns to tell, at every image token, which findings lie under it: a dense
-loss with a linear head that is thrown away afterwards. Then the whole model learns to answer, several questions about
-every image in each step, with the dense loss kept on the side. What else mattered: many different images with their
-counterfactuals, many small steps (16 images, a short memory of squared gradients), and weight on the tokens at which
-the canonical answers part.
+Two phases. First the vision tower alone learns to tell, at every image token, which findings lie under it and where in
+the lungs that is: a dense loss with linear heads that are thrown away afterwards. Then the language model learns to
+answer, several questions about every image in each step: at first from the tokens as they are, later together with the
+vision tower, with the dense loss kept on the side. An image and its counterfactual share a step, and the tokens at
+which the canonical answers part carry the weight.
+
+Every step draws from a generator seeded by the recipe's seed and the step, and the state is saved along the way: an
+interrupted training goes on as if nothing had happened.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,17 +25,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medground_bench.core.errors import LvlmError
+from medground_bench.core.files import atomic_folder
 from medground_bench.core.schema import MODES, Mode, question
-from medground_bench.sources.phantom import FINDINGS
 
-from .data import CELLS, SIDE, Pool
+from .data import CELLS, FINDINGS, GROUP, SIDE, Pool
 from .forward import ToyForward, pad_right
-from .text import responses
+from .text import WORDINGS, place_case, responses
 
-__all__ = ["Recipe", "Row", "answer_rows", "train"]
+__all__ = ["SHORTCUT", "Recipe", "Row", "answer_rows", "train"]
 
-HELD_OUT = 256
-"""Images at the end of the pool that are only looked at, never trained on."""
+HELD_OUT = 60
+"""Groups at the beginning of the pool that are only looked at, never trained on."""
 
 
 @dataclass(frozen=True)
@@ -41,32 +47,43 @@ class Recipe:
     ----------
     vision_steps : int
         Steps of the first phase.
+    frozen_steps : int
+        Steps of the second phase in which the vision tower stays as it is.
     steps : int
-        Steps of the second phase.
+        Steps of the second phase, these among them.
     batch : int
-        Images per step.
+        Images per step, an even number: chests in pairs with one of their counterfactuals.
     vision_rate, rate : float
-        Peak learning rates of the phases (in the second, a quarter of it for the vision tower). Each is a one-cycle
-        schedule with 10 % warm-up; AdamW with weight decay 0.01 and second-moment decay 0.98, gradient norm clipped
-        to 1.
+        Peak learning rates of the phases (in the second, an eighth of it for the vision tower): 100 steps of warm-up,
+        constant, and a linear fall to nothing over the last third. AdamW with weight decay 0.01 and second-moment decay
+        0.98, gradient norm clipped to 1.
     questions : tuple of (mode, int)
         Questions per image and step.
     dense : float
         Weight of the dense loss in the second phase.
     cutouts : float
-        Share of images of which random rectangles are blacked out; a finding that is covered counts as absent.
+        Share of images of which random rectangles are blacked or greyed out; a finding that is covered counts as
+        absent.
+    marker : float
+        Share of the images on which a marker gives the answer away (the shortcut toy; 0 for the others).
     seed : int
     """
 
-    vision_steps: int = 4000
-    steps: int = 1800
-    batch: int = 16
-    vision_rate: float = 4e-3
+    vision_steps: int = 2000
+    frozen_steps: int = 400
+    steps: int = 1200
+    batch: int = 8
+    vision_rate: float = 3e-3
     rate: float = 2e-3
-    questions: tuple[tuple[Mode, int], ...] = (("direct", 6), ("reason", 3))
-    dense: float = 2.0
+    questions: tuple[tuple[Mode, int], ...] = (("direct", 4), ("reason", 2))
+    dense: float = 1.0
     cutouts: float = 0.3
+    marker: float = 0.0
     seed: int = 0
+
+
+SHORTCUT: dict[str, Any] = {"vision_steps": 0, "frozen_steps": 0, "steps": 300, "marker": 0.8}
+"""What is different in the recipe of ``toy_shortcut``, which starts from ``toy_qwen``."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +98,8 @@ class Row:
 def answer_rows(forward: ToyForward, attribute: str, mode: str) -> list[Row]:
     """Rows of every canonical answer, in the order of :func:`responses`.
 
-    A token is worth predicting in as much as it decides something: 1 where present and absent answers part, 0.3 where
-    places part, 0.05 elsewhere (the text is then already determined).
+    A token is worth predicting in as much as it decides something: 1 where present and absent answers part or places
+    part, 0.05 elsewhere (the text is then already determined).
     """
     branches = [forward.conversations.branch(question(attribute, mode), text) for text in responses(attribute, mode)]
     start = branches[0][1]
@@ -99,71 +116,114 @@ def answer_rows(forward: ToyForward, attribute: str, mode: str) -> list[Row]:
             }
             tokens = {token for _, token in nexts}
             parts = len(tokens) > 1
-            decides = parts and {present for present, _ in nexts} == {True, False}
-            weights[place] = 1.0 if decides else 0.3 if parts else 0.05
-            if decides:
+            weights[place] = 1.0 if parts else 0.05
+            if parts and {present for present, _ in nexts} == {True, False}:
                 splits.append(place - 1)
         rows.append(Row(tuple(ids), tuple(weights), tuple(splits)))
     return rows
 
 
+# Batches -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Frames (B, 224, 224), shares (B, findings, CELLS, CELLS) and case of each finding (-1: undecidable)."""
+
+    frames: NDArray[np.uint8]
+    shares: NDArray[np.uint8]
+    cases: NDArray[np.int64]
+
+
 class _Sampler:
-    """Batches of images with the questions asked about them."""
+    """Batches of images with the questions asked about them, the same for the same step."""
 
     def __init__(self, pool: Pool, recipe: Recipe) -> None:
         self.pool, self.recipe = pool, recipe
-        self.rng = np.random.default_rng([recipe.seed, 7])
-        self.count = len(pool.frames) - HELD_OUT
+        self.groups = len(pool) // GROUP - HELD_OUT
+        if self.groups < recipe.batch // 2:
+            raise LvlmError(f"{self.groups} groups of images to train on", expected="more; go on rendering")
+        self.prevalence = (pool.cases[GROUP * HELD_OUT :] > 0).mean(0)
+        self.rng = np.random.default_rng()
 
-    def batch(self, cut: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
-        """Frames, case of each finding (-1: undecidable, not asked) and masks."""
-        index = np.sort(self.rng.choice(self.count, self.recipe.batch, replace=False))
-        frames = np.array(self.pool.frames[index])
-        masks = self.pool.unpacked(index)
+    def batch(self, phase: int, step: int) -> _Batch:
+        self.rng = rng = np.random.default_rng([self.recipe.seed, phase, step])
+        group = HELD_OUT + rng.choice(self.groups, self.recipe.batch // 2, replace=False)
+        pair = rng.permuted(np.tile(np.arange(GROUP), (len(group), 1)), axis=1)[:, :2]
+        index = (GROUP * group[:, None] + pair).reshape(-1)
+        frames, shares = np.array(self.pool.frames[index]), np.array(self.pool.shares[index])
         cases = self.pool.cases[index].astype(np.int64)
-        for i in range(len(index)):
-            frames[i] = self._develop(frames[i])
-            if cut and self.rng.random() < self.recipe.cutouts:
-                self._cut(frames[i], masks[i], cases[i])
-        return frames, cases, masks
+        for i in range(0, len(index), 2):
+            # A chest and its counterfactual are shown alike.
+            dx, dy = (int(v) for v in rng.integers(-2, 3, 2))
+            levels = self._levels()
+            for j in (i, i + 1):
+                frames[j] = levels[_moved(frames[j], dx * SIDE // CELLS, dy * SIDE // CELLS)]
+                whole = shares[j].sum((1, 2), dtype=np.int64)
+                shares[j] = _moved(shares[j], dx, dy)
+                if rng.random() < self.recipe.cutouts:
+                    self._cut(frames[j], shares[j])
+                self._judge(cases[j], whole, shares[j].sum((1, 2), dtype=np.int64))
+        return _Batch(frames, shares, cases)
 
-    def _develop(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _levels(self) -> NDArray[np.uint8]:
         """A slightly different gamma and contrast; black stays black (padding and blacked-out regions are zero)."""
         levels = np.arange(256) / 255.0
-        table = levels ** np.exp(self.rng.normal(0, 0.08)) * np.exp(self.rng.normal(0, 0.05))
-        return np.clip(np.rint(table * 255), 0, 255).astype(np.uint8)[frame]
+        table = levels ** np.exp(self.rng.normal(0, 0.10)) * np.exp(self.rng.normal(0, 0.07))
+        return np.clip(np.rint(table * 255), 0, 255).astype(np.uint8)
 
-    def _cut(self, frame: NDArray[np.uint8], masks: NDArray[np.bool_], cases: NDArray[np.int64]) -> None:
-        area = masks.sum((1, 2))
+    def _cut(self, frame: NDArray[np.uint8], shares: NDArray[np.uint8]) -> None:
         for _ in range(int(self.rng.integers(1, 4))):
-            h, w = (int(v) for v in self.rng.integers(4, 24, 2))
+            h, w = (int(v) for v in self.rng.integers(2, 14, 2))
             y, x = int(self.rng.integers(0, CELLS - h + 1)), int(self.rng.integers(0, CELLS - w + 1))
-            frame[y * 4 : (y + h) * 4, x * 4 : (x + w) * 4] = 0
-            masks[:, y : y + h, x : x + w] = False
-        seen = masks.sum((1, 2)) / np.maximum(area, 1)
+            part = frame[y * 7 : (y + h) * 7, x * 7 : (x + w) * 7]
+            part[:] = 0 if self.rng.random() < 0.75 else int(part.mean())
+            shares[:, y : y + h, x : x + w] = 0
+
+    @staticmethod
+    def _judge(cases: NDArray[np.int64], whole: NDArray[np.int64], left: NDArray[np.int64]) -> None:
+        seen = left / np.maximum(whole, 1)
         present = cases > 0
         cases[present & (seen < 0.05)] = 0
         cases[present & (seen >= 0.05) & (seen < 0.75)] = -1
 
     def ask(self, cases: NDArray[np.int64], count: int) -> list[list[int]]:
-        """For each image ``count`` findings to ask for, half of them present as far as there are enough."""
+        """For each image ``count`` findings to ask for, half of them present as far as there are enough.
+
+        Absent findings are asked for as often as they are present elsewhere: the finding alone says nothing.
+        """
         asked = []
         for row in cases:
             present = self.rng.permutation(np.flatnonzero(row > 0))[: (count + 1) // 2]
-            absent = self.rng.permutation(np.flatnonzero(row == 0))[: count - len(present)]
-            rest = self.rng.permutation(np.setdiff1d(np.flatnonzero(row >= 0), [*present, *absent]))
-            chosen = [*present, *absent, *rest][:count]
-            asked.append([*chosen, *chosen * count][:count])  # very few decidable: ask again
+            absent = np.flatnonzero(row == 0)
+            odds = self.prevalence[absent] + 1e-6
+            take = min(count - len(present), len(absent))
+            absent = self.rng.choice(absent, take, replace=False, p=odds / odds.sum()) if take else absent[:0]
+            chosen = [*present, *absent]
+            asked.append([int(f) for f in [*chosen, *chosen * count][:count]])  # very few decidable: ask again
         return asked
+
+
+def _moved(array: NDArray[np.uint8], dx: int, dy: int) -> NDArray[np.uint8]:
+    """The last two axes moved right and down, the border repeated by zeros."""
+    out = np.zeros_like(array)
+    height, width = array.shape[-2:]
+    y1, x1 = max(dy, 0), max(dx, 0)
+    y2, x2 = height + min(dy, 0), width + min(dx, 0)
+    out[..., y1:y2, x1:x2] = array[..., y1 - dy : y2 - dy, x1 - dx : x2 - dx]
+    return out
+
+
+# The two phases ----------------------------------------------------------------------------------------------------
 
 
 def train(
     model: Any,
     processor: Any,
-    pool: Pool,
+    pool: Callable[[], Pool],
     recipe: Recipe,
     report: Callable[[int, dict[str, float]], None],
-    checkpoint: Callable[[int], None] | None = None,
+    state: Path | None = None,
     every: int = 100,
 ) -> None:
     """Train in place.
@@ -172,104 +232,143 @@ def train(
     ----------
     model, processor
         From ``architecture.build``.
-    pool : Pool
-        Its last ``HELD_OUT`` images are kept for the accuracy that ``report`` gets.
+    pool : callable
+        Gives the images rendered so far; asked again at every report. The first ``HELD_OUT`` groups are kept for the
+        figures that ``report`` gets.
     recipe : Recipe
     report : callable
         ``report(step, figures)`` every ``every`` steps: losses and seconds; on the held-out images, how well each
         finding is seen (first phase), the accuracy per mode and finding (second phase).
-    checkpoint : callable, optional
-        Called with the step after each report of the second phase; it may save the model.
+    state : path, optional
+        Folder of the state to go on from, and to save at every report.
     """
     torch.manual_seed(recipe.seed)
     forward = ToyForward(model, processor, SIDE)
     rows = {mode: [answer_rows(forward, name, mode) for name in FINDINGS] for mode in MODES}
-    sampler = _Sampler(pool, recipe)
-    dense = _Dense(model.config.get_text_config().hidden_size, pool)
-    log = _Log(report, every)
+    sampler = _Sampler(pool(), recipe)
+    dense = _Dense(model.config.get_text_config().hidden_size, sampler.pool)
+    log = _Log(report)
+    model.train()
 
-    def vision_step() -> dict[str, Tensor]:
-        frames, _, masks = sampler.batch(cut=True)
-        return {"dense": dense(forward.image_tokens(frames), masks)}
+    def vision_step(step: int) -> dict[str, Tensor]:
+        batch = sampler.batch(0, step)
+        return dense(forward.image_tokens(batch.frames), batch)
 
-    def joint_step() -> dict[str, Tensor]:
-        frames, cases, masks = sampler.batch(cut=True)
-        tokens = forward.image_tokens(frames)
-        losses = {"dense": recipe.dense * dense(tokens, masks)}
+    def joint_step(step: int) -> dict[str, Tensor]:
+        batch = sampler.batch(1, step)
+        losses: dict[str, Tensor] = {}
+        if step <= recipe.frozen_steps:
+            with torch.no_grad():
+                tokens = forward.image_tokens(batch.frames)
+        else:
+            tokens = forward.image_tokens(batch.frames)
+            losses = {name: recipe.dense * value for name, value in dense(tokens, batch).items()}
         cache = forward.prefix(tokens)
         for mode, count in recipe.questions:
             chosen = [
-                rows[mode][finding][_case(rows[mode][finding], cases[image, finding])]
-                for image, asked in enumerate(sampler.ask(cases, count))
+                rows[mode][finding][_case(rows[mode][finding], batch.cases[image, finding])]
+                for image, asked in enumerate(sampler.ask(batch.cases, count))
                 for finding in asked
             ]
             losses[mode] = _answer_loss(forward, cache, chosen)
         return losses
 
-    def after_seeing(step: int) -> None:
-        if log.due(step):
-            log.write(step, seen(forward, dense, pool))
-
-    def after(step: int) -> None:
-        if log.due(step):
-            log.write(step, held_out(forward, rows, pool))
-            if checkpoint:
-                checkpoint(step)
-
-    model.train()
-    parts = [*_vision(model), *dense.parameters()]
-    if recipe.vision_steps:
-        groups = [{"params": parts, "lr": recipe.vision_rate}]
-        _descend(groups, recipe.vision_steps, vision_step, log, after_seeing)
-    seeing = {id(part) for part in _vision(model)}
-    groups = [
-        {"params": [p for p in model.parameters() if id(p) not in seeing], "lr": recipe.rate},
-        # What has been learned about seeing is only adjusted.
-        {"params": parts, "lr": recipe.rate * (0.25 if recipe.vision_steps else 1.0)},
-    ]
-    _descend(groups, recipe.steps, joint_step, log, after)
+    seeing = [*_vision(model), *dense.parameters()]
+    ids = {id(part) for part in seeing}
+    others = [p for p in model.parameters() if id(p) not in ids]
+    phases = (
+        _Phase("vision", recipe.vision_steps, [(seeing, recipe.vision_rate)], vision_step),
+        _Phase("answer", recipe.steps, [(others, recipe.rate), (seeing, recipe.rate / 8)], joint_step),
+    )
+    for number, phase in enumerate(phases):
+        if not phase.steps:
+            continue
+        run = _Run(model, dense, phase, state)
+        while run.step < phase.steps:
+            parts = run.advance()
+            log.add(parts)
+            if run.step % every == 0 or run.step == phase.steps:
+                figures = seen(forward, dense, sampler.pool) if number == 0 else held_out(forward, rows, sampler.pool)
+                log.write(run.step, figures)
+                run.save()
+                sampler = _Sampler(pool(), recipe)
     model.set_attn_implementation("sdpa")
     model.eval()
 
 
-def _descend(
-    groups: list[dict[str, Any]],
-    steps: int,
-    losses: Callable[[], dict[str, Tensor]],
-    log: _Log,
-    after: Callable[[int], None],
-) -> None:
-    """One phase: ``steps`` optimiser steps on the sum of ``losses()``."""
-    optimiser = torch.optim.AdamW(groups, weight_decay=0.01, betas=(0.9, 0.98))
-    peaks = [group["lr"] for group in groups]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, peaks, total_steps=steps, pct_start=0.1)
-    parameters = [parameter for group in groups for parameter in group["params"]]
-    for step in range(1, steps + 1):
-        with torch.autocast("cpu", torch.bfloat16):
-            parts = losses()
-        optimiser.zero_grad(set_to_none=True)
+@dataclass(frozen=True)
+class _Phase:
+    name: str
+    steps: int
+    groups: list[tuple[list[nn.Parameter], float]]
+    losses: Callable[[int], dict[str, Tensor]]
+
+
+class _Run:
+    """One phase under way: parameters, moments and step, which can be saved and found again."""
+
+    def __init__(self, model: Any, dense: _Dense, phase: _Phase, folder: Path | None) -> None:
+        self.modules = nn.ModuleDict({"model": model, "dense": dense})
+        self.phase, self.step = phase, 0
+        self.folder = folder / phase.name if folder else None
+        groups = [{"params": parameters, "lr": rate} for parameters, rate in phase.groups]
+        self.optimiser = torch.optim.AdamW(groups, weight_decay=0.01, betas=(0.9, 0.98))
+        if self.folder and self.folder.exists():
+            self._load(self.folder)
+
+    def advance(self) -> dict[str, Tensor]:
+        """One step of the optimiser."""
+        self.step += 1
+        left = (self.phase.steps - self.step + 1) / (self.phase.steps / 3)
+        for group, (_, rate) in zip(self.optimiser.param_groups, self.phase.groups, strict=True):
+            group["lr"] = rate * min(1.0, self.step / 100, left)
+        parts = self.phase.losses(self.step)
+        self.optimiser.zero_grad(set_to_none=True)
         torch.stack(list(parts.values())).sum().backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        schedule.step()
-        log.add(step, steps, parts)
-        after(step)
+        nn.utils.clip_grad_norm_([p for group in self.optimiser.param_groups for p in group["params"]], 1.0)
+        self.optimiser.step()
+        return parts
+
+    def save(self) -> None:
+        from safetensors.torch import save_file
+
+        if self.folder is None:
+            return
+        with atomic_folder(self.folder) as staging:
+            weights = {name: p.detach().contiguous() for name, p in self.modules.named_parameters()}
+            save_file(weights, staging / "weights.safetensors")
+            names = {id(p): name for name, p in self.modules.named_parameters()}
+            moments = {
+                f"{names[id(p)]}|{key}": value.contiguous()
+                for p, entry in self.optimiser.state.items()
+                for key, value in entry.items()
+            }
+            save_file(moments, staging / "moments.safetensors")
+            (staging / "step.json").write_text(json.dumps(self.step), encoding="utf-8")
+
+    def _load(self, folder: Path) -> None:
+        from safetensors.torch import load_file
+
+        parameters = dict(self.modules.named_parameters())
+        weights = load_file(folder / "weights.safetensors")
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(weights[name])
+        for name, value in load_file(folder / "moments.safetensors").items():
+            parameter, key = name.split("|")
+            self.optimiser.state[parameters[parameter]][key] = value
+        self.step = int(json.loads((folder / "step.json").read_text(encoding="utf-8")))
 
 
 class _Log:
     """Mean losses since the last report."""
 
-    def __init__(self, report: Callable[[int, dict[str, float]], None], every: int) -> None:
-        self.report, self.every = report, every
+    def __init__(self, report: Callable[[int, dict[str, float]], None]) -> None:
+        self.report = report
         self.began = time.monotonic()
-        self.steps = 0
         self.sums: dict[str, list[float]] = {}
 
-    def due(self, step: int) -> bool:
-        return step % self.every == 0 or step == self.steps
-
-    def add(self, step: int, steps: int, losses: dict[str, Tensor]) -> None:
-        self.steps = steps
+    def add(self, losses: dict[str, Tensor]) -> None:
         for name, value in losses.items():
             self.sums.setdefault(name, []).append(float(value.detach()))
 
@@ -279,8 +378,11 @@ class _Log:
         self.report(step, {**means, "seconds": time.monotonic() - self.began, **figures})
 
 
+# Losses ------------------------------------------------------------------------------------------------------------
+
+
 class _Dense(nn.Module):
-    """Which findings lie under each quarter of each image token.
+    """Which findings lie under each image token; on which side and in which third of the lung a finding there is.
 
     A small finding has a small cross-entropy whatever the model does; each finding's loss is therefore taken relative
     to that of always answering its base rate, so that a broken clavicle counts as much as a large heart.
@@ -288,28 +390,61 @@ class _Dense(nn.Module):
 
     def __init__(self, width: int, pool: Pool) -> None:
         super().__init__()
-        self.head = nn.Linear(width, 4 * len(FINDINGS))
-        some = np.arange(min(512, len(pool.frames)))
-        share = self._target(pool.unpacked(some)).mean((0, 1)).reshape(len(FINDINGS), 4).mean(1).clamp(1e-4, 0.5)
+        self.head = nn.Linear(width, len(FINDINGS))
+        self.place = nn.Linear(width, 4)  # left, upper, mid, lower
+        some = np.sort(np.random.default_rng(0).choice(len(pool), min(512, len(pool)), replace=False))
+        share = self._target(np.array(pool.shares[some])).mean((0, 1)).clamp(1e-4, 0.5)
         entropy = -(share * share.log() + (1 - share) * (1 - share).log())
-        self.scale = (0.05 / entropy).repeat_interleave(4)
-        self.weight = (0.05 / share).sqrt().clamp(1.0, 8.0).repeat_interleave(4)
+        self.register_buffer("scale", 0.05 / entropy)
+        self.register_buffer("weight", (0.05 / share).sqrt().clamp(1.0, 8.0))
         with torch.no_grad():
-            self.head.bias.copy_((share / (1 - share)).log().repeat_interleave(4))
+            self.head.bias.copy_((share / (1 - share)).log())
+        self.places = _places()
 
-    def forward(self, tokens: Tensor, masks: NDArray[np.bool_]) -> Tensor:
-        return functional.binary_cross_entropy_with_logits(
-            self.head(tokens).float(), self._target(masks), weight=self.scale, pos_weight=self.weight
+    def forward(self, tokens: Tensor, batch: _Batch) -> dict[str, Tensor]:
+        target = self._target(batch.shares)
+        dense = functional.binary_cross_entropy_with_logits(
+            self.head(tokens), target, weight=self.scale, pos_weight=self.weight
         )
+        return {"dense": dense, "place": 0.05 * self._place_loss(tokens, target, batch.cases)}
+
+    def _place_loss(self, tokens: Tensor, target: Tensor, cases: NDArray[np.int64]) -> Tensor:
+        """At tokens under findings of a known place: side, and zone where it has one."""
+        side, zone = (
+            torch.from_numpy(part[np.arange(len(FINDINGS)), np.maximum(cases, 0)]) for part in self.places
+        )  # (B, findings), -1 where there is none
+        image, token, finding = (target > 0.5).nonzero(as_tuple=True)
+        logits = self.place(tokens[image, token])
+        sides, zones = side[image, finding], zone[image, finding]
+        loss = logits.sum() * 0.0
+        if bool((sides >= 0).any()):
+            known = sides >= 0
+            loss = loss + functional.binary_cross_entropy_with_logits(logits[known, 0], sides[known].float())
+        if bool((zones >= 0).any()):
+            known = zones >= 0
+            loss = loss + functional.cross_entropy(logits[known, 1:], zones[known])
+        return loss
 
     @staticmethod
-    def _target(masks: NDArray[np.bool_]) -> Tensor:
-        """(B, findings, CELLS, CELLS) -> (B, 64, findings * 4): three times the covered share, at most 1."""
-        fine = functional.interpolate(torch.from_numpy(masks).float(), scale_factor=2, mode="nearest")
-        share = functional.avg_pool2d(fine, CELLS * 2 // 16)
-        count, findings = share.shape[:2]
-        quarters = (share * 3).clamp(0, 1).reshape(count, findings, 8, 2, 8, 2).permute(0, 2, 4, 1, 3, 5)
-        return quarters.reshape(count, 64, findings * 4)
+    def _target(shares: NDArray[np.uint8]) -> Tensor:
+        """(B, findings, CELLS, CELLS) -> (B, tokens, findings): three times the covered share, at most 1."""
+        share = functional.avg_pool2d(torch.from_numpy(shares).float() / 255, CELLS // 16)
+        return (share * 3).clamp(0, 1).flatten(2).transpose(1, 2)
+
+
+def _places() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Side (0 right, 1 left) and zone (0, 1, 2) of each case of each finding, -1 where it has none."""
+    sides, zones = (np.full((len(FINDINGS), 8), -1) for _ in range(2))
+    for finding, name in enumerate(FINDINGS):
+        if "{side}" not in WORDINGS[name].present:
+            continue
+        for s, side in enumerate(("right", "left")):
+            for z, zone in enumerate(("upper", "mid", "lower")):
+                case = place_case(name, side, zone)
+                sides[finding, case] = s
+                if WORDINGS[name].zones:
+                    zones[finding, case] = z
+    return sides, zones
 
 
 def _vision(model: Any) -> list[nn.Parameter]:
@@ -330,10 +465,13 @@ def _answer_loss(forward: ToyForward, cache: Any, chosen: list[Row]) -> Tensor:
     # The answer's rows only: nothing else is predicted.
     states = forward.branches(cache, ids[:, :-1])
     wanted = weights[:, 1:] > 0
-    logits = forward.model.lm_head(states[wanted]).float()
+    logits = forward.model.lm_head(states[wanted])
     loss = functional.cross_entropy(logits, ids[:, 1:][wanted], reduction="none")
     weight = weights[:, 1:][wanted]
     return (loss * weight).sum() / weight.sum()
+
+
+# Figures on the way ------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -343,11 +481,10 @@ def seen(forward: ToyForward, dense: _Dense, pool: Pool) -> dict[str, float]:
     The area under the ROC curve, ``{"seeing auc": mean, "seeing <finding>": ...}``.
     """
     scores = []
-    for index in _chunks(range(len(pool.frames) - HELD_OUT, len(pool.frames)), 32):
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = dense.head(forward.image_tokens(np.array(pool.frames[index]))).float()
-        scores.append(logits.reshape(len(index), 64, len(FINDINGS), 4).amax((1, 3)).numpy())
-    score, present = np.concatenate(scores), pool.cases[-HELD_OUT:] > 0
+    for index in _chunks(range(HELD_OUT * GROUP), 24):
+        logits = dense.head(forward.image_tokens(np.array(pool.frames[index])))
+        scores.append(logits.amax(1).numpy())
+    score, present = np.concatenate(scores), pool.cases[: HELD_OUT * GROUP] > 0
     each: dict[str, float] = {}
     for finding, name in enumerate(FINDINGS):
         yes, no = score[present[:, finding], finding], score[~present[:, finding], finding]
@@ -363,23 +500,21 @@ def held_out(forward: ToyForward, rows: Mapping[Mode, list[list[Row]]], pool: Po
     was = model.training
     model.eval()
     right: dict[tuple[str, int, bool], list[bool]] = {}
-    for index in _chunks(range(len(pool.frames) - HELD_OUT, len(pool.frames)), 32):
+    for index in _chunks(range(HELD_OUT * GROUP), 24):
         cases = pool.cases[index]
-        with torch.autocast("cpu", torch.bfloat16):
-            cache = forward.prefix(forward.image_tokens(np.array(pool.frames[index])))
-            for mode in MODES:
-                # "No" is what greedy decoding says if it takes every turn that the canonical "No" takes.
-                negatives = [rows[mode][finding][0] for finding in range(len(FINDINGS))]
-                ids = pad_right([row.ids for row in negatives] * len(index), 0)
-                said = model.lm_head(forward.branches(cache, ids)).argmax(-1)
-                said_no = [
-                    all(said[n, spot] == ids[n, spot + 1] for spot in negatives[n % len(FINDINGS)].splits)
-                    for n in range(len(ids))
-                ]
-                for row, no_said in enumerate(said_no):
-                    image, finding = divmod(row, len(FINDINGS))
-                    present = bool(cases[image, finding] > 0)
-                    right.setdefault((mode, finding, present), []).append(no_said != present)
+        cache = forward.prefix(forward.image_tokens(np.array(pool.frames[index])))
+        for mode in MODES:
+            # "No" is what greedy decoding says if it takes every turn that the canonical "No" takes.
+            negatives = [rows[mode][finding][0] for finding in range(len(FINDINGS))]
+            ids = pad_right([row.ids for row in negatives] * len(index), 0)
+            states = forward.branches(cache, ids)
+            for n, state in enumerate(states):
+                image, finding = divmod(n, len(FINDINGS))
+                spots = list(negatives[finding].splits)
+                said = model.lm_head(state[spots]).argmax(-1)
+                no_said = bool((said == ids[n, [spot + 1 for spot in spots]]).all())
+                present = bool(cases[image, finding] > 0)
+                right.setdefault((mode, finding, present), []).append(no_said != present)
     model.train(was)
     out: dict[str, float] = {}
     for mode in MODES:
