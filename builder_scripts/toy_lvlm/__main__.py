@@ -6,7 +6,8 @@
 
 CANVASES is a folder of NIH ChestX-ray14 radiographs labelled "No Finding", by their own names. Those whose patient's
 number is divisible by four are never trained on. Everything is seeded; rendering and training go on where they were
-interrupted, and training may begin while images are still being rendered. Training uses one core.
+interrupted, and training may begin while images are still being rendered. Training uses one core; with
+`torchrun --nproc-per-node 2 -m builder_scripts.toy_lvlm train ...` two.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import sys
 import time
 from dataclasses import fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,8 @@ def train(options: argparse.Namespace) -> None:
     from .training import train as run
 
     torch.set_num_threads(1)
+    if "WORLD_SIZE" in os.environ:  # as torchrun sets it: each process takes its part of every batch
+        torch.distributed.init_process_group("gloo", timeout=timedelta(hours=2))
     given = {f.name: getattr(options, f.name, None) for f in fields(Recipe)}
     recipe = Recipe(
         **{**(SHORTCUT if options.model == "toy_shortcut" else {}), **{k: v for k, v in given.items() if v is not None}}
@@ -120,8 +124,9 @@ def train(options: argparse.Namespace) -> None:
             model.set_attn_implementation("toy_training")
 
     run(model, processor, lambda: open_pool(options.pool), recipe, told, state, options.every)
-    save(options.out, model, processor, write_card(options.model, model, processor, recipe))
-    print(f"{options.out}: {(time.monotonic() - began) / 60:.0f} minutes")
+    if int(os.environ.get("RANK", 0)) == 0:
+        save(options.out, model, processor, write_card(options.model, model, processor, recipe))
+        print(f"{options.out}: {(time.monotonic() - began) / 60:.0f} minutes")
 
 
 def evaluate(options: argparse.Namespace) -> None:

@@ -235,7 +235,7 @@ def _planted(job: _Job, rng: np.random.Generator) -> Chest:
 def render_pool(
     folder: str | Path,
     groups: int,
-    canvas_folder: str | Path,
+    canvas_folder: str | Path | None,
     localisations: str | Path,
     seed: int = 0,
     processes: int = 1,
@@ -249,8 +249,8 @@ def render_pool(
         Where the arrays are kept (250 KB per group).
     groups : int
         How many chests, each in four images.
-    canvas_folder : path
-        NIH radiographs without findings; the held-out ones among them are left alone.
+    canvas_folder : path, optional
+        NIH radiographs without findings; the held-out ones among them are left alone. Without it all are phantoms.
     localisations : path
         Where the anatomy of the canvases is kept.
     seed : int
@@ -262,16 +262,16 @@ def render_pool(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"groups": groups, "seed": seed, "findings": list(FINDINGS), "planted": _PLANTED}
+    about = {"groups": groups, "seed": seed, "findings": list(FINDINGS), "planted": _PLANTED if canvas_folder else 0}
     arrays = _arrays(folder, groups, about)
     done = _done(folder)
-    paths = canvases(canvas_folder, held_out=False)
+    paths = canvases(canvas_folder, held_out=False) if canvas_folder else []
     order = np.random.default_rng([seed, 2]).permutation(len(paths))
     jobs = []
     for number in range(done, groups):
         # A canvas is used twice in a row: its anatomy is read once.
         rng = np.random.default_rng([seed, number // 2, 1])
-        planted = rng.random() < _PLANTED
+        planted = bool(paths) and rng.random() < _PLANTED
         canvas = paths[order[(number // 2) % len(paths)]] if planted else None
         jobs.append(_Job(number, seed, canvas, Path(localisations)))
     with multiprocessing.get_context("spawn").Pool(processes) as workers:

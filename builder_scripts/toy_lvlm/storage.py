@@ -140,7 +140,7 @@ def with_tables(folder: str | Path, tables: str) -> None:
 
 
 _EXPLAINED = """Through the saved files, the processor and greedy `generate`; every finding that is there was asked
-about, and four that were not. *Flips*: of the findings rightly answered yes, the share whose answer becomes no when that finding is
-removed from the image. *Stays*: the share whose answer remains yes when another finding is removed instead. *Right
-side*: the share whose text names the side the finding is on; *right place*: the share whose whole text is right, zone
-included. Counts in brackets."""
+about, and four that were not. *Flips*: of the findings rightly answered yes, the share whose answer becomes no when
+that finding is removed from the image. *Stays*: the share whose answer remains yes when another finding is removed
+instead. *Right side*: the share whose text names the side the finding is on; *right place*: the share whose whole text
+is right, zone included. Counts in brackets."""

@@ -7,7 +7,8 @@ vision tower, with the dense loss kept on the side. An image and its counterfact
 which the canonical answers part carry the weight.
 
 Every step draws from a generator seeded by the recipe's seed and the step, and the state is saved along the way: an
-interrupted training goes on as if nothing had happened.
+interrupted training goes on as if nothing had happened. Where torch.distributed is under way, every process takes its
+part of each batch.
 """
 
 from __future__ import annotations
@@ -147,10 +148,12 @@ class _Sampler:
         self.rng = np.random.default_rng()
 
     def batch(self, phase: int, step: int) -> _Batch:
-        self.rng = rng = np.random.default_rng([self.recipe.seed, phase, step])
+        rank, world = _rank()
+        rng = np.random.default_rng([self.recipe.seed, phase, step])
         group = HELD_OUT + rng.choice(self.groups, self.recipe.batch // 2, replace=False)
         pair = rng.permuted(np.tile(np.arange(GROUP), (len(group), 1)), axis=1)[:, :2]
-        index = (GROUP * group[:, None] + pair).reshape(-1)
+        index = (GROUP * group[:, None] + pair)[rank::world].reshape(-1)
+        self.rng = rng = np.random.default_rng([self.recipe.seed, phase, step, rank])
         frames, shares = np.array(self.pool.frames[index]), np.array(self.pool.shares[index])
         cases = self.pool.cases[index].astype(np.int64)
         for i in range(0, len(index), 2):
@@ -288,12 +291,34 @@ def train(
             parts = run.advance()
             log.add(parts)
             if run.step % every == 0 or run.step == phase.steps:
-                figures = seen(forward, dense, sampler.pool) if number == 0 else held_out(forward, rows, sampler.pool)
-                log.write(run.step, figures)
+                if _rank()[0] == 0:
+                    pool_now = sampler.pool
+                    log.write(
+                        run.step, seen(forward, dense, pool_now) if number == 0 else held_out(forward, rows, pool_now)
+                    )
                 run.save()
                 sampler = _Sampler(pool(), recipe)
     model.set_attn_implementation("sdpa")
     model.eval()
+
+
+def _rank() -> tuple[int, int]:
+    """Number of this process among those that train together, and how many they are."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def _average(optimiser: torch.optim.Optimizer) -> None:
+    """Mean gradients of all processes."""
+    world = _rank()[1]
+    if world == 1:
+        return
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    flat = torch.cat([torch.zeros_like(p).reshape(-1) if p.grad is None else p.grad.reshape(-1) for p in parameters])
+    torch.distributed.all_reduce(flat)
+    for parameter, part in zip(parameters, (flat / world).split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = part.view_as(parameter)
 
 
 @dataclass(frozen=True)
@@ -315,6 +340,9 @@ class _Run:
         self.optimiser = torch.optim.AdamW(groups, weight_decay=0.01, betas=(0.9, 0.98))
         if self.folder and self.folder.exists():
             self._load(self.folder)
+        if _rank()[1] > 1:
+            for tensor in (*self.modules.parameters(), *self.modules.buffers()):
+                torch.distributed.broadcast(tensor.data, 0)
 
     def advance(self) -> dict[str, Tensor]:
         """One step of the optimiser."""
@@ -325,6 +353,7 @@ class _Run:
         parts = self.phase.losses(self.step)
         self.optimiser.zero_grad(set_to_none=True)
         torch.stack(list(parts.values())).sum().backward()
+        _average(self.optimiser)
         nn.utils.clip_grad_norm_([p for group in self.optimiser.param_groups for p in group["params"]], 1.0)
         self.optimiser.step()
         return parts
@@ -332,7 +361,7 @@ class _Run:
     def save(self) -> None:
         from safetensors.torch import save_file
 
-        if self.folder is None:
+        if self.folder is None or _rank()[0] > 0:
             return
         with atomic_folder(self.folder) as staging:
             weights = {name: p.detach().contiguous() for name, p in self.modules.named_parameters()}
