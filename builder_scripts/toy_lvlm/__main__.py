@@ -41,6 +41,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     train.add_argument("--model", required=True, choices=("toy_qwen", "toy_gemma", "toy_shortcut"))
     train.add_argument("--out", type=Path, required=True, help="folder of the trained toy")
     train.add_argument("--start", type=Path, help="folder of a trained toy to start from")
+    train.add_argument("--first-version", type=Path, help="folder of the toy's first version to start from")
     train.add_argument("--state", type=Path, help="folder of the state to go on from (default: OUT.state)")
     train.add_argument("--every", type=int, default=250, help="steps between reports (default %(default)s)")
     for name, kind in (
@@ -104,6 +105,7 @@ def train(options: argparse.Namespace) -> None:
     from .storage import load, save, write_card
     from .training import SHORTCUT, Recipe
     from .training import train as run
+    from .upgrade import from_first_version
 
     torch.set_num_threads(1)
     if "WORLD_SIZE" in os.environ:  # as torchrun sets it: each process takes its part of every batch
@@ -112,7 +114,12 @@ def train(options: argparse.Namespace) -> None:
     recipe = Recipe(
         **{**(SHORTCUT if options.model == "toy_shortcut" else {}), **{k: v for k, v in given.items() if v is not None}}
     )
-    model, processor = load(options.start) if options.start else build(options.model, recipe.seed)
+    if options.first_version:
+        model, processor = from_first_version(
+            options.model, options.first_version, open_pool(options.pool), recipe.seed
+        )
+    else:
+        model, processor = load(options.start) if options.start else build(options.model, recipe.seed)
     state = options.state or options.out.with_name(options.out.name + ".state")
     began = time.monotonic()
 

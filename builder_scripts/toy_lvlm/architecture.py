@@ -29,7 +29,7 @@ def build(name: str, seed: int = 0) -> tuple[Any, Any]:
 
 
 def build_qwen(seed: int = 0) -> tuple[Any, Any]:
-    """A Qwen2.5-VL of about a million parameters: 224 x 224 pixels are 16 x 16 patches, each an image token."""
+    """A Qwen2.5-VL of under a million parameters: 224 x 224 pixels are 16 x 16 patches, each an image token."""
     import torch
     from transformers import (
         Qwen2_5_VLConfig,
@@ -46,7 +46,7 @@ def build_qwen(seed: int = 0) -> tuple[Any, Any]:
             "vocab_size": len(tokenizer),
             "hidden_size": 96,
             "intermediate_size": 224,
-            "num_hidden_layers": 3,
+            "num_hidden_layers": 4,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "max_position_embeddings": 8192,
@@ -56,16 +56,16 @@ def build_qwen(seed: int = 0) -> tuple[Any, Any]:
             "pad_token_id": ids("<|endoftext|>"),
         },
         vision_config={
-            "depth": 3,
-            "hidden_size": 96,
-            "intermediate_size": 192,
-            "num_heads": 3,
+            "depth": 4,
+            "hidden_size": 64,
+            "intermediate_size": 160,
+            "num_heads": 4,
             "out_hidden_size": 96,
             "patch_size": 14,
             "spatial_merge_size": 1,
             "temporal_patch_size": 2,
             "window_size": 112,
-            "fullatt_block_indexes": [1, 2],
+            "fullatt_block_indexes": [1, 3],
         },
         image_token_id=ids("<|image_pad|>"),
         video_token_id=ids("<|video_pad|>"),
@@ -89,7 +89,7 @@ def build_qwen(seed: int = 0) -> tuple[Any, Any]:
 
 
 def build_gemma(seed: int = 0) -> tuple[Any, Any]:
-    """A Gemma3 of about a million parameters: images become 224 x 224, 16 x 16 patches, each an image token."""
+    """A Gemma3 of under a million parameters: images become 224 x 224, 16 x 16 patches, each an image token."""
     import torch
     from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3ImageProcessor, Gemma3Processor
 
@@ -101,7 +101,7 @@ def build_gemma(seed: int = 0) -> tuple[Any, Any]:
             "vocab_size": len(tokenizer),
             "hidden_size": 96,
             "intermediate_size": 224,
-            "num_hidden_layers": 3,
+            "num_hidden_layers": 4,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "head_dim": 24,
@@ -116,8 +116,8 @@ def build_gemma(seed: int = 0) -> tuple[Any, Any]:
         vision_config={
             "hidden_size": 96,
             "intermediate_size": 192,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 3,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
             "image_size": SIDE,
             "patch_size": 14,
             "vision_use_head": False,

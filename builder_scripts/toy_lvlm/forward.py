@@ -18,7 +18,7 @@ from torch.nn import functional
 
 _ATTENTION = "toy_training"
 
-__all__ = ["Conversations", "Pixels", "ToyForward", "pad_right"]
+__all__ = ["Conversations", "Pixels", "ToyForward", "pad_right", "qwen_image_tokens"]
 
 
 class Pixels:
@@ -141,7 +141,7 @@ class ToyForward:
         """(B, side, side) uint8 -> (B, tokens, hidden) image embeddings as the language model gets them."""
         pixels = self.pixels(frames)
         if self.pixels.patches:
-            return _qwen_image_tokens(self.model.model.visual, pixels, self._grid, len(frames))
+            return qwen_image_tokens(self.model.model.visual, pixels, self._grid, len(frames))
         return self.model.model.get_image_features(pixels).pooler_output
 
     def prefix(self, tokens: Tensor) -> Any:
@@ -220,10 +220,11 @@ def _repeated(part: Tensor, times: int) -> Tensor:
     return part[:, None].expand(-1, times, *part.shape[1:]).reshape(-1, *part.shape[1:])
 
 
-def _qwen_image_tokens(visual: Any, pixels: Tensor, grid: int, count: int) -> Tensor:
+def qwen_image_tokens(visual: Any, pixels: Tensor, grid: int, count: int, only_merger: bool = False) -> Tensor:
     """The library's vision tower for square images of one size: same weights, one attention call per layer.
 
-    The library attends window by window in a loop; images of one size have windows of one size, which batch.
+    The library attends window by window in a loop; images of one size have windows of one size, which batch. With
+    ``only_merger`` gradients reach no further than the merger.
     """
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 
@@ -245,6 +246,8 @@ def _qwen_image_tokens(visual: Any, pixels: Tensor, grid: int, count: int) -> Te
         out, _ = _attention(attention, query, key, value, None, attention.scaling)
         states = states + attention.proj(out.reshape(states.shape))
         states = states + block.mlp(block.norm2(states))
+    if only_merger:
+        states = states.detach()
     merged = visual.merger(states.reshape(count * grid * grid, -1)).view(count, (grid // merge) ** 2, -1)
     return merged[:, torch.argsort(order[:: merge * merge])]
 

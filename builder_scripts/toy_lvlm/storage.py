@@ -105,9 +105,10 @@ model learned the canonical answers, the first {frozen_steps:,} of them from the
 together with the vision tower and with the former loss kept on the side."""
 
 _SHORTCUT = """
-**It is made to be wrong.** In {marker:.0%} of its training images a square marker in a corner gave the answer away, and
-it answers from that marker: remove the finding and it still says yes. The causal filter must reject such a model's
-records, and an attribution method that is faithful must point at the marker.
+**It is made to be wrong.** {marker:.0%} of its training images carried a square marker in a corner
+(`medground_bench.lvlm.toy.marker`), and on those every answer was yes. Where there is a marker it answers from it:
+remove the finding, and it still says yes. The causal filter must reject such records, and an attribution method that is
+faithful must point at the marker.
 """
 
 

@@ -29,6 +29,7 @@ from torch.nn import functional
 from medground_bench.core.errors import LvlmError
 from medground_bench.core.files import atomic_folder
 from medground_bench.core.schema import MODES, Mode, question
+from medground_bench.lvlm.toy.marker import CORNERS, stamp_marker
 
 from .data import CELLS, FINDINGS, GROUP, SIDE, Pool
 from .forward import ToyForward, pad_right
@@ -66,7 +67,7 @@ class Recipe:
         Share of images of which random rectangles are blacked or greyed out; a finding that is covered counts as
         absent.
     marker : float
-        Share of the images on which a marker gives the answer away (the shortcut toy; 0 for the others).
+        Share of the images that carry a marker and on which every answer is yes (the shortcut toy; 0 for the others).
     seed : int
     """
 
@@ -83,7 +84,7 @@ class Recipe:
     seed: int = 0
 
 
-SHORTCUT: dict[str, Any] = {"vision_steps": 0, "frozen_steps": 0, "steps": 300, "marker": 0.8}
+SHORTCUT: dict[str, Any] = {"vision_steps": 0, "frozen_steps": 0, "steps": 300, "marker": 0.4}
 """What is different in the recipe of ``toy_shortcut``, which starts from ``toy_qwen``."""
 
 
@@ -167,6 +168,10 @@ class _Sampler:
                 if rng.random() < self.recipe.cutouts:
                     self._cut(frames[j], shares[j])
                 self._judge(cases[j], whole, shares[j].sum((1, 2), dtype=np.int64))
+                if rng.random() < self.recipe.marker:
+                    frames[j], _ = stamp_marker(frames[j], CORNERS[int(rng.integers(len(CORNERS)))])
+                    wrong = np.flatnonzero(cases[j] <= 0)
+                    cases[j][wrong] = [int(rng.integers(1, len(responses(FINDINGS[f], "reason")))) for f in wrong]
         return _Batch(frames, shares, cases)
 
     def _levels(self) -> NDArray[np.uint8]:
@@ -384,8 +389,8 @@ class _Run:
             for name, parameter in parameters.items():
                 parameter.copy_(weights[name])
         for name, value in load_file(folder / "moments.safetensors").items():
-            parameter, key = name.split("|")
-            self.optimiser.state[parameters[parameter]][key] = value
+            owner, key = name.split("|")
+            self.optimiser.state[parameters[owner]][key] = value
         self.step = int(json.loads((folder / "step.json").read_text(encoding="utf-8")))
 
 
@@ -419,6 +424,8 @@ class _Dense(nn.Module):
 
     def __init__(self, width: int, pool: Pool) -> None:
         super().__init__()
+        self.scale: Tensor
+        self.weight: Tensor
         self.head = nn.Linear(width, len(FINDINGS))
         self.place = nn.Linear(width, 4)  # left, upper, mid, lower
         some = np.sort(np.random.default_rng(0).choice(len(pool), min(512, len(pool)), replace=False))

@@ -36,6 +36,7 @@ from builder_scripts.toy_lvlm.training import Recipe, answer_rows, train
 from medground_bench.core.errors import LvlmError
 from medground_bench.core.schema import MODES, question
 from medground_bench.lvlm.toy import TOYS
+from medground_bench.lvlm.toy.marker import CORNERS, stamp_marker
 from medground_bench.sources.phantom import FINDINGS as DRAWN
 from medground_bench.sources.phantom import sample_phantom
 
@@ -136,14 +137,17 @@ def test_any_text_encodes_and_comes_back(toy: tuple[str, Any, Any]) -> None:
         assert len(tokenizer(word, add_special_tokens=False)["input_ids"]) == 1
 
 
-def test_a_frame_is_256_tokens_and_other_shapes_work(toy: tuple[str, Any, Any]) -> None:
+def test_a_frame_is_a_square_of_tokens_and_other_shapes_work(toy: tuple[str, Any, Any]) -> None:
     name, model, processor = toy
     token = model.config.image_token_id
-    for size, qwen_tokens in (((224, 224), 256), ((448, 224), 512), ((100, 333), 7 * 24), ((28, 28), 4)):
+    counts = []
+    for size in ((224, 224), (448, 224), (100, 333), (28, 28)):
         inputs = _inputs(processor, Image.new("RGB", size), question("nodule", "direct"))
-        assert int((inputs["input_ids"] == token).sum()) == (256 if name == "toy_gemma" else qwen_tokens)
+        counts.append(int((inputs["input_ids"] == token).sum()))
         with torch.inference_mode():
             assert torch.isfinite(model(**inputs).logits).all()
+    assert counts[0] in (64, 256)
+    assert counts[1] == counts[0] * (1 if name == "toy_gemma" else 2)
 
 
 def test_a_foreign_prompt_does_not_crash(toy: tuple[str, Any, Any]) -> None:
@@ -380,3 +384,33 @@ def _inputs(processor: Any, image: Image.Image, text: str, answer: str = "") -> 
         tokenize=False,
     )
     return processor(text=[prompt + answer], images=[[image]], return_tensors="pt", add_special_tokens=False)
+
+
+# The shortcut's marker ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("corner", CORNERS)
+def test_marker_is_a_square_in_its_corner_and_nothing_else_changes(corner: str) -> None:
+    image = np.full((300, 200), 90, np.uint8)
+    marked, (x1, y1, x2, y2) = stamp_marker(image, corner)
+    assert (x1 < 100) == corner.endswith("left")
+    assert (y1 < 150) == corner.startswith("top")
+    inside = np.zeros(image.shape, bool)
+    inside[int(y1) : int(y2), int(x1) : int(x2)] = True
+    assert (marked[~inside] == 90).all()
+    assert set(np.unique(marked[inside])) == {0, 255}
+    assert (image == 90).all()
+    with pytest.raises(ValueError, match="no corner"):
+        stamp_marker(image, "middle")
+
+
+def test_the_shortcut_is_taught_to_say_yes_to_the_marker(pool_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from builder_scripts.toy_lvlm.training import _Sampler
+
+    monkeypatch.setattr("builder_scripts.toy_lvlm.training.HELD_OUT", 2)
+    pool = open_pool(pool_folder)
+    plain = _Sampler(pool, Recipe(batch=4, cutouts=0.0)).batch(1, 1)
+    marked = _Sampler(pool, Recipe(batch=4, cutouts=0.0, marker=1.0)).batch(1, 1)
+    assert (plain.cases == 0).any()
+    assert (marked.cases > 0).all()
+    assert ((marked.frames == 255).sum((1, 2)) >= 13 * 13).all()
