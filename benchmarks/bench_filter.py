@@ -24,7 +24,7 @@ from medground_bench.causal.masks import box_mask
 from medground_bench.causal.verdicts import read_verdicts
 from medground_bench.core.schema import GATES, Candidate, question
 from medground_bench.imaging.read import read_image
-from medground_bench.lvlm import load_lvlm
+from medground_bench.lvlm import Generated, load_lvlm
 from medground_bench.sources import open_source
 from medground_bench.sources.phantom.writers import write_source
 
@@ -42,7 +42,11 @@ def plain(lvlm: Any, mode: str, candidate: Candidate, editor: Any) -> str | None
     ]
     text = question(candidate.attribute, mode)
     answers = [lvlm.generate([p], [text], max_new_tokens=32 if mode == "direct" else 512)[0] for p in pictures]
-    return next((g for g, a, e in zip(GATES, answers, EXPECTED, strict=True) if read_answer(a) != e), None)
+
+    def read(answer: Generated) -> str | None:
+        return read_answer(answer.text, candidate.attribute, cut=not answer.ended)
+
+    return next((g for g, a, e in zip(GATES, answers, EXPECTED, strict=True) if read(a) != e), None)
 
 
 def main() -> None:

@@ -99,10 +99,10 @@ def causal_table(pool: ReferencePool, key: str, count: int, size: int, verbose: 
         text = question(attribute, "direct")
         asked += 1
         with_it, without = lvlm.generate([image, Image.fromarray(phantom.without(attribute).image)], [text, text])
-        if read_answer(with_it) != "yes" or read_answer(without) != "no":
+        if read_answer(with_it.text, attribute) != "yes" or read_answer(without.text, attribute) != "no":
             continue
         (finding,) = phantom.findings
-        episode = lvlm.prepare(image, text, with_it)
+        episode = lvlm.prepare(image, text, with_it.text)
         names = (*CONCEPTS, *COMPOSITES)
         chance.append(float(np.mean([same_anatomy(name, finding.concept) for name in names])))
         for name, method in rules.items():

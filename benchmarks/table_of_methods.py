@@ -65,8 +65,8 @@ def find_records(lvlm: Any, mode: str, count: int) -> tuple[list[Record], int]:
             variants = [phantom, phantom.without(finding.attribute), only(phantom, finding.attribute)]
             images = [Image.fromarray(np.array(v.image)) for v in variants]
             replies = lvlm.generate(images, [ask] * 3, max_new_tokens=64)
-            if [read_answer(reply) for reply in replies] == ["yes", "no", "yes"]:
-                records.append(Record(seed - 1, images[0], finding.attribute, ask, replies[0], finding.boxes))
+            if [read_answer(r.text, finding.attribute, cut=not r.ended) for r in replies] == ["yes", "no", "yes"]:
+                records.append(Record(seed - 1, images[0], finding.attribute, ask, replies[0].text, finding.boxes))
                 break
     return records, asked
 

@@ -49,4 +49,4 @@ def ask(lvlm: Lvlm, episode: Episode, prompt: str, max_new_tokens: int) -> str:
     """One greedy reply in the conversation of the episode's question, the response and this prompt."""
     turns = [episode.question, episode.response, prompt]
     (reply,) = lvlm.generate([episode.frame], [turns], max_new_tokens=max_new_tokens, side=None)
-    return str(reply)
+    return reply.text

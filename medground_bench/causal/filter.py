@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from medground_bench.causal.answers import read_answer
+from medground_bench.causal.answers import Answer, read_answer
 from medground_bench.causal.cache import EditCache
 from medground_bench.causal.editors.base import Editor, EditRequest
 from medground_bench.causal.masks import box_mask
@@ -51,6 +51,8 @@ from medground_bench.sources.base import Source
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from medground_bench.lvlm import Generated
+
 __all__ = ["MAX_NEW_TOKENS", "NO_ABNORMALITY", "Answerer", "FilterReport", "edit_seed", "filter_candidates", "judge"]
 
 MAX_NEW_TOKENS = {"direct": 32, "reason": 512}
@@ -67,7 +69,7 @@ class Answerer(Protocol):
     key: str
     revision: str | None
 
-    def generate(self, images: Sequence[Any], questions: Sequence[str], max_new_tokens: int = ...) -> list[str]:
+    def generate(self, images: Sequence[Any], questions: Sequence[str], max_new_tokens: int = ...) -> list[Generated]:
         """Greedy answers, one per native image and question."""
         ...
 
@@ -107,6 +109,7 @@ class _Case:
     image: Image | None = None
     mask: NDArray[np.bool_] | None = None
     answers: dict[str, str | None] = field(default_factory=lambda: dict.fromkeys(ANSWERS))
+    cut: list[str] = field(default_factory=list)
     quality: dict[str, Any] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
     gate: str | None = None
@@ -116,6 +119,9 @@ class _Case:
     def fail(self, error: str, flag: str) -> None:
         self.gate, self.error = ERROR, error
         self.flags.append(flag)
+
+    def read(self, name: str) -> Answer | None:
+        return read_answer(self.answers[name], self.candidate.attribute, cut=name in self.cut)
 
     @property
     def kind(self) -> str:
@@ -137,7 +143,8 @@ class _Case:
             gate=self.gate,
             verdict=self.kind,
             answers=self.answers,
-            read={name: read_answer(text, c.attribute) for name, text in self.answers.items()},
+            cut=self.cut,
+            read={name: self.read(name) for name in ANSWERS},
             quality=self.quality,
             flags=self.flags,
             error=self.error,
@@ -347,14 +354,16 @@ class _Judging:
             if isinstance(answer, MedGroundError):
                 case.fail(str(answer), f"question_failed:{name}")
                 continue
-            case.answers[name] = answer
-            read = read_answer(answer, case.candidate.attribute)
+            case.answers[name] = answer.text
+            if not answer.ended:
+                case.cut.append(name)
+            read = case.read(name)
             if read != EXPECTED[name]:
                 case.gate = _GATE[name]
             if read is None:
                 case.flags.append("undecided")
 
-    def _answers(self, asked: Sequence[tuple[_Case, Image | None]]) -> list[str | MedGroundError]:
+    def _answers(self, asked: Sequence[tuple[_Case, Image | None]]) -> list[Generated | MedGroundError]:
         images = [image for _, image in asked]
         questions = [question(case.candidate.attribute, self.mode) for case, _ in asked]
         try:
@@ -393,9 +402,9 @@ def _count(report: FilterReport, case: _Case) -> None:
 
 def _about(lvlm: Answerer, max_new_tokens: int) -> dict[str, Any]:
     about: dict[str, Any] = {"revision": lvlm.revision, "max_new_tokens": max_new_tokens}
-    for name in ("hub_id", "family", "dtype"):
+    for name in ("hub_id", "family", "dtype", "decoding"):
         value = getattr(lvlm, name, None)
         # A local folder's path is nobody else's business; its fingerprint is the revision.
         if value is not None and not (name == "hub_id" and Path(str(value)).is_absolute()):
-            about[name] = str(value).removeprefix("torch.")
+            about[name] = value if isinstance(value, Mapping) else str(value).removeprefix("torch.")
     return about

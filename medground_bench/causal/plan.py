@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medground_bench.causal.cache import EditCache
 from medground_bench.causal.editors.base import Editor, EditRequest, Progress
@@ -23,8 +23,11 @@ from medground_bench.causal.masks import box_mask
 from medground_bench.causal.verdicts import ANSWERS, Verdict
 from medground_bench.core.errors import MedGroundError
 from medground_bench.core.schema import Candidate, question
-from medground_bench.imaging.read import read_image
+from medground_bench.imaging.read import Scaling, read_image
 from medground_bench.sources.base import Source
+
+if TYPE_CHECKING:
+    from medground_bench.lvlm import Generated
 
 __all__ = ["FilterPlan", "plan_filter"]
 
@@ -75,6 +78,7 @@ def plan_filter(
     seed: int = 0,
     batch_size: int = 8,
     max_new_tokens: int | None = None,
+    scaling: Scaling = "minmax",
 ) -> FilterPlan:
     """Measure a sample and multiply it up.
 
@@ -82,7 +86,7 @@ def plan_filter(
     ----------
     lvlms : mapping of str to callable
         Key -> how to load it: one is in memory at a time.
-    mode, sources, editor, limit, seed, batch_size, max_new_tokens
+    mode, sources, editor, limit, seed, batch_size, max_new_tokens, scaling
         As for :func:`~medground_bench.causal.filter.filter_candidates`.
     cache : path
         The run's edit cache, where the sample's edits stay.
@@ -106,18 +110,26 @@ def plan_filter(
     seconds: dict[str, float] = {}
     for key, load in lvlms.items():
         clock = _Clock(load())
-        clock.generate_warm(chosen[0], mode, max_new_tokens)
+        clock.generate_warm(chosen[0], mode, max_new_tokens, scaling)
         verdicts: list[Verdict] = []
         for start in range(0, len(chosen), batch_size):
             batch = chosen[start : start + batch_size]
-            verdicts += judge(clock, mode, batch, timed, seed=seed, max_new_tokens=max_new_tokens)  # type: ignore[arg-type]
+            verdicts += judge(
+                clock,
+                mode,
+                batch,
+                timed,  # type: ignore[arg-type]
+                seed=seed,
+                max_new_tokens=max_new_tokens,
+                scaling=scaling,
+            )
         answered = [sum(verdict.answers[name] is not None for name in ANSWERS) for verdict in verdicts]
         if not any(answered):
             raise MedGroundError(f"{key} answered no question of the sample", remedy=verdicts[0].error)
         reached[key] = answered
         seconds[key] = clock.seconds / max(1, clock.questions)
     if not timed.measured:
-        timed.measure(chosen[0], seed)
+        timed.measure(chosen[0], seed, scaling)
     return _multiply(counts, total, reached, seconds, timed)
 
 
@@ -172,15 +184,15 @@ class _Clock:
         self.key, self.revision = lvlm.key, lvlm.revision
         self.seconds, self.questions = 0.0, 0
 
-    def generate_warm(self, candidate: Candidate, mode: str, max_new_tokens: int | None) -> None:
+    def generate_warm(self, candidate: Candidate, mode: str, max_new_tokens: int | None, scaling: Scaling) -> None:
         """One question off the clock: the first call of a model compiles and allocates."""
         try:
-            image = read_image(candidate.image_path)
+            image = read_image(candidate.image_path, scaling)
         except MedGroundError:
             return
         self._lvlm.generate([image], [question(candidate.attribute, mode)], max_new_tokens=max_new_tokens or 8)
 
-    def generate(self, images: Sequence[Any], questions: Sequence[str], max_new_tokens: int = 32) -> list[str]:
+    def generate(self, images: Sequence[Any], questions: Sequence[str], max_new_tokens: int = 32) -> list[Generated]:
         start = time.perf_counter()
         answers = self._lvlm.generate(images, questions, max_new_tokens=max_new_tokens)
         self.seconds += time.perf_counter() - start
@@ -213,9 +225,9 @@ class _Timed:
         """Whether an edit was made."""
         return self._made > 0
 
-    def measure(self, candidate: Candidate, seed: int) -> None:
+    def measure(self, candidate: Candidate, seed: int, scaling: Scaling) -> None:
         """Time two edits of a candidate that nobody asked for, or that were in the cache: in a cache of their own."""
-        image = read_image(candidate.image_path)
+        image = read_image(candidate.image_path, scaling)
         mask = box_mask(candidate.boxes, image.size)
         prompt, number = f"No {candidate.attribute}", edit_seed(seed, candidate)
         self.editor.bind(candidate, image)

@@ -8,9 +8,10 @@ several LVLMs, modes and sources. A line:
 
     {"model": "...", "mode": "direct", "dataset": "...", "image_id": "...", "attribute": "...", "index": 7,
      "gate": null, "verdict": "kept", "answers": {"original": "Yes", "foreground": "No", "background": "Yes",
-     "background_normal": "Yes"}, "read": {"original": "yes", "...": "..."}, "quality": {"foreground": {"...": 0}},
-     "flags": []}
+     "background_normal": "Yes"}, "cut": [], "read": {"original": "yes", "...": "..."},
+     "quality": {"foreground": {"...": 0}}, "flags": []}
 
+``cut`` names the answers that were cut off at the limit of tokens, which are read from a marked final answer only.
 ``gate`` is null for a kept candidate, the first failed of :data:`medground_bench.core.schema.GATES`, or ``"error"``.
 ``verdict`` is ``kept``, ``rejected``, ``undecided`` (rejected because an answer decides nothing), ``error`` (image,
 editor or LVLM failed; the next run tries again, and a verdict it reaches replaces the error) or ``skipped`` (no valid
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -68,13 +69,20 @@ Key = tuple[str, str, str, str, str, int]
 """(LVLM, mode, source, image, attribute, ordinal): what a verdict is about."""
 
 
-def failed_gate(answers: Iterable[str | None], attribute: str | None = None) -> str | None:
-    """First gate of the causal filter that four answers about an attribute fail; None when they read yes, no, yes, yes.
+def failed_gate(answers: Iterable[str | None], attribute: str | None = None, cut: Collection[str] = ()) -> str | None:
+    """First gate of the causal filter that four answers fail; None when they read yes, no, yes, yes.
 
-    The attribute is not known where a released record names its candidate by position.
+    Parameters
+    ----------
+    answers : iterable of str or None
+        The texts, in the order of :data:`ANSWERS`.
+    attribute : str, optional
+        What was asked about; not known where a released record names its candidate by position.
+    cut : collection of str
+        Names of those that were cut off at the limit of tokens.
     """
-    for gate, text, expected in zip(GATES, answers, EXPECTED.values(), strict=True):
-        if read_answer(text, attribute) != expected:
+    for gate, text, (name, expected) in zip(GATES, answers, EXPECTED.items(), strict=True):
+        if read_answer(text, attribute, cut=name in cut) != expected:
             return gate
     return None
 
@@ -93,6 +101,8 @@ class Verdict:
         One of :data:`VERDICTS`.
     answers : dict of str to (str or None)
         The LVLM's texts by name of the image; None where it was not asked.
+    cut : list of str
+        Names of the answers that were cut off at the limit of tokens: they are read from a marked final answer only.
     read : dict of str to (str or None)
         What they read: ``"yes"``, ``"no"`` or None.
     quality : dict
@@ -115,6 +125,7 @@ class Verdict:
     gate: str | None
     verdict: str = ""
     answers: Mapping[str, str | None] = field(default_factory=dict)
+    cut: Sequence[str] = ()
     read: Mapping[str, str | None] = field(default_factory=dict)
     quality: Mapping[str, Any] = field(default_factory=dict)
     flags: Sequence[str] = ()
@@ -138,7 +149,7 @@ class Verdict:
     def to_json(self) -> dict[str, Any]:
         """The line of the journal; what says nothing is left out."""
         line = asdict(self)
-        line["flags"] = list(self.flags)
+        line["cut"], line["flags"] = list(self.cut), list(self.flags)
         for name, silent in (("error", None), ("index", None), ("ordinal", 1)):
             if line[name] == silent:
                 del line[name]
@@ -170,7 +181,7 @@ class Verdict:
                 raise RecordsError(
                     "a kept verdict lacks an answer", where=where, expected="answers: " + ", ".join(ANSWERS)
                 )
-            gate = failed_gate((verdict.answers[a] for a in ANSWERS), verdict.attribute)
+            gate = failed_gate((verdict.answers[a] for a in ANSWERS), verdict.attribute, verdict.cut)
             if gate is not None:
                 raise RecordsError(f"a kept verdict fails gate {gate!r}: {verdict.answers}", where=where)
         return verdict

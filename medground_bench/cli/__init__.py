@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import typer
 
+from medground_bench.cli import _lvlm
 from medground_bench.core.errors import FileError, MedGroundError
 from medground_bench.core.versions import VERSION
 
@@ -53,7 +54,14 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def _root(
     version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
+    threads: int | None = typer.Option(
+        None,
+        min=1,
+        envvar="MEDGROUND_BENCH_THREADS",
+        help="Threads of an LVLM on the CPU (default: one for models of up to two million parameters, else torch's).",
+    ),
 ) -> None:
+    _lvlm.threads = threads
     if version:
         typer.echo(VERSION)
         raise typer.Exit

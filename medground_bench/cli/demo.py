@@ -20,6 +20,7 @@ def command(
     # Before any library that reads them is imported: the demo needs no network and must not look for one.
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE", "TRANSFORMERS_OFFLINE"):
         os.environ[name] = "1"
+    from medground_bench.cli._lvlm import set_threads
     from medground_bench.cli._score_tables import console, print_comparison
     from medground_bench.core.console import progress_bar, stderr
     from medground_bench.core.errors import MissingDependencyError
@@ -27,12 +28,11 @@ def command(
     from medground_bench.scoring import ComparisonReport
 
     try:
-        import torch
+        set_threads(small=True)
     except ImportError as error:
         raise MissingDependencyError(
             "the demo needs torch and transformers", remedy='pip install "medground-bench[all]"'
         ) from error
-    torch.set_num_threads(1)  # models this small are many times slower with more
     result = run_demo(
         out,
         records=records,

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from medground_bench.core.errors import EditorError, MedGroundError
+from medground_bench.core.errors import MedGroundError
 
 if TYPE_CHECKING:
     from medground_bench.causal.filter import FilterReport
     from medground_bench.causal.plan import FilterPlan
-    from medground_bench.lvlm import Lvlm
 
 
 def command(
@@ -41,6 +40,9 @@ def command(
     dtype: str | None = typer.Option(None, help="float32, bfloat16 or float16 (default: by device)."),
     device: str | None = typer.Option(None, help="cpu, cuda, cuda:1 ... (default: by what is there)."),
     attention: str | None = typer.Option(None, help="Attention kernel of the LVLM, e.g. sdpa or eager."),
+    decoding: list[str] = typer.Option(
+        [], help="Logits processor beside greedy decoding: NAME=VALUE, e.g. repetition_penalty=1.05 (default: none)."
+    ),
 ) -> None:
     """Ask an LVLM about the image and its counterfactual edits; keep what it answers for the annotated reason.
 
@@ -49,10 +51,11 @@ def command(
     """
     from medground_bench.causal.editors import load_editor
     from medground_bench.causal.filter import filter_candidates
+    from medground_bench.cli._lvlm import load_for_command
+    from medground_bench.cli._settings import parse_settings
     from medground_bench.cli._sources import parse_sources
     from medground_bench.core.console import progress_bar, stderr
     from medground_bench.core.processes import process_group
-    from medground_bench.lvlm import load_lvlm
     from medground_bench.sources import open_source
 
     if lvlm_key and len(lvlm_key) != len(lvlm):
@@ -65,7 +68,7 @@ def command(
         )
     sources = {name: open_source(name, folder) for name, folder in parse_sources(source).items()}
     place = group.device(device)
-    settings = _settings(editor_set)
+    settings = parse_settings("editor-set", editor_set)
     if editor == "radedit":
         parts = {"unet": radedit_unet, "vae": radedit_vae, "text_encoder": radedit_text_encoder, "device": place}
         settings = {**{k: v for k, v in parts.items() if v is not None}, **settings}
@@ -73,17 +76,20 @@ def command(
             settings["allow_remote_code"] = True
     made = load_editor(editor, **settings)
 
-    def load(name: str, key: str) -> Lvlm:
-        model = load_lvlm(name, dtype=dtype, device=place, attention=attention)
-        model.key = key
-        return model
-
-    loaders = {key: partial(load, name, key) for name, key in zip(lvlm, lvlm_key or map(_key_of, lvlm), strict=True)}
+    options = {
+        "dtype": dtype,
+        "device": place,
+        "attention": attention,
+        "decoding": parse_settings("decoding", decoding),
+    }
+    keys = lvlm_key or [_key_of(name) for name in lvlm]
+    loaders = {key: partial(load_for_command, name, key=key, **options) for name, key in zip(lvlm, keys, strict=True)}
     how: dict[str, Any] = {
         "limit": limit,
         "batch_size": batch_size,
         "seed": seed,
         "max_new_tokens": max_new_tokens,
+        "scaling": scaling,
     }
     cache = edits or out / "edits"
     if plan:
@@ -102,7 +108,6 @@ def command(
                 sources,
                 made,
                 out,
-                scaling=scaling,  # type: ignore[arg-type]
                 edits=cache,
                 group=group,
                 progress=progress,
@@ -135,22 +140,6 @@ def _summary(report: FilterReport) -> str:
         f"{counts}; {report.reused} found from earlier runs; {report.questions} questions, "
         f"{report.edits_made} edits made, {report.edits_found} found"
     )
-
-
-def _settings(pairs: list[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` pairs -> settings; values are JSON where they parse, else text."""
-    import json
-
-    settings: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not (name and equals):
-            raise EditorError(f"--editor-set {pair!r} is not understood", expected="NAME=VALUE, e.g. steps=50")
-        try:
-            settings[name] = json.loads(text)
-        except ValueError:
-            settings[name] = text
-    return settings
 
 
 def _print_plan(plan: FilterPlan) -> None:

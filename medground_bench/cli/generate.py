@@ -24,6 +24,9 @@ def command(
     dtype: str | None = typer.Option(None, help="float32, bfloat16 or float16 (default: by device)."),
     device: str | None = typer.Option(None, help="cpu, cuda, cuda:1 ... (default: by what is there)."),
     attention: str | None = typer.Option(None, help="Attention kernel of the model, e.g. sdpa or eager."),
+    decoding: list[str] = typer.Option(
+        [], help="Logits processor beside greedy decoding: NAME=VALUE, e.g. repetition_penalty=1.05 (default: none)."
+    ),
     answer_errors: bool = typer.Option(
         False, help="Answer records whose method failed with no boxes instead of withholding the submission."
     ),
@@ -37,19 +40,25 @@ def command(
     """
     from medground_bench.attribution.generate import generate
     from medground_bench.attribution.method import available_methods
+    from medground_bench.cli._lvlm import load_for_command
+    from medground_bench.cli._settings import parse_settings
     from medground_bench.core.console import progress_bar, stderr
     from medground_bench.core.processes import process_group
     from medground_bench.dataset.folder import open_folder
-    from medground_bench.lvlm import load_lvlm
 
     names = [n.strip() for value in method for n in value.split(",") if n.strip()]
     names = available_methods() if names == ["all"] else names
     settings = _settings(set_, names)
     folder = open_folder(dataset, config)
     group = process_group()
-    model = load_lvlm(lvlm, dtype=dtype, device=group.device(device), attention=attention)
-    if lvlm_key:
-        model.key = lvlm_key
+    model = load_for_command(
+        lvlm,
+        key=lvlm_key,
+        dtype=dtype,
+        device=group.device(device),
+        attention=attention,
+        decoding=parse_settings("decoding", decoding),
+    )
     with progress_bar(f"{model.key} {config}") as progress:
         report = generate(
             folder,

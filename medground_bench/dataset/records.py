@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medground_bench.causal.verdicts import ANSWERS, STEM, has_verdicts, read_verdicts
+from medground_bench.causal.verdicts import ANSWERS, STEM, failed_gate, has_verdicts, read_verdicts
 from medground_bench.core.errors import RecordsError
 from medground_bench.core.files import atomic_write, cache_folder
 from medground_bench.core.schema import Candidate, KeptCandidate, Mode
@@ -179,7 +179,9 @@ def join_released(
     for entry in entries:
         if entry.dataset in sources:
             joined.records.append(_join(entry, sources[entry.dataset]))
-    if released.disagreements:
+    if released.disagreements and not released.official:
+        _check_gates(joined.records, released.path)
+    elif released.disagreements:
         joined.notes.append(
             f"{len(released.disagreements)} released texts read differently here than when they were released; "
             "they are kept as released"
@@ -248,6 +250,18 @@ def _record(model: str, mode: Mode, candidate: Candidate, texts: tuple[str, str,
         prediction_edited_kept=texts[2],
         prediction_edited_kept_normal=texts[3],
     )
+
+
+def _check_gates(records: list[KeptCandidate], where: object) -> None:
+    for r in records:
+        texts = (r.response, r.prediction_edited, r.prediction_edited_kept, r.prediction_edited_kept_normal)
+        gate = failed_gate(texts, r.candidate.attribute)
+        if gate is not None:
+            raise RecordsError(
+                f"record {r.id} fails gate {gate!r} of the causal filter",
+                where=where,
+                expected="answers that read yes, no, yes, yes",
+            )
 
 
 def _check_ids(records: list[KeptCandidate], where: object) -> None:

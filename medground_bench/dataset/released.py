@@ -173,7 +173,7 @@ def read_released(
     known = {*LVLMS, *(models if allow_other else ())}
     records = [_record(entry, found, f"{path}: record {i}", known) for i, entry in enumerate(entries)]
     _check_unique(records, path)
-    disagreements = _check_gates(records, path, lenient=official and found == "reason")
+    disagreements = _check_gates(records, path, lenient=found == "reason")
     result = ReleasedRecords(found, path, blob, official, records, disagreements)
     if official:
         _check_counts(result)
@@ -305,7 +305,10 @@ def _check_unique(records: list[ReleasedRecord], path: Path) -> None:
 
 
 def _check_gates(records: list[ReleasedRecord], path: Path, lenient: bool) -> list[str]:
-    """Records that do not read yes, no, yes, yes: an error, unless it is the official file of long texts."""
+    """Records that do not read yes, no, yes, yes: an error, unless the texts are long ones.
+
+    What those were about is known when they are joined to their candidates.
+    """
     failed = []
     for i, record in enumerate(records):
         gate = failed_gate(record.predictions)

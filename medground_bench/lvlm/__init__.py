@@ -12,15 +12,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from medground_bench.lvlm.episode import Episode, ResponseToken
+    from medground_bench.lvlm.episode import Episode, Generated, ResponseToken
     from medground_bench.lvlm.grid import TokenGrid
     from medground_bench.lvlm.loading import load_lvlm
     from medground_bench.lvlm.model import Lvlm
 
-__all__ = ["Episode", "Lvlm", "ResponseToken", "TokenGrid", "load_lvlm"]
+__all__ = ["Episode", "Generated", "Lvlm", "ResponseToken", "TokenGrid", "load_lvlm"]
 
 _HOMES = {
     "Episode": "episode",
+    "Generated": "episode",
     "ResponseToken": "episode",
     "TokenGrid": "grid",
     "load_lvlm": "loading",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from medground_bench.core.errors import LvlmError
 
@@ -46,14 +47,6 @@ def batch_size(budget: int, per_image: int) -> int:
     return max(1, min(_LARGEST, budget // max(per_image, 1)))
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on any device."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "not enough memory" in text)
-
-
 def run_in_batches(count: int, size: int, step: Callable[[int, int], T]) -> tuple[list[T], int]:
     """``step(start, stop)`` over all of ``range(count)``, halving the batch when memory runs out.
 
@@ -82,8 +75,7 @@ def run_in_batches(count: int, size: int, step: Callable[[int, int], T]) -> tupl
                 remedy="use a smaller LVLM, a lower precision (dtype='bfloat16') or a device with more memory",
             )
         size = (stop - start) // 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        clear_device_cache(garbage_collection=True)
     return results, size
 
 
@@ -92,6 +84,6 @@ def _attempt(step: Callable[[int, int], T], start: int, stop: int) -> tuple[T | 
     try:
         return step(start, stop), None
     except (RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or should_reduce_batch_size(error):
             return None, str(error).splitlines()[0] if str(error) else type(error).__name__
         raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,22 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-__all__ = ["Episode", "ResponseToken"]
+__all__ = ["Episode", "Generated", "ResponseToken"]
+
+
+class Generated(NamedTuple):
+    """What an LVLM wrote: see :meth:`Lvlm.generate`.
+
+    Attributes
+    ----------
+    text : str
+        Without control tokens, exactly as decoded.
+    ended : bool
+        The model ended it itself; False where it was cut at the limit of tokens.
+    """
+
+    text: str
+    ended: bool = True
 
 
 @dataclass(frozen=True, slots=True)

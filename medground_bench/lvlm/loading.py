@@ -7,7 +7,7 @@ import importlib.util
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,8 +35,10 @@ def load_lvlm(
     device: str | torch.device | None = None,
     attention: str | None = None,
     *,
+    key: str | None = None,
     revision: str | None = None,
     memory_budget: int | None = None,
+    decoding: Mapping[str, Any] | None = None,
 ) -> Lvlm:
     """Load a vision-language model for scoring, generation and attribution.
 
@@ -52,10 +54,15 @@ def load_lvlm(
     attention : str, optional
         Attention kernel: ``"sdpa"`` (default), ``"eager"``, ... Score in the kernel that generated: they differ in
         the last bits.
+    key : str, optional
+        Name of the LVLM in verdicts, records and submissions; by default what it was asked for by.
     revision : str, optional
         Commit, branch or tag on the hub.
     memory_budget : int, optional
         Bytes that a batch may use beyond the weights.
+    decoding : mapping, optional
+        Logits processors beside greedy decoding, such as ``{"repetition_penalty": 1.05}``. Without it there are none,
+        whatever the model's stored generation configuration says.
 
     Returns
     -------
@@ -68,9 +75,14 @@ def load_lvlm(
         absent.
     MissingDependencyError
         If torch, torchvision or transformers is not installed.
+
+    Notes
+    -----
+    Models of a few million parameters, such as the toys, are many times faster with ``torch.set_num_threads(1)``. The
+    commands see to that themselves (``medground-bench --threads``).
     """
     check_dependencies()
-    key = str(key_or_path)
+    asked = str(key_or_path)
     location, hub_id = _resolve(key_or_path)
     place = _device(device)
     kind = _dtype(dtype, place)
@@ -78,7 +90,7 @@ def load_lvlm(
     from medground_bench.lvlm.model import Lvlm
 
     config, commit = _config(location, revision)
-    family = family_of(config.get("model_type"), where=key)
+    family = family_of(config.get("model_type"), where=asked)
     if isinstance(location, Path):
         _check_folder(location)
         commit = _snapshot(location) or folder_fingerprint(location)
@@ -88,7 +100,16 @@ def load_lvlm(
         processor = _processor(location, revision)
         model = _model(location, revision, kind, place, attention or "sdpa")
     model.requires_grad_(False)
-    return Lvlm(model, processor, family, key=key, hub_id=hub_id, revision=commit, memory_budget=memory_budget)
+    return Lvlm(
+        model,
+        processor,
+        family,
+        key=key or asked,
+        hub_id=hub_id,
+        revision=commit,
+        memory_budget=memory_budget,
+        decoding=decoding,
+    )
 
 
 def check_dependencies() -> None:
@@ -172,6 +193,14 @@ def _config(location: str | Path, revision: str | None) -> tuple[dict[str, Any],
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
 
+    if isinstance(location, Path) and (location / "adapter_config.json").is_file():
+        raise LvlmError(
+            "the folder holds a PEFT adapter, not a whole model",
+            where=location,
+            expected="a model saved by save_pretrained",
+            remedy="merge it (model.merge_and_unload()) and save model and processor, or wrap the loaded model with "
+            "Lvlm.from_parts(model, processor)",
+        )
     if isinstance(location, Path) and not (location / "config.json").is_file():
         raise LvlmError("the folder has no config.json", where=location, expected="a model saved by save_pretrained")
     try:
@@ -215,7 +244,13 @@ def _processor(location: str | Path, revision: str | None) -> Any:
         if getattr(processor, part, None) is None:
             raise LvlmError(f"the processor has no {part.replace('_', ' ')}", where=location)
     if not getattr(processor, "chat_template", None):
-        raise LvlmError("the processor has no chat template", where=location, expected="chat_template.jinja beside it")
+        processor.chat_template = getattr(processor.tokenizer, "chat_template", None)
+    if not processor.chat_template:
+        raise LvlmError(
+            "the processor has no chat template",
+            where=location,
+            expected="chat_template.jinja beside it, or one in tokenizer_config.json",
+        )
     return processor
 
 

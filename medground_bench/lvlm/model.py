@@ -13,19 +13,41 @@ import torch
 from medground_bench.core.errors import LvlmError
 from medground_bench.lvlm import generation
 from medground_bench.lvlm.batching import batch_size, bytes_per_image, default_budget, run_in_batches
-from medground_bench.lvlm.episode import Episode
+from medground_bench.lvlm.episode import Episode, Generated
 from medground_bench.lvlm.families import family_of
 from medground_bench.lvlm.families.base import Family, stack_to_tensor
 from medground_bench.lvlm.grid import TokenGrid
+from medground_bench.lvlm.head import float32_head
 from medground_bench.lvlm.images import letterbox_image, stack_variants
 from medground_bench.lvlm.text import append_response, check_text, control_tokens, encode_prompts, response_tokens
-from medground_bench.lvlm.threads import few_threads, is_small
 
-__all__ = ["Lvlm"]
+__all__ = ["Lvlm", "unwrap"]
 
 _CPU_BATCH = 16
 
 logger = logging.getLogger(__name__)
+
+
+def unwrap(model: Any) -> Any:
+    """The model of ``transformers`` inside a PEFT wrapper; any other model as it is.
+
+    Raises
+    ------
+    LvlmError
+        If the adapter is no part of the model's layers, so that the model alone would ignore it.
+    """
+    base = getattr(model, "get_base_model", None)
+    if not callable(base):
+        return model
+    configs = getattr(model, "peft_config", None)
+    kinds = list(configs.values()) if isinstance(configs, Mapping) else [configs]
+    if any(getattr(kind, "is_prompt_learning", False) for kind in kinds):
+        raise LvlmError(
+            "this PEFT adapter puts learned tokens before the prompt: it is no part of the model's layers",
+            where=type(model).__name__,
+            expected="an adapter inside the layers, such as LoRA",
+        )
+    return base()
 
 
 class Lvlm:
@@ -45,10 +67,10 @@ class Lvlm:
         The ``transformers`` objects.
     memory_budget : int or None
         Bytes a batch may use; None asks the device before each call.
+    processors : dict
+        Logits processors that generation uses beside taking the likeliest token.
     control_tokens : tuple of str
         What must not stand in a question or response.
-    small : bool
-        The model is so small that it runs with one thread.
     """
 
     def __init__(
@@ -61,6 +83,7 @@ class Lvlm:
         hub_id: str,
         revision: str | None = None,
         memory_budget: int | None = None,
+        decoding: Mapping[str, Any] | None = None,
     ) -> None:
         family.configure(processor)
         self.model = model.eval()
@@ -70,23 +93,34 @@ class Lvlm:
         self.hub_id = hub_id
         self.revision = revision
         self.memory_budget = memory_budget
+        self.processors = generation.check_decoding(decoding)
         self.control_tokens = control_tokens(processor.tokenizer)
-        self.small = is_small(model)
         self._fast_pixels_agree: bool | None = None
 
     @classmethod
     def from_parts(
-        cls, model: Any, processor: Any, *, key: str = "custom", hub_id: str | None = None, revision: str | None = None
+        cls,
+        model: Any,
+        processor: Any,
+        *,
+        key: str = "custom",
+        hub_id: str | None = None,
+        revision: str | None = None,
+        decoding: Mapping[str, Any] | None = None,
     ) -> Lvlm:
         """Wrap a model and processor that are already in memory; the model is set to evaluation mode.
+
+        A model that PEFT has wrapped is taken out of its wrapper: adapters that live inside its layers (LoRA and its
+        kin) stay there and count.
 
         Raises
         ------
         LvlmError
-            If the model's family is not supported.
+            If the model's family is not supported, or its PEFT adapter lives outside its layers (prompt tuning).
         """
+        model = unwrap(model)
         family = family_of(getattr(model.config, "model_type", None), where=type(model).__name__)
-        return cls(model, processor, family, key=key, hub_id=hub_id or key, revision=revision)
+        return cls(model, processor, family, key=key, hub_id=hub_id or key, revision=revision, decoding=decoding)
 
     def __repr__(self) -> str:
         return f"Lvlm({self.key!r}, family={self.family!r}, device='{self.device}', dtype={self.dtype})"
@@ -128,9 +162,17 @@ class Lvlm:
         length = getattr(self._family.text_config(self.config), "max_position_embeddings", None)
         return None if length is None else int(length)
 
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """How it generates, for the provenance: greedy, with which logits processors, and what is ``off``.
+
+        ``off`` are those that the model's stored generation configuration names and that nobody asked for.
+        """
+        off = {k: v for k, v in generation.stored_processors(self.model).items() if k not in self.processors}
+        return {"greedy": True, **self.processors, **({"off": off} if off else {})}
+
     # -- asking ---------------------------------------------------------------------------------------------------
 
-    @few_threads
     def generate(
         self,
         images: Sequence[Any],
@@ -139,8 +181,11 @@ class Lvlm:
         *,
         side: int | None = 224,
         batch_size: int | None = None,
-    ) -> list[str]:
+    ) -> list[Generated]:
         """Greedy answers, one per image and question.
+
+        Greedy means the likeliest token at every step: repetition penalties and other logits processors of the model's
+        stored generation configuration are off unless ``load_lvlm(decoding=)`` asks for them.
 
         Parameters
         ----------
@@ -158,8 +203,8 @@ class Lvlm:
 
         Returns
         -------
-        list of str
-            Answers without special tokens, exactly as decoded.
+        list of Generated
+            Text without control tokens, exactly as decoded, and whether the model ended it itself.
 
         Raises
         ------
@@ -172,7 +217,6 @@ class Lvlm:
 
     # -- one image, question and response -------------------------------------------------------------------------
 
-    @few_threads
     def prepare(self, image: Any, question: str, response: str, side: int | None = 224) -> Episode:
         """Bind an image, a question and a response into an episode.
 
@@ -249,7 +293,6 @@ class Lvlm:
 
     # -- scoring --------------------------------------------------------------------------------------------------
 
-    @few_threads
     def pixel_inputs(self, episode: Episode, images: Any) -> dict[str, torch.Tensor]:
         """Variants of the frame -> the image inputs of the model, float32, batched, on its device.
 
@@ -328,6 +371,8 @@ class Lvlm:
     def response_log_probs(self, episode: Episode, inputs: Mapping[str, Any]) -> torch.Tensor:
         """Log-probabilities of the response's tokens, (N, T) float32, differentiable.
 
+        The head is applied in float32 to the final hidden states of the response's rows, whatever the model's type.
+
         Parameters
         ----------
         episode : Episode
@@ -336,12 +381,12 @@ class Lvlm:
             From :meth:`model_inputs`; ``pixel_values`` (or ``inputs_embeds`` in place of it) may carry gradients.
         """
         rows = torch.tensor(episode.rows, device=self.device)
-        logits = self.model(**inputs, use_cache=False, logits_to_keep=rows).logits.float()
+        with float32_head(self.model):
+            logits = self.model(**inputs, use_cache=False, logits_to_keep=rows).logits.float()
         ids = torch.tensor(episode.token_ids, device=logits.device).expand(logits.shape[0], -1)
         chosen = logits.gather(-1, ids[..., None])[..., 0]
         return chosen - torch.logsumexp(logits, dim=-1)
 
-    @few_threads
     def log_probs(self, episode: Episode, images: Any, *, batch_size: int | None = None) -> np.ndarray:
         """Log-probabilities of the response's tokens for variants of the image, by teacher forcing.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,15 +13,24 @@ from medground_bench.core.errors import LvlmError
 from medground_bench.lvlm.episode import ResponseToken
 from medground_bench.lvlm.families.base import Family
 
-__all__ = ["append_response", "check_text", "control_tokens", "encode_prompts", "response_tokens"]
+__all__ = ["append_response", "check_text", "control_tokens", "encode_prompts", "hidden_ids", "response_tokens"]
 
+_THOUGHT = re.compile(r"think|thought|reason|<\|?channel|<channel|<\|message", re.IGNORECASE)
 _TYPE_IDS = ("token_type_ids", "mm_token_type_ids")
 
 
 def control_tokens(tokenizer: Any) -> tuple[str, ...]:
-    """Texts that the tokenizer turns into control tokens: turns, image placeholders, padding."""
+    """Texts that the tokenizer turns into control tokens: turns, image placeholders, padding.
+
+    Not those that mark where a thought begins and ends: a reader of the reply must see them.
+    """
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    return tuple(sorted(t for t in added | set(tokenizer.all_special_tokens) if t))
+    return tuple(sorted(t for t in added | set(tokenizer.all_special_tokens) if t and not _THOUGHT.search(t)))
+
+
+def hidden_ids(tokenizer: Any) -> frozenset[int]:
+    """Ids of the control tokens: what a reply's text is shown without."""
+    return frozenset(int(i) for i in tokenizer.convert_tokens_to_ids(list(control_tokens(tokenizer))))
 
 
 def check_text(text: Any, what: str, control: Sequence[str]) -> str:

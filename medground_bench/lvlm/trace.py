@@ -14,7 +14,6 @@ from medground_bench.core.errors import LvlmError
 from medground_bench.lvlm.embeddings import check_finite, layer_numbers, leaf_embeddings, score_embeddings
 from medground_bench.lvlm.episode import Episode
 from medground_bench.lvlm.model import Lvlm
-from medground_bench.lvlm.threads import few_threads
 
 __all__ = ["AttentionTrace", "trace_attention"]
 
@@ -46,19 +45,15 @@ class AttentionTrace:
         S.
     log_probs : ndarray
         (T,) float32, of the response's tokens in this pass.
-    small : bool
-        As the LVLM's: read with one thread.
     """
 
     def __init__(self, lvlm: Lvlm, layers: Mapping[int, _Layer], length: int, log_probs: np.ndarray) -> None:
         self._lvlm = lvlm
         self._layers = layers
-        self.small = lvlm.small
         self.layers = tuple(layers)
         self.length = length
         self.log_probs = log_probs
 
-    @few_threads
     @torch.no_grad()
     def weights(self, layer: int, rows: Sequence[int] | None = None) -> torch.Tensor:
         """Attention of one layer, (H, R, S) float32: how much each row (query) takes from each position.
@@ -81,7 +76,6 @@ class AttentionTrace:
         self._check(record, keys, values)
         return self._attend(record, keys, chosen)
 
-    @few_threads
     @torch.no_grad()
     def gradient(self, layer: int, rows: Sequence[int] | None = None) -> torch.Tensor:
         """Gradient of the score with respect to that attention, (H, R, S) float32: dA = gO V'.
@@ -162,7 +156,6 @@ class AttentionTrace:
             )
 
 
-@few_threads
 def trace_attention(
     lvlm: Lvlm,
     episode: Episode,

@@ -35,7 +35,6 @@ from medground_bench.lvlm.embeddings import (
 )
 from medground_bench.lvlm.episode import Episode
 from medground_bench.lvlm.model import Lvlm
-from medground_bench.lvlm.threads import few_threads
 from medground_bench.lvlm.trace import AttentionTrace, trace_attention
 
 __all__ = [
@@ -55,7 +54,6 @@ __all__ = [
 # -- hidden states --------------------------------------------------------------------------------------------------
 
 
-@few_threads
 def hidden_states(
     lvlm: Lvlm, episode: Episode, layers: Iterable[int] | None = None, image: Any = None
 ) -> dict[int, torch.Tensor]:
@@ -78,7 +76,6 @@ def hidden_states(
     return {layer: seen[layer][0] for layer in wanted}
 
 
-@few_threads
 def hidden_gradients(
     lvlm: Lvlm, episode: Episode, layers: Iterable[int] | None = None, image: Any = None
 ) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
@@ -139,7 +136,6 @@ def _watch_hidden(lvlm: Lvlm, wanted: Sequence[int], stack: ExitStack) -> dict[i
 # -- pixels ---------------------------------------------------------------------------------------------------------
 
 
-@few_threads
 def pixel_gradients(
     lvlm: Lvlm,
     episode: Episode,

@@ -17,6 +17,7 @@ from medground_bench.causal.filter import edit_seed
 from medground_bench.core.errors import LvlmError
 from medground_bench.core.schema import Candidate, question
 from medground_bench.imaging.read import read_image
+from medground_bench.lvlm import Generated
 from medground_bench.sources.phantom import Phantom
 
 MARKER = 8
@@ -34,13 +35,13 @@ class Planted:
         self.calls = 0
         self.pause = pause
 
-    def generate(self, images: Sequence[Any], questions: Sequence[str], max_new_tokens: int = 32) -> list[str]:
+    def generate(self, images: Sequence[Any], questions: Sequence[str], max_new_tokens: int = 32) -> list[Generated]:
         assert len(images) == len(questions)
         self.asked += len(images)
         self.calls += 1
         time.sleep(self.pause)
         return [
-            self.answer(image, _ATTRIBUTE.search(text)[1], "step by step" in text)  # type: ignore[index]
+            Generated(self.answer(image, _ATTRIBUTE.search(text)[1], "step by step" in text))  # type: ignore[index]
             for image, text in zip(images, questions, strict=True)
         ]
 
@@ -101,7 +102,7 @@ class Whimsical(Planted):
 class Refusing(Whimsical):
     """Cannot be asked about one attribute: the whole batch fails with it."""
 
-    def generate(self, images: Sequence[Any], questions: Sequence[str], max_new_tokens: int = 32) -> list[str]:
+    def generate(self, images: Sequence[Any], questions: Sequence[str], max_new_tokens: int = 32) -> list[Generated]:
         if any("nodule" in text for text in questions):
             raise LvlmError("the processor refuses this image")
         return super().generate(images, questions, max_new_tokens)
@@ -131,9 +132,13 @@ def brute_force(lvlm: Any, mode: str, candidate: Candidate, editor: Any, seed: i
         editor.edit(image, ~inside, f"No {candidate.attribute}", number),
         editor.edit(image, ~inside, "No abnormality", number),
     ]
-    answers = [lvlm.generate([p], [question(candidate.attribute, mode)])[0] for p in pictures]
+    answers = [lvlm.generate([p], [question(candidate.attribute, mode)])[0].text for p in pictures]
     gates = ("correct", "foreground", "background", "background_normal")
-    wrong = [g for g, a, e in zip(gates, answers, ("yes", "no", "yes", "yes"), strict=True) if read_answer(a) != e]
+    wrong = [
+        g
+        for g, a, e in zip(gates, answers, ("yes", "no", "yes", "yes"), strict=True)
+        if read_answer(a, candidate.attribute) != e
+    ]
     return {"answers": answers, "gate": wrong[0] if wrong else None}
 
 

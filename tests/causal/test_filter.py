@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medground_bench.causal.answers import read_answer
 from medground_bench.causal.editors import Editor, load_editor
 from medground_bench.causal.filter import filter_candidates
 from medground_bench.causal.verdicts import ANSWERS, read_verdicts
@@ -26,6 +27,7 @@ from medground_bench.core.schema import GATES, MODES
 from medground_bench.dataset.export import export_released
 from medground_bench.dataset.records import join_verdicts, load_records
 from medground_bench.dataset.released import read_released
+from medground_bench.lvlm import Generated
 from medground_bench.sources import open_source
 from medground_bench.sources.phantom.source import phantom_for
 from medground_bench.sources.phantom.writers import write_source
@@ -116,6 +118,50 @@ def test_an_undecided_answer_is_a_verdict_of_its_own(phantoms: Path, tmp_path: P
         assert (line["verdict"] == "undecided") == ("undecided" in line["flags"]) == bool(unread)
         if unread:
             assert line["gate"] == dict(zip(ANSWERS, GATES, strict=True))[unread[0]]
+
+
+class Wordy(Whimsical):
+    """Thinks aloud and comes to a yes each time, unless the limit of tokens cuts it off before."""
+
+    chain = "The heart is inspected. There is no pleural effusion. An opacity is the finding.\n\nAnswer: yes."
+
+    def __init__(self, limits: dict[int, int], chain: str | None = None) -> None:
+        super().__init__("wordy")
+        self.limits, self.chain = limits, chain or self.chain
+
+    def generate(self, images: Any, questions: Any, max_new_tokens: int = 32) -> list[Generated]:
+        self.calls += 1
+        words = self.chain.split(" ")
+        limit = self.limits.get(self.calls, len(words))
+        return [Generated(" ".join(words[:limit]), limit >= len(words)) for _ in images]
+
+
+def test_a_cut_text_is_not_read_as_a_flip(phantoms: Path, tmp_path: Path) -> None:
+    # Cut after "There is no pleural effusion.", the foreground's answer would read as "no": a flip that never was.
+    cut = "The heart is inspected. There is no pleural effusion."
+    assert read_answer(cut) == "no"
+    assert read_answer(Wordy.chain) == "yes"
+    run(Wordy({2: len(cut.split(" "))}), phantoms, tmp_path, "reason", limit=1, batch_size=1)
+    (line,) = lines(tmp_path)
+    assert line["answers"]["foreground"] == cut
+    assert line["cut"] == ["foreground"]
+    assert line["read"]["foreground"] is None
+    assert (line["gate"], line["verdict"]) == ("foreground", "undecided")
+
+
+def test_a_cut_text_is_read_from_its_marked_answer_and_kept(phantoms: Path, tmp_path: Path) -> None:
+    source = open_source("phantom", phantoms)
+    truth = Causal(list({c.image_id: phantom_for(c) for c in source}.values()))
+
+    class Endless(Causal):
+        def generate(self, images: Any, questions: Any, max_new_tokens: int = 32) -> list[Generated]:
+            replies = truth.generate(images, questions, max_new_tokens)
+            return [Generated(f"{r.text}\nTo say more, there is no", False) for r in replies]
+
+    report = run(Endless(truth.phantoms), phantoms, tmp_path, "reason")
+    assert report.verdicts == {"kept": len(source)}
+    assert all(line["cut"] == list(ANSWERS) for line in lines(tmp_path))
+    assert len(join_verdicts(tmp_path, "reason", sources(phantoms)).records) == len(source)
 
 
 def test_a_verdict_tells_its_story(phantoms: Path, tmp_path: Path) -> None:

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from medground_bench.causal import filter as causal_filter
+from medground_bench.causal import plan as causal_plan
 from medground_bench.causal.editors import load_editor
 from medground_bench.causal.filter import filter_candidates
 from medground_bench.causal.plan import plan_filter
 from medground_bench.core.errors import MedGroundError
+from medground_bench.imaging.read import read_image
 from medground_bench.sources import open_source
 from medground_bench.sources.phantom.source import phantom_for
 from medground_bench.sources.phantom.writers import write_source
@@ -77,3 +80,18 @@ def test_nothing_to_plan(root: Path, tmp_path: Path) -> None:
     for lvlms, sample in (({}, 3), ({"one": lambda: Whimsical("one")}, 0)):
         with pytest.raises(MedGroundError, match="at least one of each"):
             plan_filter(lvlms, "direct", sources, load_editor("phantom"), tmp_path, sample=sample)
+
+
+def test_the_plan_reads_images_as_the_run_will(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[str] = set()
+
+    def reading(path: Path, scaling: str = "minmax") -> object:
+        seen.add(scaling)
+        return read_image(path, scaling)  # type: ignore[arg-type]
+
+    for module in (causal_plan, causal_filter):
+        monkeypatch.setattr(module, "read_image", reading)
+    sources, editor = {"phantom": open_source("phantom", root)}, load_editor("inpaint", solve_side=24)
+    never = Spurious("spurious")  # asks for no edit: those of the sample are made for the plan
+    plan_filter({"one": lambda: never}, "direct", sources, editor, tmp_path / "a", sample=2, scaling="percentile")
+    assert seen == {"percentile"}

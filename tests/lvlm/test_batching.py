@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medground_bench.core.errors import LvlmError
-from medground_bench.lvlm.batching import batch_size, is_out_of_memory, run_in_batches
+from medground_bench.lvlm.batching import batch_size, run_in_batches
 
 
 def test_all_items_in_order() -> None:
@@ -32,7 +32,7 @@ def test_halves_until_it_fits_and_repeats_nothing() -> None:
 
 def test_one_image_too_large_is_a_clear_error() -> None:
     def step(a: int, b: int) -> None:
-        raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes")
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
 
     with pytest.raises(LvlmError, match="one image does not fit") as caught:
         run_in_batches(4, 4, step)
@@ -45,8 +45,12 @@ def test_other_errors_pass_through() -> None:
 
     with pytest.raises(RuntimeError, match="shapes"):
         run_in_batches(4, 4, step)
-    assert not is_out_of_memory(ValueError("out of memory"))
-    assert is_out_of_memory(MemoryError())
+
+    def wrong(a: int, b: int) -> None:
+        raise ValueError("CUDA out of memory.")
+
+    with pytest.raises(ValueError, match="out of memory"):
+        run_in_batches(4, 4, wrong)
 
 
 def test_batch_size_has_bounds() -> None:

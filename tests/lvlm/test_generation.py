@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from copy import deepcopy
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tokenizers import AddedToken
 
 from medground_bench.core.errors import LvlmError
 from medground_bench.core.schema import question
-from medground_bench.lvlm import Lvlm, generation
+from medground_bench.lvlm import Generated, Lvlm, generation, load_lvlm
+from medground_bench.lvlm.text import hidden_ids
+from medground_bench.sources.phantom import sample_phantom
 
 
 @pytest.fixture(scope="module", params=["tiny_qwen", "tiny_gemma"])
@@ -27,16 +31,18 @@ IMAGES = [noise(60, 80, 0), noise(200, 100, 1), noise(33, 33, 2)]
 QUESTIONS = ["Is it?", question("lung opacity", "reason"), question("pleural effusion", "direct")]
 
 
-def step_by_step(lvlm: Lvlm, image: Image.Image, text: str, count: int) -> str:
+def step_by_step(lvlm: Lvlm, image: Image.Image, text: str, count: int) -> Generated:
     """Oracle: argmax of full forwards without cache, token by token."""
     episode = lvlm.prepare(image, text, "x")
     inputs = {k: v[:, :-1] if v.shape[-1] == episode.length else v for k, v in episode.inputs.items()}
     ids: list[int] = []
     eos = lvlm.model.generation_config.eos_token_id
+    ended = False
     for _ in range(count):
         with torch.no_grad():
             best = int(lvlm.model(**inputs).logits[0, -1].argmax())
         if best in (eos if isinstance(eos, list) else [eos]):
+            ended = True
             break
         ids.append(best)
         tail = {"input_ids": best, "attention_mask": 1, "token_type_ids": 0, "mm_token_type_ids": 0}
@@ -44,7 +50,8 @@ def step_by_step(lvlm: Lvlm, image: Image.Image, text: str, count: int) -> str:
             k: torch.cat([v, torch.tensor([[tail[k]]], dtype=v.dtype)], dim=1) if k in tail else v
             for k, v in inputs.items()
         }
-    return lvlm.processor.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    text = lvlm.processor.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return Generated(text, ended)
 
 
 def test_batched_equals_one_by_one_equals_step_by_step(lvlm: Lvlm) -> None:
@@ -106,7 +113,7 @@ def test_running_out_of_memory_halves_the_batch(tiny_qwen: Lvlm, monkeypatch: py
     expected = tiny_qwen.generate(IMAGES, QUESTIONS, max_new_tokens=2)
     answer, sizes = generation._answer, []
 
-    def limited(lvlm: Lvlm, frames: list, *rest: object) -> list[str]:
+    def limited(lvlm: Lvlm, frames: list, *rest: object) -> list[Generated]:
         sizes.append(len(frames))
         if len(frames) > 1:
             raise torch.OutOfMemoryError("out of memory")
@@ -115,3 +122,56 @@ def test_running_out_of_memory_halves_the_batch(tiny_qwen: Lvlm, monkeypatch: py
     monkeypatch.setattr(generation, "_answer", limited)
     assert tiny_qwen.generate(IMAGES, QUESTIONS, max_new_tokens=2) == expected
     assert sizes == [3, 1, 1, 1]
+
+
+@pytest.mark.parametrize("key", ["toy_qwen", "toy_gemma"])
+def test_a_text_says_whether_the_model_ended_it(key: str) -> None:
+    toy = load_lvlm(key)
+    phantom = sample_phantom(3, size=224, findings=["nodule"])
+    images, asked = [Image.fromarray(phantom.image)] * 2, [question("nodule", "direct"), question("nodule", "reason")]
+    # In one batch: the short one ends, the long one is cut.
+    direct, reason = toy.generate(images, asked, max_new_tokens=4)
+    assert direct.ended
+    assert not reason.ended
+    whole = toy.generate(images[1:], asked[1:], max_new_tokens=200)[0]
+    assert whole.ended
+    assert whole.text.startswith(reason.text)
+
+
+def test_greedy_means_greedy(lvlm: Lvlm) -> None:
+    expected = lvlm.generate(IMAGES, QUESTIONS, max_new_tokens=12)
+    config = lvlm.model.generation_config
+    assert lvlm.decoding == {"greedy": True}
+    stored = {
+        "repetition_penalty": 9.0,
+        "no_repeat_ngram_size": 1,
+        "do_sample": True,
+        "num_beams": 3,
+        "min_new_tokens": 11,
+    }
+    before = {name: getattr(config, name) for name in stored}
+    config.update(**stored)
+    try:
+        assert lvlm.generate(IMAGES, QUESTIONS, max_new_tokens=12) == expected
+        assert lvlm.decoding == {
+            "greedy": True,
+            "off": {"repetition_penalty": 9.0, "no_repeat_ngram_size": 1, "min_new_tokens": 11},
+        }
+        asked = Lvlm.from_parts(lvlm.model, lvlm.processor, decoding={"repetition_penalty": 9.0})
+        assert asked.generate(IMAGES, QUESTIONS, max_new_tokens=12) != expected
+        assert asked.decoding["repetition_penalty"] == 9.0
+        assert "repetition_penalty" not in asked.decoding["off"]
+        assert config.repetition_penalty == 9.0  # the stored configuration is as it was
+    finally:
+        config.update(**before)
+    with pytest.raises(LvlmError, match="'temperature' is no logits processor"):
+        Lvlm.from_parts(lvlm.model, lvlm.processor, decoding={"temperature": 0.5})
+
+
+def test_markers_of_thoughts_stay_and_other_control_tokens_go(tiny_qwen: Lvlm) -> None:
+    tokenizer = deepcopy(tiny_qwen.processor.tokenizer)
+    tokenizer.add_tokens([AddedToken(t, special=True) for t in ("<think>", "</think>", "<|channel>")])
+    hidden = hidden_ids(tokenizer)
+    text = "<|im_start|><think>No</think>Yes<|im_end|><|endoftext|>"
+    kept = [i for i in tokenizer(text)["input_ids"] if i not in hidden]
+    assert tokenizer.decode(kept) == "<think>No</think>Yes"

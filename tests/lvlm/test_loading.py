@@ -130,6 +130,28 @@ def test_incomplete_folders(copy: Path, pattern: str, expected: str) -> None:
         load_lvlm(copy)
 
 
+def test_a_chat_template_in_the_tokenizers_configuration_is_found(copy: Path) -> None:
+    expected = load_lvlm(copy).generate([IMAGE], ["Is it?"], 3)
+    template = copy / "chat_template.jinja"
+    config = json.loads((copy / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config["chat_template"] = template.read_text(encoding="utf-8")
+    (copy / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    template.unlink()
+    assert load_lvlm(copy).generate([IMAGE], ["Is it?"], 3) == expected
+
+
+def test_a_key_and_logits_processors_of_ones_own(copy: Path) -> None:
+    config = json.loads((copy / "generation_config.json").read_text(encoding="utf-8"))
+    (copy / "generation_config.json").write_text(json.dumps({**config, "repetition_penalty": 1.05}), encoding="utf-8")
+    lvlm = load_lvlm(copy, key="mine")
+    assert lvlm.key == "mine"
+    assert lvlm.decoding == {"greedy": True, "off": {"repetition_penalty": 1.05}}
+    asked = load_lvlm(copy, decoding={"repetition_penalty": 1.05})
+    assert (asked.key, asked.decoding) == (str(copy), {"greedy": True, "repetition_penalty": 1.05})
+    with pytest.raises(LvlmError, match="'num_beams' is no logits processor"):
+        load_lvlm(copy, decoding={"num_beams": 2})
+
+
 @pytest.mark.parametrize("name", ["config.json", "processor_config.json", "tokenizer.json", "model.safetensors"])
 def test_truncated_files(copy: Path, name: str) -> None:
     whole = (copy / name).read_bytes()

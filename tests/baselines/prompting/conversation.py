@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from medground_bench.core.schema import question
+from medground_bench.lvlm import Generated
 
 QUESTION = question("pleural effusion", "direct")
 
@@ -22,9 +23,9 @@ def answer(monkeypatch: pytest.MonkeyPatch, lvlm: Any, reply: str) -> list[Any]:
     """Let the LVLM reply ``reply``; returns what it is asked."""
     asked: list[Any] = []
 
-    def generate(images: Any, questions: Any, max_new_tokens: int, *, side: Any) -> list[str]:
+    def generate(images: Any, questions: Any, max_new_tokens: int, *, side: Any) -> list[Generated]:
         asked.append((images, questions, max_new_tokens, side))
-        return [reply]
+        return [Generated(reply)]
 
     monkeypatch.setattr(lvlm, "generate", generate)
     return asked
