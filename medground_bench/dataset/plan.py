@@ -123,6 +123,7 @@ def make_plan(settings: BuildSettings) -> Plan:
         raise BuildError("nothing is left to build", expected="at least one row", remedy="see what was left out above")
     plan.broken = list(dict.fromkeys(plan.broken))
     plan.sources = {name: _describe(source) for name, source in sources.items()}
+    plan.notes += [note for source in sources.values() for note in source.notes]
     return plan
 
 

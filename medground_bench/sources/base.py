@@ -70,6 +70,8 @@ class Source(Sequence[Candidate]):
         Rows that stop a build (a coordinate that is not finite): file, row and reason.
     join_refusal : str, optional
         Why released records may not be joined to this copy by index.
+    notes : sequence of str, optional
+        What a reader of a dataset built from it should know; they go onto its card.
     """
 
     def __init__(
@@ -82,12 +84,14 @@ class Source(Sequence[Candidate]):
         files: Sequence[Path] = (),
         faults: Sequence[str] = (),
         join_refusal: str | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         self.info = info
         self.root = Path(root)
         self.files = tuple(files)
         self.faults = tuple(faults)
         self.join_refusal = join_refusal
+        self.notes = tuple(notes)
         self._candidates = tuple(candidates)
         self._rows = tuple(rows)
 

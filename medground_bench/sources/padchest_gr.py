@@ -16,13 +16,15 @@ leaves its candidates without boxes, which is reported as a problem of the image
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from medground_bench.core.errors import ImageError, SourceError
 from medground_bench.core.schema import Box, Candidate
 from medground_bench.imaging.read import image_size
+from medground_bench.sources._patients import patients_of_studies, read_patients
 from medground_bench.sources._tables import BoxResult, check_box, find, number_repeats, safe_path
 from medground_bench.sources.base import SIZE_UNKNOWN, Source, SourceInfo
 
@@ -34,6 +36,7 @@ ENTRIES = 2000
 _FILTERED = "filtered_studies.json"
 _OFFICIAL = "grounded_reports_20240819.json"
 _FOLDERS = ("", "PadChest_GR/", "padchest-gr/")
+_PATIENTS = tuple(f"{folder}patients.csv" for folder in _FOLDERS)
 _TABLES = tuple(folder + name for name in (_FILTERED, _OFFICIAL) for folder in _FOLDERS)
 
 INFO = SourceInfo(
@@ -52,7 +55,12 @@ INFO = SourceInfo(
 
 
 def read(root: Path) -> Source:
-    """Enumerate the grounded findings below ``root``."""
+    """Enumerate the grounded findings below ``root``.
+
+    The file names studies. Those linked by ``PreviousStudyID`` are of one patient, over the whole file; a table
+    ``patients.csv`` (columns ``StudyID`` and ``PatientID``, for instance from PadChest's own table) is believed before
+    the links. Without either, a study stands for a patient of its own.
+    """
     path = find(root, _TABLES, f"the annotation file {_FILTERED} (or {_OFFICIAL})")
     entries = _load(path)
     filtered = path.name == _FILTERED
@@ -67,12 +75,17 @@ def read(root: Path) -> Source:
             f"{_OFFICIAL} is not filtered: its candidates stand at other positions than those the released records name"
         )
     )
+    table = next((root / name for name in _PATIENTS if (root / name).exists()), None)
+    known = read_patients(table) if table is not None else {}
+    patients = patients_of_studies(entries, known)
+    of_patients = [replace(c, patient_id=patients.get(c.patient_id, c.patient_id)) for c in listing.candidates]
     return Source(
         INFO,
         root,
-        number_repeats(listing.candidates),
+        number_repeats(of_patients),
+        notes=[_patient_note(patients, known, table)],
         rows=listing.rows,
-        files=[path],
+        files=[path] if table is None else [path, table],
         faults=listing.faults,
         join_refusal=refusal,
     )
@@ -90,6 +103,17 @@ def _load(path: Path) -> list[Any]:
     if not isinstance(entries, list):
         raise SourceError(f"this file holds a {type(entries).__name__}", where=path, expected="a list of studies")
     return entries
+
+
+def _patient_note(patients: Mapping[str, str], known: Mapping[str, str], table: Path | None) -> str:
+    """How patients were told apart, for the dataset's card."""
+    count = f"{len(set(patients.values())):,} patients of {len(patients):,} studies"
+    links = "studies linked by PreviousStudyID are of one patient, and a study without a link is a patient of its own"
+    if table is None:
+        return f"`{INFO.key}`: {count}; {links}."
+    other = sum(study not in known for study in patients)
+    rest = f"; of {other:,} studies not in it: {links}" if other else ""
+    return f"`{INFO.key}`: {count}, from {table.name}{rest}."
 
 
 class _Listing:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from medground_bench.core.errors import SourceError
+from medground_bench.dataset.plan import BuildSettings, make_plan
 from medground_bench.sources import open_source, padchest_gr
 from tests.handmade import finding, write_padchest
 
@@ -95,3 +97,56 @@ def test_damage_is_a_clear_error(tmp_path: Path, change, message: str) -> None:
     with pytest.raises(SourceError, match=message) as caught:
         open_source("padchest_gr", tmp_path)
     assert str(path) in (caught.value.where or "")
+
+
+def linked(study: str, previous: str | float | None = None) -> dict[str, Any]:
+    found = [finding(["nodule"], [[0.1, 0.1, 0.5, 0.5]])]
+    return {"StudyID": study, "ImageID": f"{study}.png", "PreviousStudyID": previous, "findings": found}
+
+
+def test_linked_studies_are_of_one_patient(tmp_path: Path) -> None:
+    """Also in any order, through a study that has no entry, and beyond the entries that are used."""
+    entries = [
+        linked("a3", "a2"),
+        linked("b", None),
+        linked("a1"),
+        linked("a2", "a1"),
+        linked("c1", "lost"),
+        linked("c2", "lost"),
+        linked("d", float("nan")),
+    ]
+    write_padchest(tmp_path, entries)
+    source = open_source("padchest_gr", tmp_path)
+    patient = {c.image_id.removesuffix(".png"): c.patient_id for c in source}
+    groups = {frozenset(s for s in patient if patient[s] == p) for p in patient.values()}
+    assert groups == {frozenset(g) for g in (("a1", "a2", "a3"), ("b",), ("c1", "c2"), ("d",))}
+    (note,) = make_plan(BuildSettings("candidates", {"padchest_gr": str(tmp_path)})).notes  # onto the card
+    assert note == source.notes[0]
+    assert "4 patients of 8 studies" in note
+    assert "PreviousStudyID" in note
+
+
+def test_a_patient_table_is_believed_before_the_links(tmp_path: Path) -> None:
+    write_padchest(tmp_path, [linked("a1"), linked("a2", "a1"), linked("b"), linked("c"), linked("d", "b")])
+    table = tmp_path / "patients.csv"
+    table.write_text("StudyID,PatientID,Age\na1,P1,50\na2,P2,51\nb,P1,52\n")
+    source = open_source("padchest_gr", tmp_path)
+    assert [c.patient_id for c in source] == ["P1", "P2", "P1", "c", "P1"]
+    assert source.files[1] == table
+    assert "3 patients of 5 studies, from patients.csv; of 2 studies not in it" in source.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "what", "line"),
+    [
+        ("StudyID,Patient\na,1\n", "missing column", 1),
+        ("StudyID,PatientID\na,1\na,2\n", "of patient 2 here and of 1", 3),
+        ("StudyID,PatientID\na,\n", "empty", 2),
+    ],
+)
+def test_a_faulty_patient_table_is_refused(content: str, what: str, line: int, tmp_path: Path) -> None:
+    write_padchest(tmp_path, [linked("a")])
+    (tmp_path / "patients.csv").write_text(content)
+    with pytest.raises(SourceError, match=what) as caught:
+        open_source("padchest_gr", tmp_path)
+    assert caught.value.where == f"{tmp_path / 'patients.csv'}:{line}"
