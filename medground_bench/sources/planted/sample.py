@@ -26,18 +26,18 @@ _OVERLAP = 0.12  # share of a finding that may lie on others
 _CONTRAST = 8  # grey levels: a finding that changes no pixel by that much is not seen
 _COUNTS = (0.45, 0.35, 0.20)  # chance of one, two, three findings
 _WEIGHTS = {
-    "cardiomegaly": 0.5,
+    "cardiomegaly": 0.6,
     "aortic enlargement": 0.4,
     "hilar enlargement": 0.8,
-    "consolidation": 1.3,
+    "consolidation": 2.2,
     "atelectasis": 1.2,
     "lung mass": 1.1,
     "nodule": 1.0,
     "pneumothorax": 1.0,
-    "pleural effusion": 1.0,
+    "pleural effusion": 1.4,
     "interstitial pattern": 0.6,
-    "clavicle fracture": 0.6,
-    "rib fracture": 0.8,
+    "clavicle fracture": 0.4,
+    "rib fracture": 0.5,
 }
 
 
