@@ -18,6 +18,11 @@ def command(
     repo: str | None = typer.Option(None, "--repo", help="Results repository (a dataset repository), ORG/NAME."),
     heatmaps: bool = typer.Option(False, help="Send the heat maps too, of records of open sources."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be sent, and send nothing."),
+    payload: Path | None = typer.Option(
+        None,
+        "--payload",
+        help="Also write what is (or, with --dry-run, would be) sent into this new folder, to look at.",
+    ),
     write_eval_results: Path | None = typer.Option(
         None, "--write-eval-results", help="Also write eval.yaml and .eval_results/*.yaml, for model pages, here."
     ),
@@ -27,7 +32,7 @@ def command(
 ) -> None:
     """Validate a submission and open a pull request with it on a results repository of the Hub.
 
-    Images are never sent. Of credentialed records neither texts nor heat maps are, and their ids go as SHA-256 sums.
+    Images are never sent. Of credentialed records neither texts nor heat maps are, and their ids go as keyed hashes.
     """
     from medground_bench.core.console import stderr
     from medground_bench.dataset.folder import open_folder
@@ -44,7 +49,7 @@ def command(
     folder = open_folder(dataset, config)
     url = None
     if repo is not None:
-        done = submit(submission, repo, folder, heatmaps=heatmaps, dry_run=dry_run, progress=say)
+        done = submit(submission, repo, folder, heatmaps=heatmaps, dry_run=dry_run, payload=payload, progress=say)
         for what, count in sorted(done.left_out.items()):
             say(f"stays here: {what} ({count})")
         if dry_run:

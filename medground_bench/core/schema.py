@@ -8,6 +8,7 @@ it into a :class:`KeptCandidate`; a dataset folder holds that as a record, the u
 from __future__ import annotations
 
 import hashlib
+import hmac
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -154,6 +155,9 @@ def record_id(model: str, mode: str, dataset: str, image_id: str, attribute: str
     return f"{model}/{mode}/{candidate_id(dataset, image_id, attribute, ordinal)}"
 
 
-def masked_id(row_id: str) -> str:
-    """The id of a row that may not be told: it contains the finding. Who builds the row can compute it and compare."""
-    return "sha256:" + hashlib.sha256(row_id.encode()).hexdigest()
+def masked_id(row_id: str, key: bytes) -> str:
+    """The id of a row that may not be told, for it names the finding: ``"hmac:"`` and 64 hex digits (HMAC-SHA256).
+
+    Who has the key can compute it and compare; who has not cannot try out ids.
+    """
+    return "hmac:" + hmac.new(key, row_id.encode(), hashlib.sha256).hexdigest()

@@ -30,6 +30,7 @@ __all__ = [
     "features",
     "fingerprint",
     "parquet_metadata",
+    "row_digests",
 ]
 
 
@@ -47,7 +48,8 @@ class Column:
         Whether a change of it makes another dataset. The image does not count, so that an ids-only copy, and a build
         by another decoder, are still the same records; nor does what follows from the other columns.
     withheld : bool
-        Whether it is null in an ids-only copy, in rows of credentialed sources: it tells the finding.
+        Whether it is null in an ids-only copy, in rows of credentialed sources: it tells the finding, or which image
+        it is about.
     """
 
     name: str
@@ -57,15 +59,15 @@ class Column:
 
 
 TABLE: tuple[Column, ...] = (
-    Column("id"),  # of a credentialed row an ids-only copy has its SHA-256 sum
+    Column("id"),  # of a credentialed row an ids-only copy has a keyed hash of it
     Column("dataset"),
     Column("model"),
     Column("mode"),
     Column("image", "image", fingerprinted=False),
-    Column("image_id"),
-    Column("patient_id"),
-    Column("width", "int32"),
-    Column("height", "int32"),
+    Column("image_id", withheld=True),
+    Column("patient_id", withheld=True),
+    Column("width", "int32", withheld=True),
+    Column("height", "int32", withheld=True),
     Column("attribute", withheld=True),
     Column("question", withheld=True),
     Column("answer", fingerprinted=False),
@@ -239,13 +241,17 @@ def fingerprint(rows: Iterable[Mapping[str, Any]]) -> str:
     str
         ``"sha256:"`` and 64 hex digits.
     """
-    digests = sorted(
+    return "sha256:" + hashlib.sha256(b"".join(row_digests(rows))).hexdigest()
+
+
+def row_digests(rows: Iterable[Mapping[str, Any]]) -> list[bytes]:
+    """SHA-256 of the fingerprinted columns of every row, sorted: what identifies a config whatever its order."""
+    return sorted(
         hashlib.sha256(
             json.dumps([_plain(k, row.get(k)) for k in _FINGERPRINTED], separators=(",", ":")).encode()
         ).digest()
         for row in rows
     )
-    return "sha256:" + hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 def _plain(key: str, value: Any) -> Any:

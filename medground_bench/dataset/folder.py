@@ -182,6 +182,10 @@ class DatasetFolder(Sequence[Record]):
         for row in self._stream(columns):
             yield tuple(row[name] for name in columns)
 
+    def plain_rows(self, *columns: str) -> Iterator[dict[str, Any]]:
+        """The columns of every row (by default all but the image) as plain values; of an ids-only copy too."""
+        return self._stream(columns)
+
     def verify(self) -> None:
         """Recompute checksums and fingerprint.
 

@@ -3,33 +3,48 @@
 The images and annotations of credentialed sources (Chest ImaGenome, MIMIC-CXR-JPG, VinDr-CXR, PadChest-GR) are given
 to named persons under an agreement. A folder that holds them goes to a private, gated repository only. What may be
 public is a folder of open sources, or the *ids* of a credentialed one: which records exist, without image, finding,
-question, boxes or answer; whoever has the sources builds the rest.
+question, boxes or answer. Such a copy is made of what is allowed, not by leaving out what is not: the schema's columns,
+fresh metadata, a card and a build record that are written for it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
 import tempfile
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medground_bench.core.errors import PublishError, SourceError
+from medground_bench.core.errors import BuildError, PublishError, SourceError
+from medground_bench.core.files import atomic_write, scratch_folder
 from medground_bench.core.hub import hub_errors, require_repo_id
 from medground_bench.core.schema import masked_id
+from medground_bench.core.versions import software_versions
 from medground_bench.dataset.card import render_card
-from medground_bench.dataset.columns import IMAGE_COLUMN, WITHHELD, parquet_metadata
-from medground_bench.dataset.folder import BUILD_RECORD, name_by_content, open_folder, read_build_record
+from medground_bench.dataset.columns import IMAGE_COLUMN, TABLE, WITHHELD, parquet_metadata
+from medground_bench.dataset.folder import BUILD_RECORD, FORMAT, name_by_content, open_folder, read_build_record
+from medground_bench.dataset.masking import builder_key, require_consistent
 from medground_bench.sources import is_credentialed, source_info
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = ["Publication", "credentialed_sources", "ids_only_copy", "publish"]
+    from medground_bench.dataset.folder import DatasetFolder
+
+__all__ = ["JOINING_ENDING", "Publication", "credentialed_sources", "ids_only_copy", "publish"]
+
+JOINING_ENDING = ".joining.jsonl"
+"""Which published id is which record: ``folder.joining.jsonl``, beside the folder; it is for its builder alone."""
 
 _CONFIGS = ("direct", "reason", "candidates")
+_PARQUET = re.compile(rf"(?:{'|'.join(_CONFIGS)})/test-\d{{5}}-of-\d{{5}}(?:-[0-9a-f]{{16}})?\.parquet")
+_ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -71,7 +86,8 @@ def publish(
 
     The repository is created private and gated (access on manual approval), and that is confirmed by the Hub before
     the first byte is uploaded. Only the folder's own files are uploaded: the card, the build record and the parquet
-    files it lists, whose checksums are verified first.
+    files it lists, whose checksums are verified first. A row whose id does not follow from its columns, a link, and a
+    file of another name are refused.
 
     Parameters
     ----------
@@ -80,7 +96,7 @@ def publish(
     repo_id : str
         ``ORG/NAME``.
     ids_only : bool
-        Leave out all images, and of credentialed sources everything but ids; see :func:`ids_only_copy`.
+        Leave out all images, and of credentialed sources everything but masked ids; see :func:`ids_only_copy`.
     public : bool
         Publish openly. Refused where images or annotations of credentialed sources would become public.
     token, endpoint : str, optional
@@ -103,7 +119,9 @@ def publish(
     say("verifying the folder")
     record = read_build_record(folder)
     for config in record["configs"]:
-        open_folder(folder, config).verify()
+        opened = open_folder(folder, config)
+        opened.verify()
+        require_consistent(opened)
     closed = credentialed_sources(folder)
     if public and closed and not ids_only:
         raise _refusal(closed, "would become public", folder)
@@ -111,11 +129,12 @@ def publish(
     with contextlib.ExitStack() as stack:
         if ids_only:
             say("writing an ids-only copy")
-            source = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="medground-ids-"))) / "copy"
+            source = stack.enter_context(scratch_folder(Path(tempfile.gettempdir()) / "medground-push")) / "copy"
             record = ids_only_copy(folder, source)
         else:
             source = folder
         files = ["README.md", BUILD_RECORD, *(name for facts in record["configs"].values() for name in facts["files"])]
+        _require_plain(source, files)
         stack.enter_context(hub_errors(repo_id))
         say("preparing the repository")
         _prepare_repository(api, repo_id, public=public, closed=() if ids_only else closed)
@@ -145,62 +164,118 @@ def credentialed_sources(folder: str | Path) -> tuple[str, ...]:
 
 
 def ids_only_copy(folder: str | Path, out: str | Path) -> dict[str, Any]:
-    """Copy a dataset folder without what may not be passed on; returns the copy's build record.
+    """Copy of a dataset folder what may be passed on; returns the copy's build record.
 
-    No row keeps its image. Rows of credentialed sources keep ``dataset``, ``model``, ``mode``, ``image_id``,
-    ``patient_id``, the image's size and the expected answer; the columns
-    :data:`~medground_bench.dataset.columns.WITHHELD` are null and the id, which contains the finding, is replaced by
-    :func:`~medground_bench.core.schema.masked_id`.
-    The configs' fingerprints are those of the full rows: a folder built from the sources can be
-    compared with them. Messages about single rows are left out of the record.
+    No row has an image. Rows of credentialed sources have ``dataset``, ``model``, ``mode`` and the expected answer; the
+    columns :data:`~medground_bench.dataset.columns.WITHHELD` are null and the id, which names image and finding, is
+    replaced by :func:`~medground_bench.core.schema.masked_id` under the key of the folder's builder
+    (:func:`~medground_bench.dataset.masking.builder_key`). They come in the order of these ids, which says nothing.
+    Which is which is written to a file beside the folder, with :data:`JOINING_ENDING`, that only its owner can read.
+
+    The configs' fingerprints are those of the full rows: a folder built from the sources can be compared with them.
+
+    Raises
+    ------
+    PublishError
+        If the key cannot be used.
     """
-    folder, out = Path(folder), Path(out)
-    record = json.loads(json.dumps(read_build_record(folder)))
+    folder, out = Path(folder).absolute(), Path(out)
+    full = read_build_record(folder)
     closed = set(credentialed_sources(folder))
-    for config, facts in record["configs"].items():
+    key = builder_key(folder) if closed else b""
+    configs: dict[str, Any] = {}
+    joining: list[dict[str, str]] = []
+    for config in (name for name in _CONFIGS if name in full["configs"]):
+        opened = open_folder(folder, config)
         (out / config).mkdir(parents=True)
-        facts["files"] = name_by_content([_strip(path, out, closed) for path in open_folder(folder, config).files])
-        for listing in ("missing", "broken", "clipped"):
-            if facts[listing]:
-                facts["notes"].append(f"{len(facts[listing])} messages ({listing}) are not listed in an ids-only copy.")
-            facts[listing] = []
-        facts["notes"].append(_ids_note(closed))
-        facts["ids_only"] = {"without": [IMAGE_COLUMN], "withheld": list(WITHHELD), "of": sorted(closed)}
+        files = name_by_content(_write_public(opened, closed, key, joining, out / config))
+        configs[config] = _public_record(full["configs"][config], opened, closed, files)
+    if joining:
+        with atomic_write(folder.with_name(folder.name + JOINING_ENDING), permissions=0o600) as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in joining)
+    record = {"format": FORMAT, "versions": software_versions(), "configs": configs}
     (out / BUILD_RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (out / "README.md").write_text(render_card(record), encoding="utf-8")
-    return dict(record)
+    return record
+
+
+def _public_record(
+    full: Mapping[str, Any], opened: DatasetFolder, closed: set[str], files: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A build record of what the rows themselves say; of the full one only numbers and the fingerprint go in."""
+    pairs = list(opened.values("model", "dataset"))
+    notes = [
+        f"{len(full[listing])} messages ({listing}) are not listed in an ids-only copy."
+        for listing in ("missing", "broken", "clipped")
+        if full.get(listing)
+    ]
+    return {
+        "rows": len(pairs),
+        "images": int(full.get("images") or 0),
+        "fingerprint": _fingerprint(opened),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": software_versions(),
+        "counts": [{"model": m, "dataset": d, "rows": n} for (m, d), n in Counter(pairs).items()],
+        "missing": [],
+        "broken": [],
+        "clipped": [],
+        "notes": [*notes, _ids_note(closed)],
+        "ids_only": {"without": [IMAGE_COLUMN], "withheld": list(WITHHELD), "of": sorted(closed)},
+        "files": dict(files),
+    }
+
+
+def _fingerprint(opened: DatasetFolder) -> str:
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", opened.fingerprint):
+        raise BuildError("the build record has no fingerprint", where=opened.path, remedy="build the folder again")
+    return opened.fingerprint
 
 
 def _ids_note(closed: set[str]) -> str:
     note = "This copy holds ids only: no row has an image."
     if closed:
         note += (
-            f" Rows of {', '.join(sorted(closed))} have no finding, question, boxes or answers either, and their ids "
-            "are SHA-256 sums of the full ids; build the folder from your own copies of the sources to have them."
+            f" Rows of {', '.join(sorted(closed))} have no image id, finding, question, boxes or answers either, and "
+            "their ids are keyed hashes whose key stays with who built the folder; build it from your own copies of "
+            "the sources to have them."
         )
     return note
 
 
-def _strip(path: Path, out: Path, closed: set[str]) -> Path:
-    """Write the ids-only copy of one parquet file."""
+def _write_public(
+    opened: DatasetFolder, closed: set[str], key: bytes, joining: list[dict[str, str]], out: Path
+) -> list[Path]:
+    """Write the rows of a config that may be passed on; adds to ``joining`` which masked id is which record."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    copy = out / path.parent.name / path.name
-    with pq.ParquetFile(path) as file:
-        columns = [n for n in file.schema_arrow.names if n != IMAGE_COLUMN]
-        schema = pa.schema([file.schema_arrow.field(n) for n in columns], metadata=parquet_metadata(image=False))
-        with pq.ParquetWriter(copy, schema, compression="zstd") as writer:
-            for batch in file.iter_batches(batch_size=4096, columns=columns):
-                rows = [_public_row(row, closed) for row in batch.to_pylist()]
-                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-    return copy
+    columns = [column for column in TABLE if column.name != IMAGE_COLUMN]
+    kinds = {"string": pa.string(), "int32": pa.int32(), "boxes": pa.list_(pa.list_(pa.float64(), 4))}
+    schema = pa.schema([(c.name, kinds[c.kind]) for c in columns], metadata=parquet_metadata(image=False))
+    shown = [row for row in opened.plain_rows() if row["dataset"] not in closed]
+    hidden = []
+    for row in opened.plain_rows():
+        if row["dataset"] in closed:
+            masked = masked_id(row["id"], key)
+            joining.append({"config": opened.config, "masked": masked, "id": row["id"]})
+            hidden.append({**row, **dict.fromkeys(WITHHELD), "id": masked})
+    hidden.sort(key=lambda row: str(row["id"]))
+    path = out / "test-00000-of-00001.parquet"
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        rows = chain(shown, hidden)
+        while batch := [{c.name: row.get(c.name) for c in columns} for row in islice(rows, _ROWS_AT_ONCE)]:
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+    return [path]
 
 
-def _public_row(row: dict[str, Any], closed: set[str]) -> dict[str, Any]:
-    if row["dataset"] not in closed:
-        return row
-    return {**row, **dict.fromkeys(WITHHELD), "id": masked_id(row["id"])}
+def _require_plain(source: Path, files: Iterable[str]) -> None:
+    """Refuse file names that are patterns, leave the folder or are none of ours, and links."""
+    for name in files:
+        path = source / name
+        if name not in ("README.md", BUILD_RECORD) and not _PARQUET.fullmatch(name):
+            raise PublishError(f"{name!r} is no file of a dataset folder; nothing was uploaded", where=source)
+        if path.is_symlink() or path.parent.is_symlink() or not path.is_file():
+            raise PublishError("this is a link, not a file; nothing was uploaded", where=path)
 
 
 # --- the repository

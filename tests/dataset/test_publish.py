@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
+import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,11 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from medground_bench.core.errors import BuildError, PublishError
-from medground_bench.core.schema import masked_id
-from medground_bench.dataset.columns import WITHHELD
+from medground_bench.core.files import sha256_of
+from medground_bench.core.schema import candidate_id, masked_id
+from medground_bench.dataset.columns import fingerprint
 from medground_bench.dataset.folder import open_folder, read_build_record
+from medground_bench.dataset.masking import KEY_ENDING, builder_key, dataset_key
 from medground_bench.dataset.plan import BuildSettings
-from medground_bench.dataset.publish import credentialed_sources, ids_only_copy, publish
+from medground_bench.dataset.publish import JOINING_ENDING, credentialed_sources, ids_only_copy, publish
 from medground_bench.dataset.write import build_folder
 from medground_bench.sources.phantom import write_source
 from tests.local_hub import LocalHub
@@ -101,8 +106,6 @@ def test_credentialed_data_never_become_public(hub: LocalHub, folders: dict[str,
 
 def test_the_rows_decide_not_the_record(folders: dict[str, Path], tmp_path: Path) -> None:
     """A build record that says 'open' does not open credentialed rows."""
-    import shutil
-
     forged = tmp_path / "forged"
     shutil.copytree(folders["closed"], forged)
     record = json.loads((forged / "build.json").read_text())
@@ -140,15 +143,16 @@ def test_ids_only_says_nothing_but_ids(hub: LocalHub, folders: dict[str, Path]) 
     got = [row for name in tables for row in rows(files[name])]
     assert len(got) == len(full)
     assert {row["dataset"] for row in got} == {"phantom", "imagenome"}
-    for row, (row_id, original) in zip(got, full.items(), strict=True):
-        assert "image" not in row
-        if row["dataset"] == "phantom":
-            assert row == original
-        else:
-            assert all(row[column] is None for column in WITHHELD)
-            assert row["id"] == masked_id(row_id)
-            for column in ("image_id", "patient_id", "width", "height", "answer"):
-                assert row[column] == original[column]
+    assert [row for row in got if row["dataset"] == "phantom"] == [
+        original for original in full.values() if original["dataset"] == "phantom"
+    ]
+    key = builder_key(folders["mixed"])
+    closed = [row for row in got if row["dataset"] == "imagenome"]
+    assert [row["id"] for row in closed] == sorted(
+        masked_id(i, key) for i, original in full.items() if original["dataset"] == "imagenome"
+    ), "their order says nothing"
+    for row in closed:
+        assert {name for name, value in row.items() if value is not None} == {"id", "dataset", "answer"}
     secrets = {r["attribute"] for r in full.values() if r["dataset"] == "imagenome"}
     secrets -= {r["attribute"] for r in full.values() if r["dataset"] == "phantom"}
     assert secrets
@@ -156,6 +160,125 @@ def test_ids_only_says_nothing_but_ids(hub: LocalHub, folders: dict[str, Path]) 
         text = files[name].decode("latin-1")
         assert not any(secret in text for secret in secrets), name
         assert b"\x89PNG" not in files[name]
+
+
+def test_the_dictionary_attack_on_an_ids_only_copy_recovers_nothing(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Every image and finding is known to the attacker, the whole publication, and the code; the key is not."""
+    record = ids_only_copy(folders["mixed"], tmp_path / "copy")
+    published = b"".join(p.read_bytes() for p in sorted((tmp_path / "copy").rglob("*")) if p.is_file())
+    shown = {i for i, d in open_folder(tmp_path / "copy", "candidates").values("id", "dataset") if d == "imagenome"}
+    everything = list(open_folder(folders["mixed"], "candidates"))
+    images = {r.image_id for r in everything if r.dataset == "imagenome"}
+    words = {r.attribute for r in everything}
+    guesses = [candidate_id("imagenome", image, word) for image in images for word in words]
+    stated = record["configs"]["candidates"]["fingerprint"]
+    for key in (b"", stated.encode(), bytes.fromhex(stated[7:]), dataset_key(open_folder(folders["mixed"]))):
+        assert not {masked_id(guess, key) for guess in guesses} & shown
+    assert not {"hmac:" + hashlib.sha256(guess.encode()).hexdigest() for guess in guesses} & shown
+    key = builder_key(folders["mixed"])
+    assert {masked_id(guess, key) for guess in guesses} >= shown, "the guesses are right: only the key lacks"
+    assert not any(secret in published for secret in (key, key.hex().encode(), *(i.encode() for i in images)))
+
+
+def test_the_key_and_the_joining_file_stay_with_the_builder(folders: dict[str, Path], tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(folders["closed"], mine)
+    ids_only_copy(mine, tmp_path / "copy")
+    key, joining = (mine.with_name(mine.name + ending) for ending in (KEY_ENDING, JOINING_ENDING))
+    for path in (key, joining):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert not list((tmp_path / "copy").rglob(path.name))
+    joined = {row["masked"]: row["id"] for row in map(json.loads, joining.read_text().splitlines())}
+    assert set(joined.values()) == {r.id for r in open_folder(mine)}
+    assert set(joined) == {i for (i,) in open_folder(tmp_path / "copy").values("id")}
+    before = key.read_text()
+    ids_only_copy(mine, tmp_path / "again")
+    assert key.read_text() == before
+    key.chmod(0o644)
+    with pytest.raises(PublishError, match="others can read it"):
+        builder_key(mine)
+    key.unlink()
+    key.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PublishError, match="link"):
+        builder_key(mine)
+
+
+def test_ids_only_writes_what_is_allowed_and_nothing_else(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Another column, parquet metadata, words in the record and card, files beside: none of it is copied."""
+    mine, secret = tmp_path / "mine", "secret finding"
+    shutil.copytree(folders["closed"], mine)
+    build = json.loads((mine / "build.json").read_text())
+    entry = build["configs"]["candidates"]
+    (name,) = entry["files"]
+    table = pq.read_table(mine / name)
+    table = table.append_column("note", [[secret] * len(table)]).replace_schema_metadata({"hidden": secret})
+    pq.write_table(table, mine / name)
+    entry["files"] = {name: {"bytes": (mine / name).stat().st_size, "sha256": sha256_of(mine / name)}}
+    for place in ("notes", "missing", "broken"):
+        entry[place] = [secret]
+    entry["sources"], entry["extra"], build["extra"] = {"imagenome": {"path": secret}}, secret, secret
+    (mine / "build.json").write_text(json.dumps(build))
+    (mine / "README.md").write_text(secret)
+    (mine / f"{secret}.txt").write_text(secret)
+    ids_only_copy(mine, tmp_path / "copy")
+    files = [p for p in (tmp_path / "copy").rglob("*") if p.is_file()]
+    assert len(files) == 3
+    for path in files:
+        assert secret.encode() not in path.read_bytes()
+        assert secret not in str(path)
+    assert secret not in str(pq.read_schema(next(p for p in files if p.suffix == ".parquet")))
+
+
+@pytest.mark.parametrize("name", ["*", "candidates/*.parquet", "candidates/../x.parquet", "notes.txt", "/etc/passwd"])
+def test_patterns_and_strange_names_are_not_uploaded(
+    hub: LocalHub, folders: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(folders["closed"], mine)
+    build = json.loads((mine / "build.json").read_text())
+    files = build["configs"]["candidates"]["files"]
+    (old,) = files
+    target = mine / name
+    if not name.startswith("/"):
+        target.parent.mkdir(exist_ok=True)
+        (mine / old).rename(target)
+        files[name] = files.pop(old)
+    else:
+        files[name] = {"bytes": target.stat().st_size, "sha256": sha256_of(target)}
+    (mine / "build.json").write_text(json.dumps(build))
+    with pytest.raises((PublishError, BuildError)):
+        push(hub, mine)
+    assert not any(r.path.endswith("/commit/main") for r in hub.requests)
+
+
+def test_links_are_not_followed(hub: LocalHub, folders: dict[str, Path], tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(folders["closed"], mine)
+    (mine / "README.md").unlink()
+    (tmp_path / "private.md").write_text("private")
+    (mine / "README.md").symlink_to(tmp_path / "private.md")
+    with pytest.raises(PublishError, match="link"):
+        push(hub, mine)
+    assert hub.requests == []
+
+
+def test_a_row_that_contradicts_its_id_is_not_pushed(hub: LocalHub, folders: dict[str, Path], tmp_path: Path) -> None:
+    """Rows of a credentialed source, relabelled as those of an open one, with a record that agrees."""
+    mine = tmp_path / "mine"
+    shutil.copytree(folders["closed"], mine)
+    build = json.loads((mine / "build.json").read_text())
+    entry = build["configs"]["candidates"]
+    (name,) = entry["files"]
+    table = pq.read_table(mine / name)
+    place = table.schema.get_field_index("dataset")
+    table = table.set_column(place, "dataset", [["phantom"] * len(table)])
+    pq.write_table(table, mine / name)
+    entry["files"] = {name: {"bytes": (mine / name).stat().st_size, "sha256": sha256_of(mine / name)}}
+    entry["fingerprint"] = fingerprint(table.drop_columns(["image"]).to_pylist())
+    (mine / "build.json").write_text(json.dumps(build))
+    with pytest.raises(PublishError, match="does not follow"):
+        push(hub, mine, public=True)
+    assert hub.requests == []
 
 
 def test_ids_only_copy_keeps_the_fingerprint_and_loads(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -178,8 +301,6 @@ def test_ids_only_copy_keeps_the_fingerprint_and_loads(folders: dict[str, Path],
 
 def test_files_of_an_earlier_upload_and_of_the_user(hub: LocalHub, folders: dict[str, Path], tmp_path: Path) -> None:
     """Shards that are gone locally go from the hub; files beside the dataset are not uploaded."""
-    import shutil
-
     mine = tmp_path / "mine"
     shutil.copytree(folders["closed"], mine)
     (mine / "notes.txt").write_text("private")
@@ -199,8 +320,6 @@ def test_nothing_is_uploaded_unless_the_hub_confirms(hub: LocalHub, folders: dic
 
 
 def test_a_damaged_folder_is_not_uploaded(hub: LocalHub, folders: dict[str, Path], tmp_path: Path) -> None:
-    import shutil
-
     damaged = tmp_path / "damaged"
     shutil.copytree(folders["open"], damaged)
     (table,) = (damaged / "candidates").iterdir()

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from medground_bench.core.files import sha256_of
 from medground_bench.core.schema import question, record_id
 from medground_bench.dataset.columns import fingerprint
 from medground_bench.submission import write_submission
@@ -65,7 +66,7 @@ def write_folder(path: Path, rows: list[dict[str, Any]], config: str = "direct")
     entry = {
         "rows": len(rows),
         "fingerprint": fingerprint(rows),
-        "files": {name: {"bytes": file.stat().st_size, "sha256": "0" * 64}},
+        "files": {name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)}},
     }
     (path / "build.json").write_text(json.dumps({"format": 1, "versions": {}, "configs": {config: entry}}))
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -14,9 +15,11 @@ import numpy as np
 import pytest
 import yaml
 
-from medground_bench.core.errors import PublishError, SubmissionError
+from medground_bench.core.errors import BuildError, PublishError, SubmissionError
 from medground_bench.core.schema import masked_id
+from medground_bench.dataset.columns import row_digests
 from medground_bench.dataset.folder import DatasetFolder, open_folder
+from medground_bench.dataset.masking import dataset_key
 from medground_bench.pages.leaderboard.app import ingest
 from medground_bench.scoring import score_submissions
 from medground_bench.scoring.eval_results import write_eval_results
@@ -114,7 +117,7 @@ def test_texts_images_and_ids_of_credentialed_records_stay(hub: LocalHub, closed
     (predictions,) = (lines(data) for name, data in sent.items() if name.endswith("jsonl"))
     assert predictions == [
         {
-            "id": masked_id(row["id"]),
+            "id": masked_id(row["id"], dataset_key(dataset)),
             "boxes": row["boxes"],
             "concept": "left lung",
             "concept_scores": {"left lung": 1.0, "right lung": 0.5},
@@ -178,6 +181,63 @@ def test_the_copy_can_be_scored_by_who_holds_the_dataset(hub: LocalHub, mixed: A
     again, refused = ingest(clone, tmp_path / "results", dataset.path, resamples=100)
     assert not again
     assert "already" in refused[0]
+
+
+def test_the_dictionary_attack_on_what_is_sent_recovers_nothing(closed: Any, tmp_path: Path) -> None:
+    """All images, findings and LVLMs are known to the attacker, everything that was sent, and the code."""
+    dataset, submission, rows = closed
+    outgoing_copy(submission, dataset, tmp_path / "copy")
+    sent = {row["id"] for row in lines((tmp_path / "copy" / "predictions.jsonl").read_bytes())}
+    guesses = {row["id"] for row in rows}
+    keys = [b"", dataset.fingerprint.encode(), bytes.fromhex(dataset.fingerprint.removeprefix("sha256:"))]
+    keys += [b"".join(row_digests([{**row, "boxes": [], "response": "Yes"} for row in rows]))]
+    assert not {hashlib.sha256(g.encode()).hexdigest() for g in guesses} & {s.split(":")[1] for s in sent}
+    assert not {masked_id(g, key) for g in guesses for key in keys} & sent
+    assert {masked_id(g, dataset_key(dataset)) for g in guesses} == sent, "the guesses are right: only the key lacks"
+
+
+def test_a_dataset_that_contradicts_itself_is_not_sent(tmp_path: Path) -> None:
+    """Rows of a credentialed source, relabelled as an open one."""
+    rows = make_rows(4, lvlms=("tiny_a",))
+    for row in rows:
+        row["dataset"] = "phantom"
+    dataset = open_folder(write_folder(tmp_path / "dataset", rows), "direct")
+    submission = write_submission(tmp_path / "submission", header(rows), perfect(rows))
+    with pytest.raises(PublishError, match="does not follow"):
+        submit(submission, REPO, dataset, dry_run=True)
+    build = json.loads((dataset.path / "build.json").read_text())
+    (facts,) = build["configs"]["direct"]["files"].values()
+    facts["sha256"] = "0" * 64
+    (dataset.path / "build.json").write_text(json.dumps(build))
+    with pytest.raises(BuildError, match="damaged"):
+        submit(submission, REPO, open_folder(dataset.path, "direct"), dry_run=True)
+
+
+def test_texts_of_open_records_lose_paths_and_undocumented_keys(tmp_path: Path) -> None:
+    dataset, submission, _ = make(tmp_path, ("phantom",))
+    answers = [
+        {
+            **row,
+            "error": "cannot open /home/alice smith/x/y.png, nor C:\\Users\\alice\\z; see https://a.org/b",
+            "extras": {"reply": "none in ~/notes/b.txt", "cwd": SECRET, "layer": 3},
+        }
+        for row in lines((submission / "predictions.jsonl").read_bytes())
+    ]
+    facts = json.loads((submission / "submission.json").read_text())
+    facts["authors"] = "Alice, /home/alice/cv.pdf"
+    facts["settings"][SECRET] = 1
+    write_submission(submission, facts, answers)
+    copy = tmp_path / "payload"
+    done = submit(submission, REPO, dataset, dry_run=True, payload=copy)
+    text = "".join(p.read_text() for p in sorted(copy.rglob("*")) if p.is_file())
+    assert not any(word in text for word in ("smith", "Users", "notes", SECRET, "cv.pdf"))
+    assert "https://a.org/b" not in text, "what follows a path with spaces is cut with it"
+    first = lines((copy / "predictions.jsonl").read_bytes())[0]
+    assert first["extras"] == {"reply": "none in [path]", "layer": 3}
+    assert sorted(p.name for p in copy.iterdir()) == ["predictions.jsonl", "submission.json"]
+    assert [name.rsplit("/", 1)[1] for name in done.files] == ["predictions.jsonl", "submission.json"]
+    with pytest.raises(PublishError, match="not empty"):
+        submit(submission, REPO, dataset, dry_run=True, payload=copy)
 
 
 def test_an_invalid_submission_is_not_sent(hub: LocalHub, closed: Any) -> None:

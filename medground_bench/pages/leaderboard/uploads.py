@@ -21,6 +21,7 @@ from medground_bench.core.errors import BuildError, MedGroundError
 from medground_bench.core.files import file_lock
 from medground_bench.core.schema import masked_id
 from medground_bench.dataset.folder import open_folder
+from medground_bench.dataset.masking import dataset_key
 from medground_bench.pages.leaderboard.archive import Limits, UploadError, full_disk, unpack
 from medground_bench.pages.leaderboard.page import collect_results
 from medground_bench.scoring import CHANCE_ROWS, score_submissions, write_scores
@@ -255,16 +256,16 @@ def _scored(folder: Path, dataset: DatasetFolder, header: Mapping[str, Any], res
     (one,) = scores.submissions
     # What goes into the results folder may be published: documented keys, and no id that says what is on an image.
     one = replace(one, provenance=dict(header), warnings=[clean(w, 300) for w in one.warnings[:_FAULTS_SHOWN]])
-    table = replace(scores.table, id=_masked(scores.table.id, scores.table.dataset))
+    table = replace(scores.table, id=_masked(scores.table.id, scores.table.dataset, dataset_key(dataset)))
     return replace(scores, table=table, submissions=[one])
 
 
-def _masked(ids: np.ndarray, datasets: np.ndarray) -> np.ndarray:
+def _masked(ids: np.ndarray, datasets: np.ndarray, key: bytes) -> np.ndarray:
     import numpy as np
 
     closed = {name for name in set(datasets.tolist()) if is_credentialed(name)}
     both = zip(ids.tolist(), datasets.tolist(), strict=True)
-    return np.array([masked_id(i) if d in closed else i for i, d in both], np.str_)
+    return np.array([masked_id(i, key) if d in closed else i for i, d in both], np.str_)
 
 
 def _keep(scores: ScoreFile, results: Path) -> Receipt:

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 from medground_bench.core.schema import masked_id
+from medground_bench.dataset.folder import open_folder
+from medground_bench.dataset.masking import dataset_key
 from medground_bench.pages.leaderboard import archive as archive_module
 from medground_bench.pages.leaderboard import collect_results, leaderboard_page
 from medground_bench.pages.leaderboard.archive import Limits, UploadError, unpack
@@ -36,6 +38,9 @@ class Server:
 
     def receive(self, archive: Path, **options: Any) -> Any:
         return receive_archive(archive, self.results, self.dataset, resamples=100, **options)
+
+    def key(self) -> bytes:
+        return dataset_key(open_folder(self.dataset))
 
     def kept(self) -> list[Path]:
         return sorted(self.results.glob("*.json")) if self.results.is_dir() else []
@@ -336,11 +341,11 @@ def test_only_documented_keys_and_masked_ids_are_kept(server: Server, tmp_path: 
     assert "s3cret" not in text
     closed = [row["id"] for row in ROWS if row["model"] == "tiny_a"]  # both sources of these rows are credentialed
     assert not any(row_id in text for row_id in closed)
-    assert masked_id(closed[0]) in text
+    assert masked_id(closed[0], server.key()) in text
 
 
 def test_masked_ids_are_recognised(server: Server, tmp_path: Path) -> None:
-    rows = [{**row, "id": masked_id(row["id"])} for row in perfect(ROWS)]
+    rows = [{**row, "id": masked_id(row["id"], server.key())} for row in perfect(ROWS)]
     receipt = server.receive(pack(tmp_path / "a.zip", {**members(), "sub/predictions.jsonl": jsonl(rows)}))
     assert receipt.iou[0] == pytest.approx(1.0)
 
