@@ -1,0 +1,1 @@
+"""What an attribution method is, the registry of methods, and methods x records -> submissions."""

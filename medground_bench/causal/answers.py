@@ -1,11 +1,11 @@
-"""Reading yes or no out of a model's free text (paper, section 3.2: whether the model's answer flips).
+r"""Reading yes or no out of a model's free text (paper, section 3.2: whether the model's answer flips).
 
 The reader looks for the text's *final* answer. Sentences are read one by one, and each may commit itself at one of
 three levels:
 
 1. **statement**: "There is no evidence of effusion.", "Cardiomegaly is present.", "It cannot be determined.";
 2. **answer word** or drawn conclusion: "Yes, ...", "so no", "Therefore, there is an effusion.";
-3. **marked answer**: "Answer: Yes", "the answer is no", ``\\boxed{No}``, ``{"answer": "yes"}``, a chosen option.
+3. **marked answer**: "Answer: Yes", "the answer is no", ``\boxed{No}``, ``{"answer": "yes"}``, a chosen option.
 
 A higher level beats a lower one wherever it stands; within a level the last sentence counts. A sentence that
 commits itself to *not knowing* ("cannot be excluded", "could be", "yes/no") is a reading too: it yields undecided.
@@ -51,7 +51,7 @@ class _Sentence(NamedTuple):
 
 
 def read_answer(text: str | None, attribute: str | None = None, *, cut: bool = False) -> Answer | None:
-    """The yes/no answer that a text finally gives.
+    r"""The yes/no answer that a text finally gives.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def read_answer(text: str | None, attribute: str | None = None, *, cut: bool = F
         What was asked about. Statements about other findings then do not count.
     cut : bool
         The text was cut off at the token limit: what it was about to say is not known, so it is read only from a
-        marked answer whose end is there ("Final answer: yes.", ``\\boxed{no}``).
+        marked answer whose end is there ("Final answer: yes.", ``\boxed{no}``).
 
     Returns
     -------
@@ -155,7 +155,7 @@ def _plain(text: str, other: bool = False) -> str:
 
 
 def _pair(match: re.Match[str]) -> str:
-    """ "yes or no" as one sign; "yes and no" is no echo of a choice."""
+    """Write "yes or no" as one sign; "yes and no" is no echo of a choice."""
     both = re.search(r"\band\b|&|\bboth\b", match[0])
     return f" {phrases.PAIR_TOKEN} and {phrases.PAIR_TOKEN} " if both else f" {phrases.PAIR_TOKEN} "
 
@@ -387,7 +387,7 @@ def _clauses(sentence: str) -> list[str]:
 
 
 def _clause_answer(clause: str) -> str:
-    """ "yes", "no", undecided, or silent: a mere noun phrase."""
+    """Read "yes", "no", undecided, or silent: a mere noun phrase."""
     if phrases.UNABLE_TO_SEE.search(clause):
         return "no"
     if phrases.UNDECIDED.search(clause):
@@ -399,7 +399,7 @@ _OPEN, _SILENT = "undecided", "silent"
 
 
 def _general(claim: str, answer: Answer, asked: tuple[str, ...], level: int) -> _Reading | None:
-    """A statement that names no finding of the table: does it speak of what was asked?"""
+    """Whether a statement that names no finding of the table speaks of what was asked."""
     if not asked:
         return _Reading(level, answer)
     normal = answer == "no" and phrases.NORMAL.search(claim) is not None

@@ -1,4 +1,4 @@
-"""``medground-bench verify``: is a copy of a source complete and sound?"""
+"""``medground-bench verify``: whether a copy of a source is complete and sound."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ def command(
     headers: bool = typer.Option(False, help="Only look at the images' headers instead of decoding them."),
     limit: int = typer.Option(20, min=0, help="Problems to print per kind; 0 prints all."),
 ) -> None:
-    """Check copies of sources: candidates, images, boxes, the positions the released records need; exit code 1 on
-    problems."""
+    """Check copies of sources: candidates, images, boxes, released positions; exit code 1 on problems."""
     from medground_bench.core.console import progress_bar
     from medground_bench.core.errors import MedGroundError
     from medground_bench.sources.verify import verify_source

@@ -64,7 +64,7 @@ class ProcessGroup:
         return self.rank == 0
 
     def share(self, items: Sequence[T]) -> list[T]:
-        """This process's items: every ``world_size``-th from ``rank`` on; the shares of all are disjoint and complete.
+        """Items of this process: every ``world_size``-th from ``rank`` on; the shares of all are disjoint and complete.
 
         Neighbours go to different processes, so that slow stretches of a source are spread.
         """

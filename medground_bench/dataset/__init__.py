@@ -1,0 +1,1 @@
+"""Verdicts or released files -> records -> a dataset folder and its publication."""

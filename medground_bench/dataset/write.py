@@ -300,7 +300,7 @@ def _install(out: Path, work: Path, config: str, entry: dict[str, Any]) -> None:
             old = read_build_record(out)
             configs = {name: facts for name, facts in old["configs"].items() if name != config}
             _keep(out, staging, config)
-        os.replace(work / config, staging / config)
+        (work / config).replace(staging / config)
         configs[config] = entry
         record = {"format": FORMAT, "versions": entry["versions"], "configs": configs}
         (staging / BUILD_RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

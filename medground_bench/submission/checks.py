@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -205,7 +204,7 @@ def open_heatmap(folder: Path, name: str) -> Any:
 
     try:
         path = within(folder, name)
-        mode = os.stat(path).st_mode
+        mode = path.stat().st_mode
     except MedGroundError:
         raise
     except (OSError, ValueError, RuntimeError) as error:

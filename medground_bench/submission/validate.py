@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -111,7 +110,7 @@ def _read_header(folder: Path, report: ValidationReport) -> Mapping[str, Any]:
 def _not_a_file(path: Path) -> Fault | None:
     """A fault unless the path is a regular file (a pipe would block for ever)."""
     try:
-        mode = os.stat(path).st_mode
+        mode = path.stat().st_mode
     except OSError:
         return Fault("file", "the file is missing", "a submission needs it: see the documentation", file=path.name)
     if not stat.S_ISREG(mode):
