@@ -80,7 +80,11 @@ def write_nih(root: Path, rows: Sequence[str], size: tuple[int, int] = (60, 40),
     table = root / "BBox_List_2017.csv"
     (root / "images").mkdir(parents=True)
     table.write_text("\n".join(["Image Index,Finding Label,Bbox [x,y,w,h],,,", *rows]) + "\n")
-    for seed, image in enumerate(sorted({row.split(",")[0] for row in rows})):
+    images = sorted({row.split(",")[0] for row in rows})
+    if size != (1024, 1024):
+        sizes = ["Image Index,Width,Height", *(f"{image},{size[0]},{size[1]}" for image in images)]
+        (root / "image_sizes.csv").write_text("\n".join(sizes) + "\n")
+    for seed, image in enumerate(images):
         Image.fromarray(grey(*size, seed=seed)).save(root / "images" / (Path(image).stem + suffix))
     return table
 

@@ -8,6 +8,8 @@ import typer
 
 from medground_bench.cli._sources import parse_sources
 
+_IMAGE_NOTES = 20
+
 
 def command(
     config: str = typer.Option(..., help="candidates, direct or reason."),
@@ -47,9 +49,14 @@ def command(
         ("problems of annotation rows", plan.broken),
         ("boxes cut to their image", plan.clipped),
         ("notes", plan.notes),
+        ("notes on images", plan.image_notes),
     ):
         if listing:
             stderr.print(f"{title} ({len(listing)}):", markup=False, highlight=False)
-            for message in listing:
+            # Archives may have something to note of every image; all of it stands in build.json.
+            shown = listing[:_IMAGE_NOTES] if listing is plan.image_notes else listing
+            for message in shown:
                 stderr.print(f"  {message}", markup=False, highlight=False, soft_wrap=True)
+            if len(shown) < len(listing):
+                stderr.print(f"  ... and {len(listing) - len(shown)} more in build.json", markup=False, highlight=False)
     typer.echo(f"{folder}: {config}, {len(plan.items)} rows, {plan.images} images")

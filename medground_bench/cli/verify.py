@@ -30,7 +30,7 @@ def command(
         typer.secho(f"{name}: {'sound' if report.sound else 'problems'}", bold=True)
         for title, value in report.facts().items():
             typer.echo(f"  {title:<28} {value}")
-        for title, problems in report.problems().items():
+        for title, problems in {**report.problems(), "note": report.notes}.items():
             shown = problems if limit == 0 else problems[:limit]
             for problem in shown:
                 typer.echo(f"  {title}: {problem}")

@@ -11,7 +11,10 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = [
     "DATASETS",
@@ -21,6 +24,7 @@ __all__ = [
     "Box",
     "Candidate",
     "KeptCandidate",
+    "Mask",
     "Mode",
     "candidate_id",
     "masked_id",
@@ -76,6 +80,14 @@ def question(attribute: str, mode: str | None = None) -> str:
     return _QUESTION.format(attribute=attribute) + (_SUFFIX[mode] if mode else "")
 
 
+class Mask(Protocol):
+    """The exact outline of a finding; pixels are computed when they are asked for."""
+
+    def raster(self) -> np.ndarray:
+        """(H, W) bool array over the native image."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One binary question about one image, with the expert's evidence boxes, before any filter.
@@ -99,6 +111,19 @@ class Candidate:
     ordinal : int
         1, or 2, 3, ... for the second, third, ... candidate of the same image and attribute (PadChest-GR has
         such findings): it keeps ids unique.
+    size : (width, height) or None
+        Size of the image that the boxes are stated on, where the source states one. A file of another size is a
+        resized copy, to which the boxes do not apply.
+    masks : tuple of Mask
+        Exact outlines, one a box and in the boxes' order; empty where the source has boxes only.
+    regions : tuple of str
+        The source's own name of the anatomical region of each box, in the boxes' order; empty where it has none.
+    sex : {"M", "F", "O"} or None
+        Of the patient, where the source says so.
+    age : int or None
+        In whole years.
+    view : str or None
+        Projection, ``"PA"`` or ``"AP"``.
     """
 
     index: int
@@ -110,6 +135,12 @@ class Candidate:
     image_path: Path
     problems: tuple[str, ...] = ()
     ordinal: int = 1
+    size: tuple[int, int] | None = None
+    masks: tuple[Mask, ...] = ()
+    regions: tuple[str, ...] = ()
+    sex: str | None = None
+    age: int | None = None
+    view: str | None = None
 
     @property
     def id(self) -> str:

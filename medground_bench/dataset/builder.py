@@ -138,7 +138,7 @@ class MedGroundBench(datasets.GeneratorBasedBuilder):
         encoder = RowEncoder(self.config.scaling, self.config.max_side)
         for item in items:
             yield item.columns["id"], encoder.row(item)
-            count_row(progress)
+            count_row(progress, encoder.notes)
 
 
 def _be_a_good_child() -> None:

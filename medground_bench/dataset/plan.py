@@ -17,7 +17,7 @@ from medground_bench.core.schema import MODES, Box, Candidate, KeptCandidate, Mo
 from medground_bench.dataset.records import load_records
 from medground_bench.imaging.read import SCALINGS, Scaling, image_size
 from medground_bench.sources import Source, open_source, source_names
-from medground_bench.sources.base import OVERHANG
+from medground_bench.sources.base import OVERHANG, resized
 
 __all__ = ["CONFIGS", "BuildSettings", "Item", "Plan", "make_plan"]
 
@@ -72,7 +72,8 @@ class Item:
 class Plan:
     """Rows of a build in their order, and what was left out of it.
 
-    ``missing`` and ``broken`` hold messages with file and row; ``sources`` and ``records`` say what went in.
+    ``missing`` and ``broken`` hold messages with file and row; ``image_notes`` what the images' decoding showed, which
+    is known once they are built; ``sources`` and ``records`` say what went in.
     """
 
     settings: BuildSettings
@@ -81,6 +82,7 @@ class Plan:
     broken: list[str] = field(default_factory=list)
     clipped: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    image_notes: list[str] = field(default_factory=list)
     sources: dict[str, Any] = field(default_factory=dict)
     records: dict[str, Any] | None = None
 
@@ -104,6 +106,7 @@ def make_plan(settings: BuildSettings) -> Plan:
     plan = Plan(settings, [])
     wanted = _wanted(settings, sources, plan)
     sizes = _sizes({c.image_path: _where(c, sources) for c, _ in wanted}, settings.allow_missing, plan)
+    _stop_at_resized(wanted, sizes, sources)
     outside: list[str] = []
     for candidate, record in wanted:
         where = _where(candidate, sources)
@@ -121,7 +124,8 @@ def make_plan(settings: BuildSettings) -> Plan:
     _stop_at_outside(outside)
     if not plan.items:
         raise BuildError("nothing is left to build", expected="at least one row", remedy="see what was left out above")
-    plan.broken = list(dict.fromkeys(plan.broken))
+    reports = [report for source in sources.values() for report in source.reports]
+    plan.broken = list(dict.fromkeys([*reports, *plan.broken]))
     plan.sources = {name: _describe(source) for name, source in sources.items()}
     plan.notes += [note for source in sources.values() for note in source.notes]
     return plan
@@ -194,6 +198,24 @@ def _sizes(images: Mapping[Path, str], allow_missing: bool, plan: Plan) -> dict[
     return sizes
 
 
+def _stop_at_resized(
+    wanted: list[tuple[Candidate, KeptCandidate | None]],
+    sizes: Mapping[Path, tuple[int, int]],
+    sources: Mapping[str, Source],
+) -> None:
+    """An image of another size than its boxes are stated on is never built: they would lie elsewhere, in silence."""
+    copies: dict[Path, str] = {}
+    for candidate, _ in wanted:
+        if candidate.image_path in sizes and (found := resized(candidate, sizes[candidate.image_path])):
+            copies.setdefault(candidate.image_path, f"{candidate.image_path} ({_where(candidate, sources)}): {found}")
+    if copies:
+        raise BuildError(
+            f"{len(copies)} image(s) are resized copies:\n  " + "\n  ".join(copies.values()),
+            expected="the images in the size in which the source gives them out",
+            remedy="fetch the original images; 'medground-bench sources' says where",
+        )
+
+
 def _inside(
     candidate: Candidate, size: tuple[int, int], where: str, clip: bool, plan: Plan, outside: list[str]
 ) -> list[Box]:
@@ -220,7 +242,8 @@ def _stop_at_outside(outside: list[str]) -> None:
         raise BuildError(
             f"{len(outside)} box(es) reach outside their image:\n  " + "\n  ".join(outside),
             expected="boxes inside the image, in its native pixels",
-            remedy="check that images and annotations belong together; --clip-boxes cuts the boxes to the image",
+            remedy="check that images and annotations belong together and that the images are no resized copies; "
+            "--clip-boxes cuts boxes that are drawn over the border",
         )
 
 

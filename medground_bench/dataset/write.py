@@ -30,6 +30,7 @@ from medground_bench.core.processes import children_end_with_this_process
 from medground_bench.core.versions import software_versions
 from medground_bench.dataset.card import render_card
 from medground_bench.dataset.columns import IMAGE_COLUMN, fingerprint, parquet_metadata
+from medground_bench.dataset.encode import read_notes
 from medground_bench.dataset.folder import BUILD_RECORD, FORMAT, name_by_content, read_build_record
 from medground_bench.dataset.plan import BuildSettings, Plan
 
@@ -100,7 +101,15 @@ def build_folder(
 
 
 def _check_out(out: Path) -> None:
-    """Refuse to replace a folder that is not one of ours."""
+    """Refuse to replace a folder that is not one of ours, and a name that ``load_dataset`` takes for a pattern."""
+    pattern = sorted(set("*?[]") & set(str(out)))
+    if pattern:
+        raise BuildError(
+            f"the path has the character(s) {' '.join(pattern)}, which load_dataset takes for a pattern",
+            where=out,
+            expected="a path without any of * ? [ ]",
+            remedy="build into another folder",
+        )
     if out.is_dir() and any(out.iterdir()):
         read_build_record(out)
     elif out.exists() and not out.is_dir():
@@ -137,6 +146,7 @@ def _materialise(
     with _quiet(datasets), _watch(counter, builder, progress), children_end_with_this_process():
         builder.download_and_prepare(str(work / "arrow"), num_proc=num_proc if num_proc > 1 else None)
     assert builder.plan is not None  # set by _split_generators
+    builder.plan.image_notes = read_notes(counter)
     return builder.plan, sorted((work / "arrow").glob("*.arrow"))
 
 
@@ -274,6 +284,7 @@ def _config_record(plan: Plan, work: Path, files: list[Path]) -> dict[str, Any]:
         "broken": _no_paths(plan, plan.broken),
         "clipped": _no_paths(plan, plan.clipped),
         "notes": plan.notes,
+        "image_notes": plan.image_notes,
         "files": name_by_content(files),
     }
 

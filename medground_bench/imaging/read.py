@@ -1,9 +1,8 @@
 """Any radiograph file -> one 8-bit grey image.
 
 JPEG, PNG (8 and 16 bit), TIFF and DICOM are told apart by their content, not their name. An 8-bit grey file is
-kept as it is; deeper pixels are scaled to 8 bits. A DICOM goes through the modality LUT, the VOI LUT or window
-(LINEAR, LINEAR_EXACT, SIGMOID), then MONOCHROME1 is inverted, then its values are scaled, in this order: a window
-is stated in stored polarity, so inverting first would window the wrong tail.
+kept as it is; deeper pixels are scaled to 8 bits, a DICOM after its LUTs and windows (see
+:mod:`medground_bench.imaging.dicom`).
 """
 
 from __future__ import annotations
@@ -12,16 +11,29 @@ import contextlib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from medground_bench.core.errors import ImageError
+from medground_bench.imaging import png
+from medground_bench.imaging.dicom import EXPECTED as _EXPECTED
+from medground_bench.imaging.dicom import dicom_size, dicom_values
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["MAX_IMAGE_PIXELS", "SCALINGS", "Scaling", "image_size", "read_image"]
+__all__ = [
+    "MAX_IMAGE_PIXELS",
+    "SCALINGS",
+    "Radiograph",
+    "Scaling",
+    "image_size",
+    "padding_bars",
+    "read_image",
+    "read_radiograph",
+    "scale_to_8_bit",
+]
 
 Scaling = Literal["minmax", "percentile"]
 SCALINGS: tuple[Scaling, ...] = ("minmax", "percentile")
@@ -34,7 +46,24 @@ PERCENTILES = (0.5, 99.5)
 
 _FORMATS = ("JPEG", "PNG", "TIFF")
 _GREY_TOLERANCE = 24  # JPEG chroma rounding of a grey image that was saved as colour stays far below this
-_EXPECTED = "a JPEG, PNG, TIFF or DICOM file with one grey image"
+
+
+class Radiograph(NamedTuple):
+    """An image as it was read.
+
+    Attributes
+    ----------
+    image : Image
+        Mode "L", bright = dense.
+    bits : int
+        Bits per pixel in the file.
+    notes : tuple of str
+        What a reader of the image should know: tags of a DICOM that were left out, padding that was painted over.
+    """
+
+    image: Image
+    bits: int
+    notes: tuple[str, ...] = ()
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -48,16 +77,21 @@ def image_size(path: str | Path) -> tuple[int, int]:
     path = Path(path)
     if _is_dicom(path):
         with _damage(path):
-            size = _dicom_size(_dicom(path, pixels=False), path)
+            size = dicom_size(_dicom(path, pixels=False), path)
     else:
-        with _pillow(path) as image:
+        with _pillow(path, header_only=True) as image:
             size = image.size
     _check_size(size, path)
     return size
 
 
 def read_image(path: str | Path, scaling: Scaling = "minmax") -> Image:
-    """Read a radiograph as a Pillow image of mode "L", bright = dense.
+    """Read a radiograph as a Pillow image of mode "L", bright = dense; see :func:`read_radiograph`."""
+    return read_radiograph(path, scaling).image
+
+
+def read_radiograph(path: str | Path, scaling: Scaling = "minmax") -> Radiograph:
+    """Read a radiograph and what there is to say about how it was read.
 
     Parameters
     ----------
@@ -80,7 +114,7 @@ def read_image(path: str | Path, scaling: Scaling = "minmax") -> Image:
     return _read_dicom(path, scaling) if _is_dicom(path) else _read_file(path, scaling)
 
 
-def scale_to_8_bit(values: np.ndarray, scaling: Scaling = "minmax") -> np.ndarray:
+def scale_to_8_bit(values: np.ndarray, scaling: Scaling = "minmax", inside: np.ndarray | None = None) -> np.ndarray:
     """Scale values linearly to 0-255, clipped and rounded to nearest; a constant image becomes black.
 
     Parameters
@@ -89,23 +123,52 @@ def scale_to_8_bit(values: np.ndarray, scaling: Scaling = "minmax") -> np.ndarra
         (H, W) finite numbers.
     scaling : {"minmax", "percentile"}
         Which values become 0 and 255.
+    inside : ndarray, optional
+        (H, W) bool: the pixels that set the range; the others become black.
 
     Returns
     -------
     ndarray
         (H, W) uint8.
     """
+    chosen = values if inside is None else values[inside]
     if scaling == "percentile":
-        low, high = (float(v) for v in np.percentile(values, PERCENTILES))
+        low, high = (float(v) for v in np.percentile(chosen, PERCENTILES))
     else:
-        low, high = float(values.min()), float(values.max())
+        low, high = float(chosen.min()), float(chosen.max())
     if high <= low:
         return np.zeros(values.shape, np.uint8)
     if values.dtype in (np.uint8, np.uint16):
         # One division per grey level instead of one per pixel.
         table = (np.arange(np.iinfo(values.dtype).max + 1, dtype=np.float64) - low) * (255.0 / (high - low))
-        return _round(table)[values]
-    return _round((values.astype(np.float64) - low) * (255.0 / (high - low)))
+        out = _round(table)[values]
+    else:
+        out = _round((values.astype(np.float64) - low) * (255.0 / (high - low)))
+    return out if inside is None else np.where(inside, out, np.uint8(0))
+
+
+def padding_bars(image: Image) -> str | None:
+    """Whether a square image is a picture between two bars (or beside one) of a single grey value, in words.
+
+    Bars on one axis only and of at least 2 % of the side count: that is how a picture is made square. A dark border
+    all around is the collimator's.
+    """
+    values = np.asarray(image)
+    side = values.shape[0]
+    if values.shape != (side, side):
+        return None
+    found = []
+    for name, lines in (("columns", values.T), ("rows", values)):
+        bars = (_bar(lines), _bar(lines[::-1]))
+        if sum(bars) >= max(2, 0.02 * side):
+            found.append(f"{bars[0]} and {bars[1]} plain {name} at the edges of a square image")
+    return found[0] if len(found) == 1 else None
+
+
+def _bar(lines: np.ndarray) -> int:
+    """How many lines from the first on hold the grey value of the first pixel only; none if all do."""
+    plain = (lines == lines[0, 0]).all(axis=1)
+    return 0 if plain.all() else int(np.argmin(plain))
 
 
 def _round(values: np.ndarray) -> np.ndarray:
@@ -147,7 +210,7 @@ def _is_dicom(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _pillow(path: Path) -> Iterator[Image]:
+def _pillow(path: Path, header_only: bool = False) -> Iterator[Image]:
     """Open an image file lazily; everything that goes wrong inside is an ImageError."""
     from PIL import Image as pil
     from PIL import UnidentifiedImageError
@@ -156,7 +219,9 @@ def _pillow(path: Path) -> Iterator[Image]:
         with warnings.catch_warnings():
             # Size: our own limit is checked from the header. Metadata that is damaged does not concern the pixels.
             warnings.simplefilter("ignore")
-            with pil.open(path, formats=_FORMATS) as image:
+            with open(path, "rb") as file:
+                is_png = file.read(len(png.SIGNATURE)) == png.SIGNATURE
+            with pil.open(png.essential(path, header_only) if is_png else path, formats=_FORMATS) as image:
                 yield image
     except ImageError:
         raise
@@ -171,23 +236,26 @@ def _pillow(path: Path) -> Iterator[Image]:
         ) from error
 
 
-def _read_file(path: Path, scaling: Scaling) -> Image:
+def _read_file(path: Path, scaling: Scaling) -> Radiograph:
     from PIL import Image as pil
 
     with _pillow(path) as image:
         _check_size(image.size, path)
         if getattr(image, "n_frames", 1) > 1:
             raise ImageError(f"the file holds {image.n_frames} images", where=path, expected=_EXPECTED)  # type: ignore[attr-defined]
+        if image.format == "PNG" and (channels := png.deep_channels(path)) is not None:
+            return Radiograph(pil.fromarray(scale_to_8_bit(_grey_of_channels(channels, path), scaling)), 16)
         image.load()
         mode = image.mode
         if mode == "L":
-            return image.copy()
+            return Radiograph(image.copy(), 8)
         if mode in ("1", "LA", "La"):
-            return image.convert("L")
+            return Radiograph(image.convert("L"), 1 if mode == "1" else 8)
         if mode in ("RGB", "RGBA", "P", "PA", "RGBX", "YCbCr"):
-            return _grey_of_colour(image.convert("RGB"), path)
+            return Radiograph(_grey_of_colour(image.convert("RGB"), path), 8)
         if mode.startswith("I") or mode == "F":
-            return pil.fromarray(scale_to_8_bit(_deep_values(image, path), scaling))
+            values = _deep_values(image, path)
+            return Radiograph(pil.fromarray(scale_to_8_bit(values, scaling)), 16 if values.dtype == np.uint16 else 32)
     raise ImageError(f"the image has colour mode {mode}", where=path, expected=_EXPECTED)
 
 
@@ -206,10 +274,26 @@ def _grey_of_colour(image: Image, path: Path) -> Image:
     from PIL import ImageChops
 
     red, green, blue = image.split()
-    spread = max(int(np.asarray(ImageChops.difference(red, c)).max()) for c in (green, blue))
-    if spread > _GREY_TOLERANCE:
-        raise ImageError(f"this is a colour image (channels differ by up to {spread})", where=path, expected=_EXPECTED)
+    _refuse_colour(max(int(np.asarray(ImageChops.difference(red, c)).max()) for c in (green, blue)), path)
     return image.convert("L")
+
+
+def _grey_of_channels(channels: np.ndarray, path: Path) -> np.ndarray:
+    """16-bit grey values behind (H, W, 2, 3 or 4) channels, the last of 2 or 4 being alpha; real colour is refused."""
+    red = channels[..., 0]
+    if channels.shape[-1] > 2:
+        spread = max(int(np.abs(red.astype(np.int32) - channels[..., c]).max()) for c in (1, 2))
+        _refuse_colour(spread // 257, path)
+        # Luma of ITU-R BT.601, as Pillow's: three equal channels stay what they are.
+        return np.rint(channels[..., :3] @ np.array([0.299, 0.587, 0.114])).astype(np.uint16)
+    return red
+
+
+def _refuse_colour(spread: int, path: Path) -> None:
+    if spread > _GREY_TOLERANCE:
+        raise ImageError(
+            f"this is a colour image (channels differ by up to {spread} of 255)", where=path, expected=_EXPECTED
+        )
 
 
 # --- DICOM
@@ -226,7 +310,7 @@ def _damage(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         raise ImageError(
-            f"this DICOM file is truncated, corrupt or cannot be decoded: {error}",
+            f"this DICOM file cannot be decoded: {error}",
             where=path,
             expected=_EXPECTED,
             remedy="fetch it again; JPEG, JPEG 2000 and RLE need the pylibjpeg packages of this project",
@@ -239,60 +323,12 @@ def _dicom(path: Path, pixels: bool = True) -> Any:
     return pydicom.dcmread(path, stop_before_pixels=not pixels)
 
 
-def _dicom_size(dataset: Any, path: Path) -> tuple[int, int]:
-    if dataset.get("Rows") is None or dataset.get("Columns") is None:
-        # Also what is left of a file that was cut off within its pixel data.
-        raise ImageError(
-            "this DICOM file is truncated or holds no image (no Rows and Columns)", where=path, expected=_EXPECTED
-        )
-    return int(dataset.Columns), int(dataset.Rows)
-
-
-def _read_dicom(path: Path, scaling: Scaling) -> Image:
+def _read_dicom(path: Path, scaling: Scaling) -> Radiograph:
     from PIL import Image as pil
 
     with _damage(path):
         dataset = _dicom(path)
-        _check_size(_dicom_size(dataset, path), path)
-        _check_single_grey(dataset, path)
-        _check_complete(dataset, path)
-        values = _windowed(dataset, path)
-        if dataset.PhotometricInterpretation == "MONOCHROME1":
-            values = values.max() - values
-    return pil.fromarray(scale_to_8_bit(values, scaling))
-
-
-def _check_single_grey(dataset: Any, path: Path) -> None:
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    if frames > 1:
-        raise ImageError(f"the DICOM file has {frames} frames", where=path, expected=_EXPECTED)
-    photometric = str(dataset.get("PhotometricInterpretation") or "nothing")
-    samples = int(dataset.get("SamplesPerPixel") or 1)
-    if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise ImageError(
-            f"the DICOM file states {photometric} with {samples} value(s) per pixel",
-            where=path,
-            expected="MONOCHROME1 or MONOCHROME2, one value per pixel",
-        )
-    if "PixelData" not in dataset:
-        raise ImageError("the DICOM file has no pixel data", where=path, expected=_EXPECTED, remedy="fetch it again")
-
-
-def _check_complete(dataset: Any, path: Path) -> None:
-    """Refuse compressed pixel data whose fragments are cut off: some JPEG decoders fill what is missing with grey."""
-    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        return  # pydicom itself compares native data with its stated length
-    from pydicom.encaps import parse_fragments
-
-    if not parse_fragments(dataset.PixelData)[0]:
-        raise ImageError("the DICOM pixel data is empty", where=path, expected=_EXPECTED, remedy="fetch it again")
-
-
-def _windowed(dataset: Any, path: Path) -> np.ndarray:
-    """Pixels after the modality LUT and the VOI LUT or window, in stored polarity."""
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut
-
-    values = np.asarray(apply_voi_lut(apply_modality_lut(dataset.pixel_array, dataset), dataset))
-    if values.ndim != 2 or not np.isfinite(values).all():
-        raise ImageError(f"the DICOM pixels are not one finite grey image (shape {values.shape})", where=path)
-    return values
+        _check_size(dicom_size(dataset, path), path)
+        grey = dicom_values(dataset, path)
+    image = pil.fromarray(scale_to_8_bit(grey.values, scaling, grey.inside))
+    return Radiograph(image, grey.bits, tuple(grey.notes))

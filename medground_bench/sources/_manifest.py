@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from medground_bench.core.errors import SourceError
-from medground_bench.sources._tables import BoxResult, check_box, find
+from medground_bench.core.schema import Candidate
+from medground_bench.sources._tables import box_of, field_of, find, load_json, number_repeats, safe_path
+from medground_bench.sources.base import Source, SourceInfo
 
-__all__ = ["SetManifest", "json_box", "json_field"]
+__all__ = ["SetManifest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +41,56 @@ class SetManifest:
         SourceError
             If the file is not one.
         """
-        remedy = f"write the set again with 'medground-bench {self.command}'"
-        try:
-            manifest = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise SourceError(f"this file is not complete JSON: {error}", where=path, remedy=remedy) from error
-        images = manifest.get("images") if isinstance(manifest, dict) else None
-        if not isinstance(images, list) or manifest.get("format") != 1:
+        expected = 'an object with "format": 1 and "images"'
+        manifest: dict[str, Any] = load_json(path, dict, expected)
+        if manifest.get("format") != 1 or not isinstance(manifest.get("images"), list):
             raise SourceError(
                 f"this is not a {self.kind} manifest of format 1",
                 where=path,
-                expected='an object with "format": 1 and "images"',
-                remedy=remedy,
+                expected=expected,
+                remedy=f"write the set again with 'medground-bench {self.command}'",
             )
         return manifest
+
+    def source(self, info: SourceInfo, root: Path) -> Source:
+        """The set's candidates: images in the manifest's order, within an image its findings.
+
+        Raises
+        ------
+        SourceError
+            If the manifest is none, an entry lacks a field, or an image is there twice.
+        """
+        path = self.find(root)
+        candidates: list[Candidate] = []
+        rows, faults = [], []
+        images: dict[str, int] = {}
+        for number, entry in enumerate(self.read(path)["images"]):
+            where = f"{path}: image {number}"
+            image_id = field_of(entry, "image_id", str, where)
+            if images.setdefault(image_id, number) != number:
+                raise SourceError(f"{image_id!r} is there twice, first as image {images[image_id]}", where=where)
+            shared = {
+                "dataset": info.key,
+                "image_id": image_id,
+                "patient_id": field_of(entry, "patient_id", str, where, default=image_id),
+                "image_path": safe_path(root, field_of(entry, "file", str, where), where),
+                "size": (field_of(entry, "width", int, where), field_of(entry, "height", int, where)),
+            }
+            for place, finding in enumerate(field_of(entry, "findings", list, where)):
+                at = f"{where}, finding {place}"
+                results = [box_of(box) for box in field_of(finding, "boxes", list, at)]
+                faults += [f"{at}: {r.problem}" for r in results if r.fault]
+                rows.append(f"{path.name}: image {number}, finding {place}")
+                candidates.append(
+                    Candidate(
+                        index=len(candidates),
+                        attribute=field_of(finding, "attribute", str, at),
+                        boxes=tuple(r.box for r in results if r.box is not None),
+                        problems=tuple(f"{at}: {r.problem}" for r in results if r.box is None),
+                        **shared,
+                    )
+                )
+        return Source(info, root, number_repeats(candidates), rows=rows, files=[path], faults=faults)
 
     def root_of(self, image: str | Path) -> Path | None:
         """The folder of the set that an image file belongs to, None if it belongs to none."""
@@ -77,26 +114,4 @@ class SetManifest:
 @lru_cache(maxsize=4)
 def _index(manifest: SetManifest, path: Path, stamp: int) -> dict[str, dict[str, Any]]:
     """Entries by image id; ``stamp`` makes a rewritten file a new one."""
-    return {json_field(e, "image_id", str, str(path)): e for e in manifest.read(path)["images"]}
-
-
-def json_field(item: Any, key: str, kind: type, where: str) -> Any:
-    """``item[key]``, of the type that is asked for.
-
-    Raises
-    ------
-    SourceError
-        If it is missing or of another type.
-    """
-    value = item.get(key) if isinstance(item, dict) else None
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise SourceError(f"{key!r} is {value!r}", where=where, expected=f"an object with {key!r} as {kind.__name__}")
-    return value
-
-
-def json_box(value: Any) -> BoxResult:
-    """A list of four numbers as a box, or why it is none."""
-    numbers = isinstance(value, list) and len(value) == 4
-    if not numbers or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
-        return BoxResult(None, f"{value!r} is not a box of four numbers")
-    return check_box(value)
+    return {field_of(e, "image_id", str, str(path)): e for e in manifest.read(path)["images"]}

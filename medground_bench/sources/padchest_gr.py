@@ -10,7 +10,8 @@ Files looked for below the root (the first that exists; each also inside ``PadCh
 Candidates: within an entry, every finding with ``abnormal`` true and any of ``boxes`` and ``extra_boxes``, in file
 order; the attribute is the labels joined with `` or ``; the boxes are ``boxes + extra_boxes`` (fractions of the image)
 times the image's size, rounded half to even. Sizes are read from file headers. An image that is missing or unreadable
-leaves its candidates without boxes, which is reported as a problem of the image.
+leaves its candidates without boxes, which is reported as a problem of the image. A finding without ``abnormal`` is left
+out and reported; images and findings that are there twice keep their places and are reported.
 """
 
 from __future__ import annotations
@@ -25,7 +26,18 @@ from medground_bench.core.errors import ImageError, SourceError
 from medground_bench.core.schema import Box, Candidate
 from medground_bench.imaging.read import image_size
 from medground_bench.sources._patients import patients_of_studies, read_patients
-from medground_bench.sources._tables import BoxResult, check_box, find, number_repeats, safe_path
+from medground_bench.sources._tables import (
+    BoxResult,
+    box_of,
+    check_box,
+    check_text,
+    field_of,
+    find,
+    load_json,
+    number_repeats,
+    safe_path,
+    shown,
+)
 from medground_bench.sources.base import SIZE_UNKNOWN, Source, SourceInfo
 
 __all__ = ["ENTRIES", "INFO", "read"]
@@ -51,6 +63,7 @@ INFO = SourceInfo(
     f"{_OFFICIAL}. Records released by index need {_FILTERED}, the filtered list of the paper's code.",
     layout=(f"{_FILTERED} (or {_OFFICIAL}, for candidates only)", "PadChest_GR/<ImageID> (16-bit PNG)"),
     largest_index=2647,
+    bits=16,
 )
 
 
@@ -62,7 +75,7 @@ def read(root: Path) -> Source:
     the links. Without either, a study stands for a patient of its own.
     """
     path = find(root, _TABLES, f"the annotation file {_FILTERED} (or {_OFFICIAL})")
-    entries = _load(path)
+    entries = load_json(path, list, "a list of studies")
     filtered = path.name == _FILTERED
     images = next((p for p in (root / "PadChest_GR", root / "images") if p.is_dir()), path.parent)
     listing = _Listing(path, images)
@@ -77,6 +90,9 @@ def read(root: Path) -> Source:
     )
     table = next((root / name for name in _PATIENTS if (root / name).exists()), None)
     known = read_patients(table) if table is not None else {}
+    for number, entry in enumerate(entries):
+        for key in ("StudyID", "PreviousStudyID") if isinstance(entry, dict) else ():
+            _id(entry, key, f"{path}: entry {number}")
     patients = patients_of_studies(entries, known)
     of_patients = [replace(c, patient_id=patients.get(c.patient_id, c.patient_id)) for c in listing.candidates]
     return Source(
@@ -87,22 +103,9 @@ def read(root: Path) -> Source:
         rows=listing.rows,
         files=[path] if table is None else [path, table],
         faults=listing.faults,
+        reports=listing.reports,
         join_refusal=refusal,
     )
-
-
-def _load(path: Path) -> list[Any]:
-    try:
-        entries = json.loads(path.read_bytes())
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
-        raise SourceError(
-            f"this file is not complete JSON: {error}",
-            where=path,
-            remedy="fetch it again",
-        ) from error
-    if not isinstance(entries, list):
-        raise SourceError(f"this file holds a {type(entries).__name__}", where=path, expected="a list of studies")
-    return entries
 
 
 def _patient_note(patients: Mapping[str, str], known: Mapping[str, str], table: Path | None) -> str:
@@ -125,19 +128,31 @@ class _Listing:
         self.candidates: list[Candidate] = []
         self.rows: list[str] = []
         self.faults: list[str] = []
+        self.reports: list[str] = []
+        self._images: dict[str, int] = {}
 
     def add_entry(self, number: int, entry: Any) -> None:
         where = f"{self.path}: entry {number}"
-        image_id, findings = _field(entry, "ImageID", str, where), _field(entry, "findings", list, where)
-        study = str(entry.get("PatientID") or entry.get("StudyID") or image_id)
+        image_id, findings = field_of(entry, "ImageID", str, where), field_of(entry, "findings", list, where)
+        study = str(_id(entry, "PatientID", where) or _id(entry, "StudyID", where) or image_id)
+        first = self._images.setdefault(image_id, number)
+        if first != number:
+            self.reports.append(f"{where}: image {image_id} is there twice, first in entry {first}; both are used")
+        seen: dict[str, int] = {}
         image: tuple[Path, tuple[int, int] | str] | None = None
         for position, finding in enumerate(findings):
             where_finding = f"{where}, finding {position}"
-            if not _field(finding, "abnormal", bool, where_finding, default=False):
+            if isinstance(finding, dict) and finding.get("abnormal") is None:
+                self.reports.append(f"{where_finding}: 'abnormal' is missing; left out")
+                continue
+            if not field_of(finding, "abnormal", bool, where_finding):
                 continue
             fractions = list(_raw_boxes(finding, where_finding))
             if not fractions:
                 continue
+            same = seen.setdefault(json.dumps(finding, sort_keys=True), position)
+            if same != position:
+                self.reports.append(f"{where_finding}: the same as finding {same}; both keep their places")
             if image is None:  # the header is read once per entry, and only if a finding needs it
                 image_path = safe_path(self.images, image_id, where)
                 image = (image_path, _size(image_path))
@@ -145,7 +160,7 @@ class _Listing:
             labels = _labels(finding, where_finding)
             if not labels:
                 boxes, problems = [], [*problems, f"{where_finding}: no label"]
-            self.rows.append(f"entry {number}, finding {position}")
+            self.rows.append(f"{self.path.name}: entry {number}, finding {position}")
             self.candidates.append(
                 Candidate(
                     index=len(self.candidates),
@@ -186,29 +201,26 @@ def _size(path: Path) -> tuple[int, int] | str:
         return f"{path}: {error.message}"
 
 
-def _field(item: Any, key: str, kind: type, where: str, **default: Any) -> Any:
-    value = item.get(key, default.get("default")) if isinstance(item, dict) else None
-    if not isinstance(value, kind):
-        raise SourceError(f"{key!r} is {value!r}", where=where, expected=f"an object with {key!r} as {kind.__name__}")
-    return value
+def _id(entry: dict[str, Any], key: str, where: str) -> str | int | None:
+    value = entry.get(key)
+    if value is None or value != value:  # NaN, which some writers put for nothing
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    text: str = field_of(entry, key, str, where)
+    return text
 
 
 def _labels(finding: dict[str, Any], where: str) -> list[str]:
-    labels = _field(finding, "labels", list, where)
+    labels = field_of(finding, "labels", list, where)
     if not all(isinstance(label, str) for label in labels):
-        raise SourceError(f"'labels' is {labels!r}", where=where, expected="a list of texts")
-    return labels
+        raise SourceError(f"'labels' is {shown(labels)}", where=where, expected="a list of texts")
+    return [check_text(label, "labels", where) for label in labels]
 
 
 def _raw_boxes(finding: dict[str, Any], where: str) -> Iterator[BoxResult]:
     """Boxes of a finding as fractions; negatives often lack the keys, which then counts as no box."""
     for key in ("boxes", "extra_boxes"):
-        for box in finding.get(key) or []:
-            if not isinstance(box, list) or len(box) != 4 or not all(_is_number(v) for v in box):
-                yield BoxResult(None, f"{key} has {box!r}, not a box of four numbers")
-            else:
-                yield check_box(box)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+        if finding.get(key) is not None:
+            for box in field_of(finding, key, list, where):
+                yield box_of(box, key)

@@ -7,16 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medground_bench.core.errors import ImageError
-from medground_bench.imaging.read import image_size, read_image
+from medground_bench.imaging.read import image_size, read_radiograph
 from medground_bench.sources import Source, open_source
-from medground_bench.sources.base import OVERHANG, SIZE_UNKNOWN
+from medground_bench.sources.base import OVERHANG, SIZE_UNKNOWN, copy_notes, resized
 
 __all__ = ["SourceReport", "verify_source"]
 
 
 @dataclass
 class SourceReport:
-    """What is in a source folder and what is wrong with it; every list holds messages with file and row."""
+    """What is in a source folder and what is wrong with it; every list holds messages with file and row.
+
+    ``notes`` are no problems: how images were read whose tags say nothing usable.
+    """
 
     source: Source
     images: int = 0
@@ -24,6 +27,8 @@ class SourceReport:
     unreadable: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
+    copies: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     too_few: str | None = None
 
     @property
@@ -43,6 +48,7 @@ class SourceReport:
             "images unreadable": str(len(self.unreadable)),
             "broken rows": str(len(self.broken)),
             "boxes outside their image": str(len(self.outside)),
+            "resized or converted copies": str(len(self.copies)),
             "largest index needed": needed,
         }
         if self.source.join_refusal:
@@ -56,6 +62,7 @@ class SourceReport:
             "unreadable": self.unreadable,
             "broken": self.broken,
             "outside": self.outside,
+            "copy": self.copies,
             "incomplete": [self.too_few] if self.too_few else [],
         }
 
@@ -76,7 +83,7 @@ def verify_source(
     root : path
         Its folder.
     decode : bool
-        Decode every image (finds truncated ones) instead of looking at headers only.
+        Decode every image (finds truncated and converted ones) instead of looking at headers only.
     progress : callable, optional
         Called as ``progress(done, total, file name)``.
 
@@ -98,10 +105,21 @@ def verify_source(
         if not path.is_file():
             report.missing.append(f"{path} ({source.where(index)})")
             continue
+        where = f"{path} ({source.where(index)})"
         try:
-            sizes[path] = read_image(path).size if decode else image_size(path)
+            if decode:
+                radiograph = read_radiograph(path)
+                sizes[path] = radiograph.image.size
+                report.copies += [f"{where}: {note}" for note in copy_notes(source.info, radiograph)]
+                report.notes += [f"{where}: {note}" for note in radiograph.notes]
+            else:
+                sizes[path] = image_size(path)
         except ImageError as error:
-            report.unreadable.append(f"{path} ({source.where(index)}): {error.message}")
+            report.unreadable.append(f"{where}: {error.message}")
+            continue
+        if found := resized(source[index], sizes[path]):
+            report.copies.append(f"{where}: {found}")
+    report.broken += source.reports
     for candidate in source:
         report.broken += [p for p in candidate.problems if SIZE_UNKNOWN not in p]  # that is the image's problem
         if candidate.image_path in sizes:

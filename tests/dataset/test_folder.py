@@ -291,8 +291,9 @@ def test_the_build_record(tmp_path: Path, nih: Path) -> None:
     checksum = hashlib.sha256(file.read_bytes()).hexdigest()
     assert entry["files"] == {f"candidates/{file.name}": {"bytes": file.stat().st_size, "sha256": checksum}}
     assert file.stem.split("-")[-1] == hashlib.sha256(checksum.encode()).hexdigest()[:16]
-    csv = (nih / "BBox_List_2017.csv").read_bytes()
-    assert entry["sources"]["nih_cxr14"]["annotations"] == {"BBox_List_2017.csv": hashlib.sha256(csv).hexdigest()}
+    files = ("BBox_List_2017.csv", "image_sizes.csv")
+    sums = {name: hashlib.sha256((nih / name).read_bytes()).hexdigest() for name in files}
+    assert entry["sources"]["nih_cxr14"]["annotations"] == sums
     assert str(tmp_path) not in (folder / "build.json").read_text()  # where the source lies is nobody's business
     assert str(tmp_path) not in (folder / "README.md").read_text()
 
@@ -632,7 +633,7 @@ def test_verify_finds_everything(tmp_path: Path) -> None:
     (images / "00000004_000.png").write_bytes((images / "00000004_000.png").read_bytes()[:-300])
     report = verify_source("nih_cxr14", tmp_path / "n")
     found = {title: len(problems) for title, problems in report.problems().items()}
-    assert found == {"missing": 1, "unreadable": 1, "broken": 1, "outside": 1, "incomplete": 0}
+    assert found == {"missing": 1, "unreadable": 1, "broken": 1, "outside": 1, "copy": 0, "incomplete": 0}
     assert report.facts()["images found"] == "3"
     assert not verify_source("nih_cxr14", tmp_path / "n", decode=False).unreadable  # its header is whole
     (tmp_path / "s").mkdir()

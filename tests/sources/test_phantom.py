@@ -79,7 +79,7 @@ def test_a_path_out_of_the_root_is_refused(one: WrittenSource) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "not complete JSON"), ("[]", "not a phantom manifest"), ('{"format": 2, "images": []}', "format 1")],
+    [("{", "not complete JSON"), ("[]", "holds a list"), ('{"format": 2, "images": []}', "format 1")],
 )
 def test_damaged_manifest(one: WrittenSource, text: str, message: str) -> None:
     (one.root / "phantom.json").write_text(text)

@@ -19,8 +19,8 @@ import numpy as np
 from medground_bench.core.errors import SourceError
 from medground_bench.core.schema import Candidate
 from medground_bench.imaging.read import read_image
-from medground_bench.sources._manifest import SetManifest, json_box, json_field
-from medground_bench.sources._tables import safe_path
+from medground_bench.sources._manifest import SetManifest
+from medground_bench.sources._tables import field_of, safe_path
 from medground_bench.sources.base import Source, SourceInfo
 from medground_bench.sources.phantom.sample import sample_phantom
 
@@ -45,32 +45,7 @@ INFO = SourceInfo(
 
 def read(root: Path) -> Source:
     """Enumerate the findings of the phantoms below ``root``."""
-    path = _MANIFEST.find(root)
-    candidates: list[Candidate] = []
-    rows, faults = [], []
-    for number, entry in enumerate(_MANIFEST.read(path)["images"]):
-        where = f"{path}: image {number}"
-        image_id, file = json_field(entry, "image_id", str, where), json_field(entry, "file", str, where)
-        image_path = safe_path(root, file, where)
-        for place, finding in enumerate(json_field(entry, "findings", list, where)):
-            at = f"{where}, finding {place}"
-            results = [json_box(box) for box in json_field(finding, "boxes", list, at)]
-            problems = tuple(f"{at}: {r.problem}" for r in results if r.box is None)
-            faults += [f"{at}: {r.problem}" for r in results if r.fault]
-            rows.append(f"image {number}, finding {place}")
-            candidates.append(
-                Candidate(
-                    index=len(candidates),
-                    dataset=INFO.key,
-                    image_id=image_id,
-                    patient_id=str(entry.get("patient_id") or image_id),
-                    attribute=json_field(finding, "attribute", str, at),
-                    boxes=tuple(r.box for r in results if r.box is not None),
-                    image_path=image_path,
-                    problems=problems,
-                )
-            )
-    return Source(INFO, root, candidates, rows=rows, files=[path], faults=faults)
+    return _MANIFEST.source(INFO, root)
 
 
 def phantom_root(path: str | Path) -> Path | None:
@@ -149,11 +124,11 @@ def _load(root: Path, image_id: str, stamp: int) -> Phantom:
     entry = _MANIFEST.entry(root, image_id)
     where = f"{root / _MANIFEST.file}: {image_id}"
     phantom = sample_phantom(
-        json_field(entry, "seed", int, where),
-        size=(json_field(entry, "width", int, where), json_field(entry, "height", int, where)),
-        findings=[json_field(f, "attribute", str, where) for f in json_field(entry, "findings", list, where)],
+        field_of(entry, "seed", int, where),
+        size=(field_of(entry, "width", int, where), field_of(entry, "height", int, where)),
+        findings=[field_of(f, "attribute", str, where) for f in field_of(entry, "findings", list, where)],
     )
-    stored = np.asarray(read_image(safe_path(root, json_field(entry, "file", str, where), where)), np.float32)
+    stored = np.asarray(read_image(safe_path(root, field_of(entry, "file", str, where), where)), np.float32)
     drawn = phantom.image.astype(np.float32)
     # Files deeper than 8 bits come back stretched to the full range; JPEG adds a little noise.
     low, high = drawn.min(), drawn.max()

@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medground_bench.core.errors import SourceError
-from medground_bench.core.schema import Candidate
 from medground_bench.imaging.read import read_image
-from medground_bench.sources._manifest import SetManifest, json_box, json_field
-from medground_bench.sources._tables import safe_path
+from medground_bench.sources._manifest import SetManifest
+from medground_bench.sources._tables import field_of, safe_path
 from medground_bench.sources.base import Source, SourceInfo
 
 __all__ = ["INFO", "MANIFEST", "PlantedFile", "load_planted", "read"]
@@ -41,31 +40,7 @@ INFO = SourceInfo(
 
 def read(root: Path) -> Source:
     """Enumerate the planted findings below ``root``."""
-    path = MANIFEST.find(root)
-    candidates: list[Candidate] = []
-    rows, faults = [], []
-    for number, entry in enumerate(MANIFEST.read(path)["images"]):
-        where = f"{path}: image {number}"
-        image_id = json_field(entry, "image_id", str, where)
-        image_path = safe_path(root, json_field(entry, "file", str, where), where)
-        for place, finding in enumerate(json_field(entry, "findings", list, where)):
-            at = f"{where}, finding {place}"
-            results = [json_box(box) for box in json_field(finding, "boxes", list, at)]
-            faults += [f"{at}: {r.problem}" for r in results if r.fault]
-            rows.append(f"image {number}, finding {place}")
-            candidates.append(
-                Candidate(
-                    index=len(candidates),
-                    dataset=INFO.key,
-                    image_id=image_id,
-                    patient_id=json_field(entry, "patient_id", str, where),
-                    attribute=json_field(finding, "attribute", str, at),
-                    boxes=tuple(r.box for r in results if r.box is not None),
-                    image_path=image_path,
-                    problems=tuple(f"{at}: {r.problem}" for r in results if r.box is None),
-                )
-            )
-    return Source(INFO, root, candidates, rows=rows, files=[path], faults=faults)
+    return MANIFEST.source(INFO, root)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,10 +99,10 @@ def load_planted(root: str | Path, image_id: str) -> PlantedFile:
     where = f"{root / MANIFEST.file}: {image_id}"
     image, canvas = (_pixels(root, entry, key, where) for key in ("file", "canvas_file"))
     masks, before = {}, {}
-    for finding in json_field(entry, "findings", list, where):
-        attribute = json_field(finding, "attribute", str, where)
+    for finding in field_of(entry, "findings", list, where):
+        attribute = field_of(finding, "attribute", str, where)
         masks[attribute] = _pixels(root, finding, "mask", where) > 127
-        window = _window(json_field(finding, "window", list, where), image.shape, where)
+        window = _window(field_of(finding, "window", list, where), image.shape, where)
         before[attribute] = window, _pixels(root, finding, "without", where)
         x1, y1, x2, y2 = window
         if before[attribute][1].shape != (y2 - y1, x2 - x1):
@@ -140,7 +115,7 @@ def load_planted(root: str | Path, image_id: str) -> PlantedFile:
 
 
 def _pixels(root: Path, item: Any, key: str, where: str) -> NDArray[np.uint8]:
-    return np.asarray(read_image(safe_path(root, json_field(item, key, str, where), where)))
+    return np.asarray(read_image(safe_path(root, field_of(item, key, str, where), where)))
 
 
 def _window(value: list[Any], shape: tuple[int, ...], where: str) -> tuple[int, int, int, int]:

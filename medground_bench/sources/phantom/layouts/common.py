@@ -64,16 +64,27 @@ class Drawn:
 
 
 class Written:
-    """The candidates a layout's annotation files stand for, collected while they are written."""
+    """The candidates a layout's annotation files stand for, collected while they are written.
 
-    def __init__(self, dataset: str, root: Path) -> None:
+    ``sized`` says that the annotation files state the size of every image.
+    """
+
+    def __init__(self, dataset: str, root: Path, sized: bool = False) -> None:
         self.dataset = dataset
         self.root = root
+        self.sized = sized
         self.candidates: list[Candidate] = []
         self.planted: dict[tuple[str, str], list[str]] = {}
         self._seen: Counter[tuple[str, str]] = Counter()
 
-    def add(self, drawn: Drawn, attribute: str, boxes: tuple[Box, ...], planted: tuple[str, ...]) -> None:
+    def add(
+        self,
+        drawn: Drawn,
+        attribute: str,
+        boxes: tuple[Box, ...],
+        planted: tuple[str, ...],
+        regions: tuple[str, ...] = (),
+    ) -> None:
         """Add the next candidate; ``planted`` are the phantom's findings behind the attribute."""
         key = (drawn.image_id, attribute)
         self._seen[key] += 1
@@ -85,24 +96,28 @@ class Written:
             attribute=attribute,
             boxes=boxes,
             image_path=self.root / drawn.file,
+            size=(drawn.width, drawn.height) if self.sized else None,
+            regions=regions,
         )
         self.candidates.append(replace(candidate, ordinal=self._seen[key]))
         self.planted.setdefault(key, []).extend(planted)
 
     def add_group(self, attribute: str, group: Sequence[Row]) -> None:
         """Add the candidate that a group of rows stands for."""
-        self.add(group[0].drawn, attribute, tuple(row.box for row in group), tuple(row.attribute for row in group))
+        boxes, planted = tuple(row.box for row in group), tuple(row.attribute for row in group)
+        self.add(group[0].drawn, attribute, boxes, planted, tuple(row.region for row in group if row.region))
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of an annotation table: the key its source groups by, its fields, and the box it stands for."""
+    """A row of an annotation table: its source's key, its fields, and the box and region it stands for."""
 
     key: tuple[Any, ...]
     fields: list[str]
     box: Box
     drawn: Drawn
     attribute: str
+    region: str = ""
 
 
 def sorted_groups(rows: Iterable[Row]) -> list[tuple[tuple[Any, ...], list[Row]]]:

@@ -148,7 +148,7 @@ def _finding_rows(one: Drawn) -> list[Row]:
             for box in finding.boxes:
                 fields = _row(one, finding.concept, 1, label, category, box)
                 key = (int(fields[0]), int(fields[1]), fields[2], label, category)
-                out.append(Row(key, fields, box, one, finding.attribute))
+                out.append(Row(key, fields, box, one, finding.attribute, finding.concept))
     return out
 
 

@@ -1,4 +1,4 @@
-"""NIH ChestX-ray14: ``BBox_List_2017.csv`` and 8-bit images in ``images/``.
+"""NIH ChestX-ray14: ``BBox_List_2017.csv`` and 8-bit images in ``images/``, their sizes in ``image_sizes.csv``.
 
 Irregularities on purpose: rows in no order, some images stored as .jpg though the csv says .png, findings the
 vocabulary lacks are not listed, and the header names only three of its six columns.
@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from medground_bench.core.files import atomic_write
+from medground_bench.sources.nih_cxr14 import SIZE_COLUMNS, SIZES
 from medground_bench.sources.phantom.layouts.common import Drawn, Row, Written, digest, jitter, sorted_groups
 from medground_bench.sources.phantom.sample import Phantom
 
@@ -46,7 +47,7 @@ def write_image(phantom: Phantom, path: Path, number: int) -> None:
 
 
 def write_tables(folder: Path, drawn: Sequence[Drawn]) -> Written:
-    """``BBox_List_2017.csv``."""
+    """``BBox_List_2017.csv`` and ``image_sizes.csv``."""
     rows: list[Row] = []
     for one in drawn:
         r = jitter(one)
@@ -64,7 +65,11 @@ def write_tables(folder: Path, drawn: Sequence[Drawn]) -> Written:
     with atomic_write(folder / "BBox_List_2017.csv") as file:
         file.write("Image Index,Finding Label,Bbox [x,y,w,h],,,\n")
         csv.writer(file, lineterminator="\n").writerows(row.fields for row in rows)
-    written = Written("nih_cxr14", folder)
+    with atomic_write(folder / SIZES) as file:
+        sizes = csv.writer(file, lineterminator="\n")
+        sizes.writerow(SIZE_COLUMNS)
+        sizes.writerows((one.image_id, one.width, one.height) for one in drawn)
+    written = Written("nih_cxr14", folder, sized=True)
     for (_, label), group in sorted_groups(rows):
         written.add_group(label, group)
     return written

@@ -26,7 +26,7 @@ def write_image(phantom: Phantom, path: Path, number: int) -> None:
 
 def write_tables(folder: Path, drawn: Sequence[Drawn]) -> Written:
     """Nothing to write: the manifest is the annotation file."""
-    written = Written("phantom", folder)
+    written = Written("phantom", folder, sized=True)
     for one in sorted(drawn, key=lambda d: d.image_id):
         for finding in one.findings:
             written.add(one, finding.attribute, finding.boxes, (finding.attribute,))
