@@ -26,6 +26,7 @@ _COMMANDS = (
     "demo",
     "sources",
     "verify",
+    "agreement",
     "phantom",
     "plant",
     "build",

@@ -37,7 +37,16 @@ Mode = Literal["direct", "reason"]
 
 MODES: tuple[Mode, ...] = ("direct", "reason")
 
-DATASETS: tuple[str, ...] = ("imagenome", "vindr_cxr", "padchest_gr", "nih_cxr14", "phantom", "planted")
+DATASETS: tuple[str, ...] = (
+    "imagenome",
+    "vindr_cxr",
+    "padchest_gr",
+    "nih_cxr14",
+    "chestx_det",
+    "rsna",
+    "phantom",
+    "planted",
+)
 """Keys of the sources that come with the project; the first three make up the released benchmark."""
 
 LVLMS: dict[str, str] = {

@@ -120,7 +120,8 @@ class Grouping(Generic[Key]):
         **options: Any,
     ) -> Source:
         """The source. ``name(key, where)`` describes a group; ``where`` is the file and row it is first named in."""
-        if self._broken and self._broken == self._last and ends_torn(self._last.path):
+        table = self._last is not None and isinstance(self._last.place, int)
+        if self._broken and self._broken == self._last and table and ends_torn(self._broken.path):
             raise SourceError(
                 "the last row is cut off",
                 where=self._last,

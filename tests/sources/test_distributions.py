@@ -43,9 +43,11 @@ def test_rows_are_plausible_and_found_by_name() -> None:
         assert row.area[-1] < 1
 
 
-@pytest.mark.parametrize("source", ["nih_cxr14"])
+@pytest.mark.parametrize("source", ["nih_cxr14", "chestx_det", "rsna"])
 def test_rows_are_what_the_boxes_say(shared_data: Path, source: str) -> None:
     samples = [
         (c.attribute, c.boxes, image_size(c.image_path)) for c in open_source(source, shared_data / "data" / source)
     ]
-    assert measure(source, samples) == [row for row in DISTRIBUTIONS if row.source == source]
+    measured = measure(source, samples)
+    # RSNA has one finding: a row of all findings together would only repeat it.
+    assert measured[: 1 if source == "rsna" else None] == [row for row in DISTRIBUTIONS if row.source == source]

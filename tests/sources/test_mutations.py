@@ -19,8 +19,10 @@ import pytest
 
 from medground_bench.core.errors import SourceError
 from medground_bench.sources import open_source
-from medground_bench.sources.phantom import write_source
+from medground_bench.sources.phantom import LAYOUTS, write_source
 from medground_bench.sources.verify import verify_source
+from tests.sources.test_chestx_det import write as write_chestx_det
+from tests.sources.test_rsna import write as write_rsna
 
 SEEDS = 300
 DIGITS = 400
@@ -30,6 +32,8 @@ FILES = {
     "vindr_cxr": ["vindr-cxr/1.0.0/annotations/annotations_test.csv"],
     "padchest_gr": ["filtered_studies.json"],
     "nih_cxr14": ["BBox_List_2017.csv", "image_sizes.csv", "Data_Entry_2017_v2020.csv"],
+    "chestx_det": ["ChestX_Det_train.json", "ChestX_Det_test.json", "nih_names.json"],
+    "rsna": ["stage_2_train_labels.csv", "nih_names.json"],
     "phantom": ["phantom.json"],
 }
 VALUES: list[Any] = [
@@ -46,8 +50,10 @@ Mutation = Callable[[np.random.Generator, bytes], bytes]
 def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One small set in the layout of every source."""
     root = tmp_path_factory.mktemp("sets")
-    for name in FILES:
+    for name in LAYOUTS:
         write_source(name, root / name, 3, seed=4, size=(224, 224))
+    write_chestx_det(root / "chestx_det", names={"36201.png": "00000072_000", "36199.png": "00000310_001.png"})
+    write_rsna(root / "rsna", names={"a": "00000072_000", "b": "00000310_001"})
     images = [p.stem for p in (root / "nih_cxr14" / "images").iterdir()]
     header = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position"
     rows = [f"{image}.png,Mass|Nodule,0,{k},{50 + k},F,PA" for k, image in enumerate(images)]

@@ -12,7 +12,8 @@ from medground_bench.sources._tables import check_box, parse_box, read_table
 
 
 def test_every_source_states_its_facts() -> None:
-    assert source_names() == ("imagenome", "vindr_cxr", "padchest_gr", "nih_cxr14", "phantom", "planted")
+    open_ones = ("nih_cxr14", "chestx_det", "rsna", "phantom", "planted")
+    assert source_names() == ("imagenome", "vindr_cxr", "padchest_gr", *open_ones)
     for name in source_names():
         info = source_info(name)
         assert info.key == name
@@ -36,7 +37,7 @@ def test_unknown_source() -> None:
     assert "imagenome" in (caught.value.expected or "")
 
 
-@pytest.mark.parametrize("name", ["imagenome", "vindr_cxr", "padchest_gr", "nih_cxr14", "phantom", "planted"])
+@pytest.mark.parametrize("name", source_names())
 def test_wrong_folders_say_what_is_expected(tmp_path: Path, name: str) -> None:
     with pytest.raises(SourceError, match="does not exist"):
         open_source(name, tmp_path / "nowhere")
