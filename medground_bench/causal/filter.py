@@ -40,13 +40,13 @@ from medground_bench.causal.verdicts import (
     read_verdicts,
     update_header,
 )
-from medground_bench.core.errors import EditorError, MedGroundError
+from medground_bench.core.errors import EditorError, ImageError, MedGroundError
 from medground_bench.core.files import Journal
 from medground_bench.core.processes import ProcessGroup
 from medground_bench.core.schema import GATES, MODES, Candidate, question
 from medground_bench.core.versions import software_versions
 from medground_bench.imaging.read import SCALINGS, Scaling, read_image
-from medground_bench.sources.base import Source
+from medground_bench.sources.base import Source, resized
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -314,7 +314,10 @@ class _Judging:
                 continue
             try:
                 if c.image_path not in images:
-                    images[c.image_path] = read_image(c.image_path, self.scaling)
+                    image = read_image(c.image_path, self.scaling)
+                    if found := resized(c, image.size):
+                        raise ImageError(found, where=c.image_path)
+                    images[c.image_path] = image
                 case.image = images[c.image_path]
                 case.mask = box_mask(c.boxes, case.image.size)
             except MedGroundError as error:

@@ -370,6 +370,16 @@ def test_a_broken_image_is_reported_and_tried_again(own: Path, tmp_path: Path) -
     assert lines(tmp_path / "out") == lines(tmp_path / "fresh")
 
 
+def test_a_resized_copy_is_an_error_of_its_candidates(own: Path, tmp_path: Path) -> None:
+    source = open_source("phantom", own)
+    copy = source[0].image_path
+    Image.open(copy).resize((SIDE * 2, SIDE * 2)).save(copy)
+    report = run(Whimsical(), own, tmp_path / "out", editor=inpainter())
+    failed = [line for line in lines(tmp_path / "out") if line["gate"] == "error"]
+    assert {line["image_id"] for line in failed} == {source[0].image_id}
+    assert all(f"the boxes are stated on {SIDE} x {SIDE}" in error for error in report.errors)
+
+
 def test_an_image_the_lvlm_refuses_does_not_stop_its_batch(own: Path, tmp_path: Path) -> None:
     report = run(Refusing("refusing"), own, tmp_path / "out", editor=inpainter(), batch_size=8)
     for line in lines(tmp_path / "out"):
