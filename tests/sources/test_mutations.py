@@ -30,7 +30,7 @@ DIGITS = 400
 FILES = {
     "imagenome": ["chest-imagenome/1.0.0/gold_dataset/gold_object_attribute_with_coordinates.txt"],
     "vindr_cxr": ["vindr-cxr/1.0.0/annotations/annotations_test.csv"],
-    "padchest_gr": ["filtered_studies.json"],
+    "padchest_gr": ["filtered_studies.json", "patients.csv"],
     "nih_cxr14": ["BBox_List_2017.csv", "image_sizes.csv", "Data_Entry_2017_v2020.csv"],
     "chestx_det": ["ChestX_Det_train.json", "ChestX_Det_test.json", "nih_names.json"],
     "rsna": ["stage_2_train_labels.csv", "nih_names.json"],
@@ -54,6 +54,9 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         write_source(name, root / name, 3, seed=4, size=(224, 224))
     write_chestx_det(root / "chestx_det", names={"36201.png": "00000072_000", "36199.png": "00000310_001.png"})
     write_rsna(root / "rsna", names={"a": "00000072_000", "b": "00000310_001"})
+    studies = [entry["StudyID"] for entry in json.loads((root / "padchest_gr" / "filtered_studies.json").read_bytes())]
+    rows = ["StudyID,PatientID", *(f"{study},p{k}" for k, study in enumerate(studies))]
+    (root / "padchest_gr" / "patients.csv").write_text("\n".join(rows) + "\n")
     images = [p.stem for p in (root / "nih_cxr14" / "images").iterdir()]
     header = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position"
     rows = [f"{image}.png,Mass|Nodule,0,{k},{50 + k},F,PA" for k, image in enumerate(images)]
