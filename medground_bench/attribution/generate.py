@@ -187,7 +187,8 @@ def _methods(methods: MethodLike | Sequence[MethodLike]) -> list[Method]:
 
 def _settings(method: Method, parameters: Any) -> dict[str, Any]:
     """What decides a method's numbers: what is recorded, and what a resumed run must share."""
-    return {**_plain(parameters), **({"signed": True} if method.signed else {}), **method.provenance}
+    marks = {"signed": method.signed, "control": method.family == "control"}
+    return {**_plain(parameters), **{name: True for name, there in marks.items() if there}, **method.provenance}
 
 
 def _attribute(

@@ -29,8 +29,8 @@ class MethodScores:
 
     Attributes
     ----------
-    method, mode : str
-        Which.
+    kind, method, mode : str
+        Which; the kind is ``method`` or ``control``.
     lvlms : tuple of str
         The LVLMs it was submitted for.
     table : RecordTable
@@ -41,6 +41,7 @@ class MethodScores:
         Chance rows over the same records.
     """
 
+    kind: str
     method: str
     mode: str
     lvlms: tuple[str, ...]
@@ -161,7 +162,7 @@ def _pool(mode: str, method: str, parts: list[tuple[ScoreFile, SubmissionScores]
         for row in CHANCE_ROWS
     }
     joined = RecordTable(**{k: np.concatenate([getattr(t, k) for t in tables]) for k in tables[0].__dataclass_fields__})
-    return MethodScores(method, mode, tuple(one.lvlm for _, one in parts), joined, scores, chance)
+    return MethodScores(parts[0][1].kind, method, mode, tuple(one.lvlm for _, one in parts), joined, scores, chance)
 
 
 def compare_scores(
@@ -202,7 +203,7 @@ def compare_scores(
         for m in methods:
             quotients = score_quotients(m.scores, m.table.evidence_fraction, m.chance)
             for a in aggregate(quotients, m.table, _LEVELS, chance=m.chance, **options):
-                report.rows.append(Row("method", m.method, mode, m.lvlms, a))
+                report.rows.append(Row(m.kind, m.method, mode, m.lvlms, a))
         for metric in metrics:
             report.against_chance += _with_holm([_against_chance(m, metric, options) for m in methods])
             report.pairs += _pairs(methods, mode, metric, options)

@@ -83,6 +83,12 @@ class SubmissionScores:
         return str(self.provenance["method"])
 
     @property
+    def kind(self) -> str:
+        """``control`` where its settings say that the method is one, else ``method``."""
+        settings = self.provenance.get("settings")
+        return "control" if isinstance(settings, Mapping) and settings.get("control") is True else "method"
+
+    @property
     def lvlm(self) -> str:
         return str(self.provenance["lvlm"])
 

@@ -182,7 +182,7 @@ def submission_rows(files: Sequence[ScoreFile], levels: Sequence[str] = ("all",)
         for f, file in enumerate(files):
             for s, one in enumerate(file.submissions):
                 for a in (a for a in one.aggregates if a.level == level):
-                    yield Row("method", one.method, one.mode, (one.lvlm,), a, (f, s))
+                    yield Row(one.kind, one.method, one.mode, (one.lvlm,), a, (f, s))
                     for row in CHANCE_ROWS:
                         # The same records have the same chance rows, whichever method was scored on them.
                         key = (file.fingerprint, one.lvlm, one.mode, level, a.group, row)

@@ -211,6 +211,12 @@ def test_parts_from_before_a_method_was_signed_are_refused(tmp_path: Path, folde
         generate(folder, tiny_qwen, [drops], tmp_path)
 
 
+def test_a_control_says_in_its_submission_that_it_is_one(tmp_path: Path, folder: Folder, tiny_qwen: Lvlm) -> None:
+    report = generate(folder, tiny_qwen, ["intensity", "sobel"], tmp_path, limit=1)
+    for folder_ in report.submissions.values():
+        assert json.loads((folder_ / "submission.json").read_text())["settings"]["control"] is True
+
+
 def test_unknown_lvlm_and_method_are_named(
     tmp_path: Path, folder: Folder, tiny_gemma: Lvlm, tiny_qwen: Lvlm, calls: list[str]
 ) -> None:

@@ -107,10 +107,12 @@ def leaderboard_page(
         shown = page_row(row) | {"rank": None, "anchor": None, "authors": ""}
         if row.submission is not None:
             f, s = row.submission
+            authors = _text(files[f].submissions[s].provenance.get("authors"))
+            shown |= {"anchor": f"result-{f}-{s}", "authors": authors}
+        if row.submission is not None and row.kind == "method":  # a control takes no rank from anybody
             group = (row.lvlm, row.mode, row.aggregate.group, files[f].fingerprint)
             ranks[group] += 1
-            authors = _text(files[f].submissions[s].provenance.get("authors"))
-            shown |= {"rank": ranks[group], "anchor": f"result-{f}-{s}", "authors": authors}
+            shown |= {"rank": ranks[group]}
         rows.append(shown)
     return render_page(
         "leaderboard.html.j2",

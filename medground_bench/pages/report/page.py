@@ -162,7 +162,7 @@ def _rank(methods: Sequence[str], rows: Sequence[Row]) -> list[str]:
     """Methods by mean IoU over their rows, best first: the order of colours and columns."""
 
     def mean(method: str) -> float:
-        cells = [row.cell("iou") for row in rows if row.kind == "method" and row.name == method]
+        cells = [row.cell("iou") for row in rows if row.kind in ("method", "control") and row.name == method]
         values = [cell.value for cell in cells if cell is not None]
         return sum(values) / len(values) if values else -1.0
 
