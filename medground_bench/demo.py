@@ -8,6 +8,7 @@ and leaderboard. Every step resumes; a second run with the same settings finds e
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
@@ -18,6 +19,7 @@ from medground_bench.core.errors import MedGroundError
 from medground_bench.core.files import atomic_write
 from medground_bench.core.schema import MODES
 from medground_bench.core.settings import require_same
+from medground_bench.sources.base import Source
 
 if TYPE_CHECKING:
     from medground_bench.dataset.folder import DatasetFolder
@@ -30,8 +32,6 @@ LVLMS = ("toy_qwen", "toy_gemma")
 
 SIZE = (512, 448)
 """Native size of the demo's phantoms: not square, so that every transform has something to do."""
-
-_CANDIDATES_PER_IMAGE = 2  # a phantom has about three findings on average
 
 Update = Callable[[int, int, str], None]
 Progress = Callable[[str], AbstractContextManager[Update]]
@@ -162,7 +162,7 @@ def _draw(out: Path, records: int, seed: int, progress: Progress) -> None:
     from medground_bench.sources import open_source
     from medground_bench.sources.phantom import write_source
 
-    count = -(-records // _CANDIDATES_PER_IMAGE)
+    count = records  # one candidate of each, as far as it goes: intervals and tests count patients, not records
     folder = out / "phantoms"
     if not folder.is_dir():
         with progress("drawing") as update:
@@ -178,7 +178,7 @@ def _filter(out: Path, records: int, progress: Progress) -> None:
     from medground_bench.lvlm import load_lvlm
     from medground_bench.sources import open_source
 
-    sources = {"phantom": open_source("phantom", out / "phantoms")}
+    sources = {"phantom": _spread(open_source("phantom", out / "phantoms"))}
     editor = load_editor("phantom")
     for key in LVLMS:
         lvlm = load_lvlm(key)
@@ -189,6 +189,17 @@ def _filter(out: Path, records: int, progress: Progress) -> None:
                 )
             if report.errors:
                 raise MedGroundError("candidates could not be judged: " + "; ".join(report.errors))
+
+
+def _spread(source: Source) -> Source:
+    """The same candidates, in rounds: the first of every image, then the second of those that have one, ..."""
+    rounds: Counter[str] = Counter()
+    ordered = []
+    for candidate in source:
+        ordered.append((rounds[candidate.image_id], candidate))
+        rounds[candidate.image_id] += 1
+    ordered.sort(key=lambda entry: entry[0])
+    return Source(source.info, source.root, [candidate for _, candidate in ordered], files=source.files)
 
 
 def _build(out: Path, result: DemoResult, progress: Progress) -> dict[str, DatasetFolder]:

@@ -11,7 +11,7 @@ __all__ = ["command"]
 
 def command(
     out: Path = typer.Option(Path("demo"), help="Folder for everything the demo makes."),
-    records: int = typer.Option(10, min=1, help="Candidates per LVLM and mode that the causal filter judges."),
+    records: int = typer.Option(12, min=1, help="Candidates per LVLM and mode that the causal filter judges."),
     seed: int = typer.Option(0, min=0, help="Chooses the phantoms."),
 ) -> None:
     """Run the whole benchmark on procedural radiographs with two toy LVLMs; run again to resume."""
