@@ -34,11 +34,15 @@ def bytes_per_image(config: Any, length: int, rows: int, patches: int, element_s
     in the vision tower and in the decoder; the logits of the response rows, twice in float32.
     """
     text = config.get_text_config()
-    vision = config.vision_config
-    decoder = length * (8 * text.hidden_size + 3 * text.intermediate_size)
-    tower = patches * (8 * vision.hidden_size + 3 * vision.intermediate_size)
+    vision = getattr(config, "vision_config", None)
+    width = getattr(vision, "hidden_size", None) or text.hidden_size
+    inner = getattr(vision, "intermediate_size", None) or 4 * width
+    decoder = length * (8 * text.hidden_size + 3 * (getattr(text, "intermediate_size", None) or 4 * text.hidden_size))
+    tower = patches * (8 * width + 3 * inner)
+    side = getattr(vision, "patch_size", None)
+    patch = side if isinstance(side, int) else 14
     logits = rows * text.vocab_size * (element_size + 8)
-    pixels = 8 * patches * 3 * vision.patch_size**2
+    pixels = 8 * patches * 3 * patch**2
     return max(decoder, tower) * element_size + logits + pixels
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from medground_bench.core.errors import LvlmError
 from medground_bench.imaging.letterbox import Letterbox
 from medground_bench.lvlm.grid import TokenGrid
 
@@ -68,8 +69,8 @@ class Episode:
         The T positions of the sequence whose logits predict the response's tokens (each is one before its token).
     image_positions : tuple of int
         Positions of the image tokens in the sequence, in the grid's row-major order.
-    grid : TokenGrid
-        Frame pixels <-> image tokens.
+    token_grid : TokenGrid or None
+        Frame pixels <-> image tokens; None where the LVLM's geometry is not known. ``grid`` is the same, never None.
     family : str
         Family of the LVLM that prepared it: only LVLMs of that family can read it.
     """
@@ -83,8 +84,24 @@ class Episode:
     tokens: tuple[ResponseToken, ...]
     rows: tuple[int, ...]
     image_positions: tuple[int, ...]
-    grid: TokenGrid
+    token_grid: TokenGrid | None
     family: str = ""
+
+    @property
+    def grid(self) -> TokenGrid:
+        """Frame pixels <-> image tokens.
+
+        Raises
+        ------
+        LvlmError
+            If the LVLM's geometry is not known.
+        """
+        if self.token_grid is None:
+            raise LvlmError(
+                f"where the image tokens of {self.family!r} lie is not known",
+                expected="a black-box method (occlusion, rise, medfocus), or an LVLM whose geometry is known",
+            )
+        return self.token_grid
 
     @property
     def length(self) -> int:

@@ -81,9 +81,10 @@ def _turns(question: str | Sequence[str], control: Sequence[str]) -> list[str]:
 
 def _fitting(lvlm: Lvlm, max_new_tokens: int) -> int:
     config = lvlm.config
-    vision = config.vision_config
+    vision = getattr(config, "vision_config", None)
     # A frame at the processor's size; a prompt of 512 tokens beside it is generous.
-    patches = int((getattr(vision, "image_size", 448) // vision.patch_size) ** 2)
+    side, patch = getattr(vision, "image_size", 448), getattr(vision, "patch_size", 14)
+    patches = (side // patch) ** 2 if isinstance(side, int) and isinstance(patch, int) else 1024
     length = 512 + max_new_tokens + int(getattr(config, "mm_tokens_per_image", patches // 4))
     element = torch.finfo(lvlm.dtype).bits // 8
     budget = lvlm.memory_budget if lvlm.memory_budget is not None else default_budget(lvlm.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -16,9 +17,9 @@ from medground_bench.lvlm.batching import batch_size, bytes_per_image, default_b
 from medground_bench.lvlm.episode import Episode, Generated
 from medground_bench.lvlm.families import family_of
 from medground_bench.lvlm.families.base import Family, stack_to_tensor
-from medground_bench.lvlm.grid import TokenGrid
+from medground_bench.lvlm.geometry import TokenBoxes
 from medground_bench.lvlm.head import float32_head
-from medground_bench.lvlm.images import letterbox_image, stack_variants
+from medground_bench.lvlm.images import letterbox_image, stack_variants, to_rgb_images
 from medground_bench.lvlm.text import append_response, check_text, control_tokens, encode_prompts, response_tokens
 
 __all__ = ["Lvlm", "unwrap"]
@@ -96,6 +97,9 @@ class Lvlm:
         self.processors = generation.check_decoding(decoding)
         self.control_tokens = control_tokens(processor.tokenizer)
         self._fast_pixels_agree: bool | None = None
+        self._keeps_rows = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._checked = not family.whole
+        self.measured: dict[tuple[int, ...], TokenBoxes | None] = {}
 
     @classmethod
     def from_parts(
@@ -252,7 +256,7 @@ class Lvlm:
         inputs = append_response(prompt, [token.id for token in tokens])
         start, end = prompt["input_ids"].shape[1], inputs["input_ids"].shape[1]
         self.check_length(end)
-        grid, positions = self._locate_image(inputs, frame.size)
+        grid, positions = self._family.locate(self.config, inputs, frame.size)
         return Episode(
             image=native,
             frame=frame,
@@ -263,7 +267,7 @@ class Lvlm:
             tokens=tokens,
             rows=tuple(range(start - 1, end - 1)),
             image_positions=positions,
-            grid=grid,
+            token_grid=grid,
             family=self.family,
         )
 
@@ -277,19 +281,6 @@ class Lvlm:
                 expected=f"at most {limit}, the model's context",
                 remedy="shorten the response, or use a smaller frame (side=)",
             )
-
-    def _locate_image(
-        self, inputs: Mapping[str, torch.Tensor], frame_size: tuple[int, int]
-    ) -> tuple[TokenGrid, tuple[int, ...]]:
-        grid = self._family.grid(self.config, inputs, frame_size)
-        found = (inputs["input_ids"][0] == self._family.image_token_id(self.config)).nonzero()[:, 0].tolist()
-        if len(found) != len(grid):
-            raise LvlmError(
-                f"the prompt has {len(found)} image tokens, the image {len(grid)}",
-                where=self.key,
-                expected="a processor and a model that belong together",
-            )
-        return grid, tuple(found)
 
     # -- scoring --------------------------------------------------------------------------------------------------
 
@@ -348,6 +339,12 @@ class Lvlm:
                 where=self.key,
                 expected=f"an episode of {self.family}",
             )
+        if self._family.whole:
+            raise LvlmError(
+                f"the image inputs of {self.family!r} are not known",
+                where=self.key,
+                expected="a black-box method (occlusion, rise, medfocus, prompting)",
+            )
         return {name: episode.inputs[name] for name in self._family.image_inputs}
 
     def model_inputs(
@@ -382,7 +379,10 @@ class Lvlm:
         """
         rows = torch.tensor(episode.rows, device=self.device)
         with float32_head(self.model):
-            logits = self.model(**inputs, use_cache=False, logits_to_keep=rows).logits.float()
+            if self._keeps_rows:
+                logits = self.model(**inputs, use_cache=False, logits_to_keep=rows).logits.float()
+            else:
+                logits = self.model(**inputs, use_cache=False).logits[:, rows].float()
         ids = torch.tensor(episode.token_ids, device=logits.device).expand(logits.shape[0], -1)
         chosen = logits.gather(-1, ids[..., None])[..., 0]
         return chosen - torch.logsumexp(logits, dim=-1)
@@ -423,7 +423,7 @@ class Lvlm:
         return np.concatenate(parts)
 
     def _fitting(self, episode: Episode, budget: int) -> int:
-        images = self.image_inputs(episode)
+        images = episode.inputs if self._family.whole else self.image_inputs(episode)
         patches = self._family.vision_tokens(self.config, images, 1)
         element = torch.finfo(self.dtype).bits // 8
         size = batch_size(budget, bytes_per_image(self.config, episode.length, len(episode.rows), patches, element))
@@ -432,7 +432,9 @@ class Lvlm:
 
     @torch.no_grad()
     def _score_batch(self, episode: Episode, stack: np.ndarray) -> np.ndarray:
-        inputs = self.model_inputs(episode, self._pixels(episode, stack), len(stack))
+        inputs = self.variant_inputs(episode, stack)
+        if not self._checked:
+            self._check_scores(episode, inputs)
         scores: np.ndarray = self.response_log_probs(episode, inputs).cpu().numpy()
         if not np.isfinite(scores).all():
             bad = np.unique(np.nonzero(~np.isfinite(scores))[1])
@@ -442,3 +444,42 @@ class Lvlm:
                 remedy="load the model with dtype='float32' or 'bfloat16'; if they stay, its weights are broken",
             )
         return scores
+
+    def variant_inputs(self, episode: Episode, stack: np.ndarray) -> dict[str, Any]:
+        """Arguments of the model's forward for variants of the frame, (N, H, W[, 3]) uint8."""
+        if not self._family.whole:
+            return self.model_inputs(episode, self._pixels(episode, stack), len(stack))
+        frames = to_rgb_images(stack)
+        prompts = encode_prompts(self.processor, self._family, frames, [[episode.question]] * len(frames))
+        inputs = append_response(prompts, episode.token_ids)
+        if inputs["input_ids"].shape[1] != episode.length:
+            raise LvlmError("a variant of the image has another number of tokens than the image", where=self.key)
+        return {name: value.to(self.device) for name, value in inputs.items()}
+
+    @torch.no_grad()
+    def _check_scores(self, episode: Episode, inputs: Mapping[str, torch.Tensor]) -> None:
+        """Once per model: logits stand where the tokens do, and no token sees those after it.
+
+        Raises
+        ------
+        LvlmError
+            If not: every log-probability would be that of something else.
+        """
+        logits = self.model(**inputs, use_cache=False).logits
+        if logits.shape[1] != episode.length:
+            raise LvlmError(
+                f"{self.family!r} gives {logits.shape[1]} logits for {episode.length} tokens",
+                where=self.key,
+                expected="a decoder whose sequence holds one place for every image token",
+            )
+        ids = inputs["input_ids"].clone()
+        ids[:, -1] = ids[:, episode.rows[0]] if len(episode.rows) > 1 else (ids[:, -1] + 1) % 10
+        changed = self.model(**{**inputs, "input_ids": ids}, use_cache=False).logits
+        rows = list(episode.rows)
+        if not torch.allclose(logits[:, rows].float(), changed[:, rows].float(), rtol=1e-3, atol=1e-2):
+            raise LvlmError(
+                f"in {self.family!r} a token's log-probability depends on the tokens after it",
+                where=self.key,
+                expected="causal attention over the response",
+            )
+        self._checked = True

@@ -15,7 +15,7 @@ import torch
 from medground_bench.core.schema import MODES, question
 from medground_bench.lvlm.model import Lvlm
 
-__all__ = ["save_parts", "tiny_gemma", "tiny_gemma_parts", "tiny_qwen", "tiny_qwen_parts"]
+__all__ = ["GENERIC", "generic_parts", "save_parts", "tiny_gemma", "tiny_gemma_parts", "tiny_qwen", "tiny_qwen_parts"]
 
 _CORPUS = [
     *(question(a, mode) for a in ("pleural effusion", "lung opacity", "cardiomegaly") for mode in MODES),
@@ -258,6 +258,257 @@ def _seeded(build: Any, seed: int) -> Any:
             if name.endswith(("q_proj.weight", "k_proj.weight")):
                 weight.mul_(4.0)
     return model
+
+
+_IMAGE_CHAT = """\
+{{- bos_token -}}
+{%- for message in messages -%}
+{{- '<turn>' + message.role + '\\n' -}}
+{%- for part in message.content -%}
+{%- if part.type == 'image' -%}{{- IMAGE + '\\n' -}}{%- else -%}{{- part.text -}}{%- endif -%}
+{%- endfor -%}
+{{- '<end>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<turn>assistant\\n' -}}{%- endif -%}"""
+
+
+def generic_parts(family: str, seed: int = 0) -> tuple[Any, Any]:
+    """Random model and processor of one of :data:`GENERIC`: real classes of small width, without an adapter of ours."""
+    return _BUILDERS[family](seed)
+
+
+def _plain_tokenizer(image: str, *more: str, **roles: str) -> tuple[Any, dict[str, int]]:
+    special = ("<pad>", "<s>", "<unk>", "<turn>", "<end>", image, *more)
+    tokenizer = _tokenizer(
+        special,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="<end>",
+        unk_token="<unk>",
+        extra_special_tokens={"image_token": image, **roles},
+    )
+    return tokenizer, {token: tokenizer.convert_tokens_to_ids(token) for token in special}
+
+
+def _llama(tokenizer: Any, ids: Mapping[str, int], kind: str = "llama") -> dict[str, Any]:
+    return {
+        "model_type": kind,
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": 4096,
+        "pad_token_id": ids["<pad>"],
+        "bos_token_id": ids["<s>"],
+        "eos_token_id": ids["<end>"],
+    }
+
+
+def _finish(model: Any, ids: Mapping[str, int]) -> Any:
+    model.generation_config.eos_token_id = ids["<end>"]
+    model.generation_config.pad_token_id = ids["<pad>"]
+    return model
+
+
+def _llava(seed: int) -> tuple[Any, Any]:
+    """One square image through CLIP, a token a patch."""
+    from transformers import CLIPImageProcessor, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+
+    tokenizer, ids = _plain_tokenizer("<image>")
+    vision = {"model_type": "clip_vision_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3}
+    vision |= {"num_attention_heads": 2, "image_size": 112, "patch_size": 14}
+    config = LlavaConfig(
+        text_config=_llama(tokenizer, ids),
+        vision_config=vision,
+        image_token_index=ids["<image>"],
+        vision_feature_layer=-2,
+    )
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessor(
+            size={"height": 112, "width": 112}, do_center_crop=False, crop_size={"height": 112, "width": 112}
+        ),
+        tokenizer=tokenizer,
+        patch_size=14,
+        num_additional_image_tokens=1,
+        vision_feature_select_strategy="default",
+        chat_template=_IMAGE_CHAT.replace("IMAGE", "'<image>'"),
+    )
+    return _finish(_seeded(lambda: LlavaForConditionalGeneration(config), seed), ids), processor
+
+
+def _llava_next(seed: int) -> tuple[Any, Any]:
+    """Tiles at the best of several resolutions, a thumbnail, and a newline token after each row."""
+    from transformers import (
+        LlavaNextConfig,
+        LlavaNextForConditionalGeneration,
+        LlavaNextImageProcessor,
+        LlavaNextProcessor,
+    )
+
+    tokenizer, ids = _plain_tokenizer("<image>")
+    vision = {"model_type": "clip_vision_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3}
+    vision |= {"num_attention_heads": 2, "image_size": 112, "patch_size": 14}
+    points = [[112, 224], [224, 112], [224, 224]]
+    config = LlavaNextConfig(
+        text_config=_llama(tokenizer, ids),
+        vision_config=vision,
+        image_token_index=ids["<image>"],
+        vision_feature_layer=-2,
+        image_grid_pinpoints=points,
+    )
+    processor = LlavaNextProcessor(
+        image_processor=LlavaNextImageProcessor(
+            size={"shortest_edge": 112}, crop_size={"height": 112, "width": 112}, image_grid_pinpoints=points
+        ),
+        tokenizer=tokenizer,
+        patch_size=14,
+        num_additional_image_tokens=1,
+        vision_feature_select_strategy="default",
+        chat_template=_IMAGE_CHAT.replace("IMAGE", "'<image>'"),
+    )
+    return _finish(_seeded(lambda: LlavaNextForConditionalGeneration(config), seed), ids), processor
+
+
+def _idefics3(seed: int) -> tuple[Any, Any]:
+    """Tiles of a fixed size and a thumbnail, pixels shuffled into channels."""
+    from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3ImageProcessor, Idefics3Processor
+
+    tiles = tuple(f"<row_{r}_col_{c}>" for r in range(1, 5) for c in range(1, 5))
+    tokenizer, ids = _plain_tokenizer(
+        "<image>",
+        "<fake_token_around_image>",
+        "<global-img>",
+        "<end_of_utterance>",
+        *tiles,
+        boi_token="<fake_token_around_image>",
+        eoi_token="<fake_token_around_image>",
+        fake_image_token="<fake_token_around_image>",
+        global_image_token="<global-img>",
+        end_of_utterance_token="<end_of_utterance>",
+    )
+    config = Idefics3Config(
+        text_config=_llama(tokenizer, ids),
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 112,
+            "patch_size": 14,
+        },
+        image_token_id=ids["<image>"],
+        scale_factor=2,
+        pad_token_id=ids["<pad>"],
+    )
+    processor = Idefics3Processor(
+        image_processor=Idefics3ImageProcessor(size={"longest_edge": 224}, max_image_size={"longest_edge": 112}),
+        tokenizer=tokenizer,
+        image_seq_len=16,
+        chat_template=_IMAGE_CHAT.replace("IMAGE", "'<image>'"),
+    )
+    return _finish(_seeded(lambda: Idefics3ForConditionalGeneration(config), seed), ids), processor
+
+
+def _internvl(seed: int) -> tuple[Any, Any]:
+    """Tiles of a fixed size and a thumbnail, pixels shuffled into channels."""
+    from transformers import (
+        GotOcr2ImageProcessor,
+        InternVLConfig,
+        InternVLForConditionalGeneration,
+        InternVLProcessor,
+        InternVLVideoProcessor,
+    )
+
+    tokenizer, ids = _plain_tokenizer(
+        "<IMG_CONTEXT>",
+        "<img>",
+        "</img>",
+        "<video>",
+        start_image_token="<img>",
+        end_image_token="</img>",
+        context_image_token="<IMG_CONTEXT>",
+        video_token="<video>",
+    )
+    config = InternVLConfig(
+        text_config=_llama(tokenizer, ids, "qwen2"),
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": [112, 112],
+            "patch_size": [14, 14],
+        },
+        image_token_id=ids["<IMG_CONTEXT>"],
+        image_seq_length=16,
+    )
+    processor = InternVLProcessor(
+        image_processor=GotOcr2ImageProcessor(
+            size={"height": 112, "width": 112}, crop_to_patches=True, min_patches=1, max_patches=4
+        ),
+        tokenizer=tokenizer,
+        video_processor=InternVLVideoProcessor(size={"height": 112, "width": 112}),
+        image_seq_length=16,
+        chat_template=_IMAGE_CHAT.replace("IMAGE", "'<IMG_CONTEXT>'"),
+    )
+    return _finish(_seeded(lambda: InternVLForConditionalGeneration(config), seed), ids), processor
+
+
+def _qwen3_vl(seed: int) -> tuple[Any, Any]:
+    """Any aspect ratio, merged 2x2 patches, vision features added to several decoder layers."""
+    from transformers import (
+        Qwen2VLImageProcessor,
+        Qwen3VLConfig,
+        Qwen3VLForConditionalGeneration,
+        Qwen3VLProcessor,
+        Qwen3VLVideoProcessor,
+    )
+
+    tokenizer, ids = _plain_tokenizer(
+        "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", video_token="<|video_pad|>"
+    )
+    text = _llama(tokenizer, ids, "qwen3_vl_text")
+    text["rope_parameters"] = {"rope_type": "default", "mrope_section": [4, 2, 2], "rope_theta": 10000.0}
+    config = Qwen3VLConfig(
+        text_config=text,
+        vision_config={
+            "depth": 3,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "out_hidden_size": 64,
+            "patch_size": 16,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0, 1],
+        },
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+    )
+    processor = Qwen3VLProcessor(
+        image_processor=Qwen2VLImageProcessor(patch_size=16, merge_size=2),
+        tokenizer=tokenizer,
+        video_processor=Qwen3VLVideoProcessor(),
+        chat_template=_IMAGE_CHAT.replace("IMAGE", "'<|vision_start|><|image_pad|><|vision_end|>'"),
+    )
+    return _finish(_seeded(lambda: Qwen3VLForConditionalGeneration(config), seed), ids), processor
+
+
+_BUILDERS = {
+    "llava": _llava,
+    "llava_next": _llava_next,
+    "idefics3": _idefics3,
+    "internvl": _internvl,
+    "qwen3_vl": _qwen3_vl,
+}
+GENERIC: tuple[str, ...] = tuple(_BUILDERS)
+"""Families that :func:`generic_parts` builds."""
 
 
 def tiny_qwen(seed: int = 0, *, attention: str = "sdpa", layers: int = 3) -> Lvlm:

@@ -111,8 +111,9 @@ def _pieces(tokenizer: Any, ids: list[int]) -> list[str]:
 
 
 def append_response(inputs: dict[str, torch.Tensor], ids: Sequence[int]) -> dict[str, torch.Tensor]:
-    """Prompt tensors (batch of one) with the response's ids after them; masks and type ids follow."""
-    tail = torch.tensor([list(ids)], dtype=inputs["input_ids"].dtype)
+    """Prompt tensors with the same response's ids after them; masks and type ids follow."""
+    count = inputs["input_ids"].shape[0]
+    tail = torch.tensor([list(ids)], dtype=inputs["input_ids"].dtype).expand(count, -1)
     out = dict(inputs)
     out["input_ids"] = torch.cat([inputs["input_ids"], tail], dim=1)
     out["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(tail)], dim=1)
@@ -120,4 +121,9 @@ def append_response(inputs: dict[str, torch.Tensor], ids: Sequence[int]) -> dict
         if name in inputs:
             kind = inputs[name]
             out[name] = torch.cat([kind, torch.zeros_like(tail, dtype=kind.dtype)], dim=1)
+    if (
+        "cross_attention_mask" in inputs
+    ):  # Mllama: which tiles a token may look at; the response sees what the last one saw
+        seen = inputs["cross_attention_mask"]
+        out["cross_attention_mask"] = torch.cat([seen, seen[:, -1:].expand(-1, len(ids), *seen.shape[2:])], dim=1)
     return out

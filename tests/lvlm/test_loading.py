@@ -177,7 +177,7 @@ def test_pickled_weights_are_not_read(copy: Path) -> None:
         load_lvlm(copy)
 
 
-@pytest.mark.parametrize("model_type", ["llava", "qwen2_vl", "brand_new", None])
+@pytest.mark.parametrize("model_type", ["bert", "brand_new", None])
 def test_other_families_are_refused_by_name(copy: Path, model_type: str | None) -> None:
     config = json.loads((copy / "config.json").read_text())
     config["model_type"] = model_type
@@ -227,9 +227,9 @@ def test_the_package_is_light_until_it_is_used() -> None:
 
 def test_from_parts_refuses_other_families() -> None:
     class Other:
-        config = type("Config", (), {"model_type": "blip"})()
+        config = type("Config", (), {"model_type": "bert"})()
 
-    with pytest.raises(LvlmError, match="'blip'"):
+    with pytest.raises(LvlmError, match="'bert'"):
         Lvlm.from_parts(Other(), None)
 
 

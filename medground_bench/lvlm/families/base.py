@@ -33,6 +33,9 @@ class Family(ABC):
     """How the family writes boxes in text: ``"pixels"`` of its resized image; ``"normalised"`` to 0-1000, as
     ``[y1, x1, y2, x2]`` (Gemma 3); ``"normalised_xyxy"``, to 0-1000 as ``[x1, y1, x2, y2]`` (Qwen3-VL)."""
 
+    whole: ClassVar[bool] = False
+    """Variants of an image go through the model's processor together with the text."""
+
     # -- text ---------------------------------------------------------------------------------------------------
 
     def messages(self, turns: Sequence[str]) -> list[dict[str, Any]]:
@@ -48,6 +51,25 @@ class Family(ABC):
 
     def configure(self, processor: Any) -> None:  # noqa: B027 - most families have nothing to fix
         """Set what the project fixes on a processor (nothing by default)."""
+
+    def locate(
+        self, config: Any, inputs: Mapping[str, torch.Tensor], frame_size: tuple[int, int]
+    ) -> tuple[TokenGrid | None, tuple[int, ...]]:
+        """The grid of an image's tokens, None where it is not known, and their places in the sequence.
+
+        Raises
+        ------
+        LvlmError
+            If the two do not fit together.
+        """
+        grid = self.grid(config, inputs, frame_size)
+        found = (inputs["input_ids"][0] == self.image_token_id(config)).nonzero()[:, 0].tolist()
+        if len(found) != len(grid):
+            raise LvlmError(
+                f"the prompt has {len(found)} image tokens, the image {len(grid)}",
+                expected="a processor and a model that belong together",
+            )
+        return grid, tuple(found)
 
     @abstractmethod
     def grid(self, config: Any, inputs: Mapping[str, torch.Tensor], frame_size: tuple[int, int]) -> TokenGrid:
