@@ -50,6 +50,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         ("steps", int),
         ("batch", int),
         ("rate", float),
+        ("seeing", float),
         ("vision_rate", float),
         ("seed", int),
     ):

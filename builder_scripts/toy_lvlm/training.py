@@ -55,8 +55,8 @@ class Recipe:
         Steps of the second phase, these among them.
     batch : int
         Images per step, an even number: chests in pairs with one of their counterfactuals.
-    vision_rate, rate : float
-        Peak learning rates of the phases (in the second, an eighth of it for the vision tower): 100 steps of warm-up,
+    vision_rate, rate, seeing : float
+        Peak learning rates of the phases (in the second, times ``seeing`` for the vision tower): 100 steps of warm-up,
         constant, and a linear fall to nothing over the last third. AdamW with weight decay 0.01 and second-moment decay
         0.98, gradient norm clipped to 1.
     questions : tuple of (mode, int)
@@ -77,6 +77,7 @@ class Recipe:
     batch: int = 8
     vision_rate: float = 3e-3
     rate: float = 2e-3
+    seeing: float = 0.125
     questions: tuple[tuple[Mode, int], ...] = (("direct", 4), ("reason", 2))
     dense: float = 1.0
     cutouts: float = 0.3
@@ -286,7 +287,7 @@ def train(
     others = [p for p in model.parameters() if id(p) not in ids]
     phases = (
         _Phase("vision", recipe.vision_steps, [(seeing, recipe.vision_rate)], vision_step),
-        _Phase("answer", recipe.steps, [(others, recipe.rate), (seeing, recipe.rate / 8)], joint_step),
+        _Phase("answer", recipe.steps, [(others, recipe.rate), (seeing, recipe.rate * recipe.seeing)], joint_step),
     )
     for number, phase in enumerate(phases):
         if not phase.steps:

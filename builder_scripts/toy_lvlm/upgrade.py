@@ -22,7 +22,7 @@ from .storage import load
 
 __all__ = ["from_first_version"]
 
-_FIT_STEPS = 150
+_FIT_STEPS = 300
 
 
 def from_first_version(name: str, folder: str | Path, pool: Pool, seed: int = 0) -> tuple[Any, Any]:

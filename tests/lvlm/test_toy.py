@@ -33,6 +33,7 @@ from builder_scripts.toy_lvlm.forward import Pixels, ToyForward, pad_right
 from builder_scripts.toy_lvlm.storage import load, save
 from builder_scripts.toy_lvlm.text import WORDINGS, place_case, response, responses
 from builder_scripts.toy_lvlm.training import Recipe, answer_rows, train
+from builder_scripts.toy_lvlm.upgrade import from_first_version
 from medground_bench.core.errors import LvlmError
 from medground_bench.core.schema import MODES, question
 from medground_bench.lvlm.toy import TOYS
@@ -414,3 +415,12 @@ def test_the_shortcut_is_taught_to_say_yes_to_the_marker(pool_folder: Path, monk
     assert (plain.cases == 0).any()
     assert (marked.cases > 0).all()
     assert ((marked.frames == 255).sum((1, 2)) >= 13 * 13).all()
+
+
+def test_the_second_version_starts_with_what_the_first_knew(pool_folder: Path, tmp_path: Path) -> None:
+    first, processor = build("toy_gemma", seed=7)
+    save(tmp_path / "first", first, processor, "# first\n")
+    second, _ = from_first_version("toy_gemma", tmp_path / "first", open_pool(pool_folder), seed=8)
+    for (name, old), new in zip(first.named_parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(new, old.detach(), atol=1e-3, rtol=1e-3, msg=name)
+    assert second.lm_head.weight is second.get_input_embeddings().weight
