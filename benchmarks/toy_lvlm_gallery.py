@@ -5,7 +5,7 @@
 Claim looked at: the toys answer from the image, in the words they were taught. Each finding is asked about once, on an
 unseen phantom; every third question is about a finding that is not there. True evidence is outlined in green; the
 title is green where both answers are right, red where one is wrong. The figures over many phantoms come from
-``python -m builder_scripts.toy_lvlm --evaluate``.
+``python -m builder_scripts.toy_lvlm evaluate``.
 """
 
 from __future__ import annotations
