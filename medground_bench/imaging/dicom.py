@@ -106,6 +106,8 @@ def dicom_values(dataset: Any, path: Path) -> GreyValues:
     values, rescaled = _modality(stored, dataset, notes)
     if rescaled:
         values = _voi(values, inside, dataset, notes)
+    if values.dtype.kind == "i":
+        values = values.astype(np.int64)  # the span of signed values does not fit their own type
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         values = _chosen(values, inside).max() - values
     return GreyValues(values, inside, int(dataset.BitsStored), notes)

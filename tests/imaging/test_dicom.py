@@ -190,6 +190,14 @@ def test_padding_ranges_and_signed_values(tmp_path: Path) -> None:
     assert "value -2000 to -1990" in notes
 
 
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_signed_values_over_their_whole_range(tmp_path: Path, photometric: str) -> None:
+    values = np.linspace(-32768, 32767, 400).astype(np.int16).reshape(20, 20)
+    seen, _ = read(write_dicom(tmp_path / "a.dcm", values.view(np.uint16), photometric, PixelRepresentation=1))
+    scaled = (values.astype(float) + 32768) / 65535 * 255
+    assert (seen == np.rint(scaled if photometric == "MONOCHROME2" else 255 - scaled)).all()
+
+
 def test_an_image_of_padding_only_and_no_padding_at_all(tmp_path: Path) -> None:
     assert "taken as pixels" in read(write_dicom(tmp_path / "a.dcm", RAMP * 0, PixelPaddingValue=0))[1]
     values, notes = read(write_dicom(tmp_path / "b.dcm", RAMP, PixelPaddingValue=7))
