@@ -30,13 +30,16 @@ class PolygonMask:
     def raster(self) -> np.ndarray:
         """(H, W) bool array over the native image."""
         width, height = self.size
+        out = np.zeros((height, width), bool)
         x0, y0 = np.asarray(self.points, float).T
         x1, y1 = np.roll(x0, -1), np.roll(y0, -1)
+        top, bottom = (int(np.clip(v, 0, height)) for v in (np.floor(y0.min()), np.ceil(y0.max())))
         # Every edge is crossed by the centre lines of some rows; at each crossing the rest of the row changes sides.
-        centres = np.arange(height) + 0.5
-        crossed = (y0[:, None] <= centres) != (y1[:, None] <= centres)
-        edge, row = np.nonzero(crossed)
+        centres = np.arange(top, bottom) + 0.5
+        edge, row = np.nonzero((y0[:, None] <= centres) != (y1[:, None] <= centres))
         x = x0[edge] + (centres[row] - y0[edge]) * (x1[edge] - x0[edge]) / (y1[edge] - y0[edge])
         column = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
-        changes = np.bincount(row * (width + 1) + column, minlength=height * (width + 1)).reshape(height, width + 1)
-        return (np.cumsum(changes, axis=1)[:, :width] & 1).astype(bool)
+        cells = (bottom - top) * (width + 1)
+        changes = np.bincount(row * (width + 1) + column, minlength=cells).reshape(bottom - top, width + 1)
+        out[top:bottom] = np.cumsum(changes, axis=1)[:, :width] & 1
+        return out
