@@ -91,7 +91,7 @@ def load_detector(folder_or_id: str) -> Detector:
         ) from error
     try:
         processor = OwlViTProcessor.from_pretrained(folder_or_id)
-        model = OwlViTForObjectDetection.from_pretrained(folder_or_id)
+        model = OwlViTForObjectDetection.from_pretrained(folder_or_id, use_safetensors=True)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         raise MethodError(
             f"no OWL-ViT detector can be loaded: {_first_sentence(error)}",

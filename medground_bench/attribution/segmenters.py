@@ -315,7 +315,7 @@ class SamTransformers:
 
         try:
             self._processor = SamProcessor.from_pretrained(folder_or_id)
-            self._model = SamModel.from_pretrained(folder_or_id, use_safetensors=None)
+            self._model = SamModel.from_pretrained(folder_or_id, use_safetensors=True)
         except (OSError, ValueError, RuntimeError) as error:
             raise MethodError(
                 f"no SamModel can be loaded: {str(error).splitlines()[0]}",

@@ -16,7 +16,7 @@ from typing import NoReturn
 import typer
 
 from medground_bench.cli import _lvlm
-from medground_bench.core.errors import FileError, MedGroundError
+from medground_bench.core.errors import FileError, MedGroundError, printable
 from medground_bench.core.versions import VERSION
 
 __all__ = ["app", "main"]
@@ -103,7 +103,7 @@ def main() -> None:
 
 
 def _failed(error: MedGroundError) -> NoReturn:
-    typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
+    typer.secho(printable(f"error: {error}"), fg=typer.colors.RED, err=True)
     sys.exit(1)
 
 

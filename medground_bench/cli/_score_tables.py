@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from medground_bench.core.errors import printable
 
 if TYPE_CHECKING:
     from medground_bench.scoring import ComparisonReport, PairComparison, Row, ScoreFile
@@ -35,13 +38,13 @@ def print_scores(scores: ScoreFile, out: Console) -> None:
             mine = [r for r in rows if (r.aggregate.level, r.aggregate.group) == (level, group)]
             for k, row in enumerate(mine):
                 name = group_title(level, group) if k == 0 else ""
-                table.add_row(name, *_cells(row), *_chance_cells(row), style=_style(row))
+                _add(table, name, *_cells(row), *_chance_cells(row), style=_style(row))
             table.add_section()
         out.print(table)
         out.print(_also(rows[0]), markup=False, highlight=False)
         _print_note(out, rows)
         for warning in one.warnings:
-            out.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
+            out.print(f"warning: {printable(warning)}", style="yellow", markup=False, highlight=False)
         out.print()
 
 
@@ -60,7 +63,7 @@ def print_comparison(report: ComparisonReport, out: Console, *, levels: Sequence
             table = _table(f"{mode}: {group_title(level, group)}", columns)
             for row in rows:
                 title, *cells = _cells(row)
-                table.add_row(title, str(len(row.lvlms)), *cells, *_chance_cells(row), style=_style(row))
+                _add(table, title, str(len(row.lvlms)), *cells, *_chance_cells(row), style=_style(row))
             out.print(table)
             _print_note(out, rows)
         for title, pairs in (
@@ -124,11 +127,16 @@ def _print_note(out: Console, rows: Iterable[Row]) -> None:
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=Text(printable(title)), title_justify="left", title_style="bold")
     for column in columns:
         text = column in ("records", "row", "first", "second")
         table.add_column(column, no_wrap=True, justify="left" if text else "right")
     return table
+
+
+def _add(table: Table, *cells: str, style: str | None = None) -> None:
+    """A row of texts as they stand: a name may look like markup, or hold what a terminal obeys."""
+    table.add_row(*(Text(printable(cell)) for cell in cells), style=style)
 
 
 def _pair_table(title: str, pairs: Sequence[PairComparison]) -> Table:
@@ -138,5 +146,5 @@ def _pair_table(title: str, pairs: Sequence[PairComparison]) -> Table:
     for p in pairs:
         r = p.result
         tests = [p_text(value, r.clusters) for value in (r.p_value, r.p_holm)]
-        table.add_row(r.first, r.second, str(p.records), str(r.clusters), interval_text(r.difference), *tests)
+        _add(table, r.first, r.second, str(p.records), str(r.clusters), interval_text(r.difference), *tests)
     return table

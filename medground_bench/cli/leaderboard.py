@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from medground_bench.core.errors import printable
+
 __all__ = ["command"]
 
 
@@ -21,5 +23,5 @@ def command(
     files, rejected = collect_results(results)
     write_page(out, leaderboard_page(files, rejected, title=title))
     for entry in rejected:
-        typer.echo(f"left out: {entry['path']}: {entry['reason']}", err=True)
+        typer.echo(printable(f"left out: {entry['path']}: {entry['reason']}"), err=True)
     typer.echo(f"written: {out} ({sum(len(f.submissions) for f in files)} submissions)", err=True)

@@ -43,13 +43,15 @@ def command(
     else:
         for fault in report.faults:
             typer.echo(f"error: {fault}")
+        if report.unlisted:
+            typer.echo(f"error: {sum(report.unlisted.values())} more faults are not listed: correct these first")
         for warning in report.warnings:
             typer.echo(f"warning: {warning}")
         counts = ", ".join(f"{count} {code}" for code, count in report.counts().items())
         checked = "" if dataset is not None else " (form only: give --dataset to check ids and image bounds)"
         verdict = "valid" if valid else "not valid"
         typer.echo(
-            f"{verdict}: {report.rows} rows, {len(report.faults)} faults{f' ({counts})' if counts else ''}, "
+            f"{verdict}: {report.rows} rows, {report.count} faults{f' ({counts})' if counts else ''}, "
             f"{len(report.warnings)} warnings{checked}"
         )
     raise typer.Exit(0 if valid else 1)

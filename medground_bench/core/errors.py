@@ -25,7 +25,13 @@ __all__ = [
     "ScoringError",
     "SourceError",
     "SubmissionError",
+    "printable",
 ]
+
+
+def printable(text: str) -> str:
+    """A text without anything that a terminal obeys: control characters but the line feed are written out."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 class MedGroundError(Exception):

@@ -10,7 +10,7 @@ cells, so that a perfect prediction scores exactly 1 and a disjoint one exactly 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -215,18 +215,24 @@ def _slabs(low: np.ndarray, high: np.ndarray, dtype: type) -> tuple[np.ndarray, 
 
 
 def _score_crowded(boxes: np.ndarray, predicted: int, i: int, areas: RecordAreas) -> None:
-    """One record of more boxes than an integer has bits: the same grid, column by column, O(boxes) memory."""
-    xs, ys = np.unique(boxes[:, [0, 2]]), np.unique(boxes[:, [1, 3]])
+    """One record of more boxes than an integer has bits: a sweep from left to right, O(boxes) memory.
+
+    Of every row of cells it is known how many boxes of either side cover it; where a box begins or ends, only its own
+    rows change. The three lengths are sums of the same numbers in the same order, so that they are equal where the
+    sides are.
+    """
+    ys = np.unique(boxes[:, [1, 3]])
     heights = np.diff(ys)
-    top, bottom = np.searchsorted(ys, boxes[:, 1]), np.searchsorted(ys, boxes[:, 3])
-    is_prediction = np.arange(len(boxes)) < predicted
-    for left, right in pairwise(xs.tolist()):
-        here = (boxes[:, 0] <= left) & (boxes[:, 2] > left)
-        covered = []
-        for side in (here & is_prediction, here & ~is_prediction):
-            steps = np.bincount(top[side], minlength=len(ys)) - np.bincount(bottom[side], minlength=len(ys))
-            covered.append(np.cumsum(steps[:-1]) > 0)
-        width = right - left
-        areas.prediction[i] += width * heights[covered[0]].sum()
-        areas.evidence[i] += width * heights[covered[1]].sum()
-        areas.common[i] += width * heights[covered[0] & covered[1]].sum()
+    rows = np.stack([np.searchsorted(ys, boxes[:, 1]), np.searchsorted(ys, boxes[:, 3])], axis=1)
+    begins = np.concatenate([boxes[:, 0], boxes[:, 2]])
+    order = np.argsort(begins, kind="stable")
+    count = np.zeros((2, len(heights)), np.int32)
+    totals = np.zeros(3)
+    edges = begins[order].tolist()
+    for k, event in enumerate(order.tolist()):
+        box, step = (event, 1) if event < len(boxes) else (event - len(boxes), -1)
+        count[int(box >= predicted), rows[box, 0] : rows[box, 1]] += step
+        if k + 1 < len(edges) and (width := edges[k + 1] - edges[k]) > 0:
+            covered = count > 0
+            totals += width * (np.stack([covered[0], covered[1], covered[0] & covered[1]]) @ heights)
+    areas.prediction[i], areas.evidence[i], areas.common[i] = totals

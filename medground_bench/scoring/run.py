@@ -27,6 +27,7 @@ from medground_bench.scoring.heatmaps import HEATMAP_METRICS, TOLERANCE, score_h
 from medground_bench.scoring.statistics import CONFIDENCE, RESAMPLES
 from medground_bench.scoring.table import Reference, load_reference
 from medground_bench.submission import Prediction, Submission, open_submission, validate_submission
+from medground_bench.submission.format import Clock, Fault
 
 if TYPE_CHECKING:
     from medground_bench.dataset.folder import DatasetFolder
@@ -129,16 +130,18 @@ def score_submission(
     """
     report = validate_submission(path, dataset)
     faults = [f for f in report.faults if not (partial and f.code == "missing-id")]
+    if not faults and any(code != "missing-id" for code in report.unlisted):
+        faults = [Fault("more", f"{sum(report.unlisted.values())} faults are not listed", "correct those listed first")]
     for fault in faults:
         if fault.code == "fingerprint":  # nothing else that is wrong matters then
             raise SubmissionError(f"this submission was {fault.message}", where=path, remedy=fault.remedy)
     if faults:
         lines = [f"  {fault}" for fault in faults[:_SHOWN]]
-        if len(faults) > _SHOWN:
-            lines.append(f"  ... and {len(faults) - _SHOWN} more")
-        only_missing = all(f.code == "missing-id" for f in faults)
+        if report.count > _SHOWN:
+            lines.append(f"  ... and {report.count - _SHOWN} more")
+        only_missing = set(report.counts()) == {"missing-id"}
         raise SubmissionError(
-            f"this submission is not valid: {len(faults)} faults\n" + "\n".join(lines),
+            f"this submission is not valid: {report.count} faults\n" + "\n".join(lines),
             where=path,
             remedy="score it with --partial: missing records count as not answered"
             if only_missing
@@ -214,7 +217,9 @@ def _heatmap_scores(
     side = settings.get("frame_side", 224)
     table = np.full((len(HEATMAP_METRICS), len(rows)), np.nan)
     starts = np.cumsum(reference.boxes.counts) - reference.boxes.counts
+    clock = Clock(submission.seconds)
     for k, (row, i) in enumerate(zip(rows, index.tolist(), strict=True)):
+        clock.check()
         heatmap = submission.heatmap(row) if row else None
         if heatmap is None:
             continue

@@ -11,13 +11,21 @@ from typing import Any
 from medground_bench.core.errors import MedGroundError
 from medground_bench.core.files import within
 from medground_bench.core.schema import MODES
-from medground_bench.submission.format import HEADER_FILE, HEADER_KEYS, MAX_BOXES, REQUIRED_HEADER, ROW_KEYS, Fault
+from medground_bench.submission.format import (
+    HEADER_FILE,
+    HEADER_KEYS,
+    MAX_BOXES,
+    MAX_FRAME,
+    MAX_HEATMAP,
+    REQUIRED_HEADER,
+    ROW_KEYS,
+    Fault,
+)
 
 __all__ = ["check_header", "check_row", "clean", "is_number", "open_heatmap", "row_warnings"]
 
 _TOLERANCE = 0.01  # pixels: rounding of written coordinates is no fault
 _FAULTS_PER_ROW = 25
-_LARGEST_MAP = 1 << 26  # pixels
 
 
 def clean(value: Any, length: int = 120) -> str:
@@ -63,6 +71,11 @@ def check_header(header: Any) -> tuple[list[Fault], list[Fault]]:
     for key, kind in (("settings", dict), ("versions", dict)):
         if header.get(key) is not None and not isinstance(header[key], kind):
             faults.append(_header("header", key, f"is {type(header[key]).__name__}", f"make {key!r} an object"))
+    settings = header.get("settings")
+    side = settings.get("frame_side") if isinstance(settings, dict) else None
+    if side is not None and not (isinstance(side, int) and not isinstance(side, bool) and 0 < side <= MAX_FRAME):
+        message, remedy = f"is {clean(side)}, not a size in pixels", "give a whole number, or null for native maps"
+        faults.append(_header("header", "settings.frame_side", message, remedy))
     warnings = [
         _header("provenance", key, "is missing", f"state {key!r}, so that others can tell what this is")
         for key in HEADER_KEYS
@@ -117,7 +130,7 @@ def _box_faults(row: Mapping[str, Any], size: tuple[float, float] | None) -> Ite
         return
     if len(boxes) > MAX_BOXES:
         yield Fault("boxes", f"{len(boxes)} boxes", f"name at most {MAX_BOXES}, the most important", field="boxes")
-        boxes = boxes[:MAX_BOXES]
+        return
     for k, box in enumerate(boxes):
         fault = _box_fault(box, size)
         if fault:
@@ -170,6 +183,10 @@ def _optional_faults(row: Mapping[str, Any]) -> Iterator[Fault]:
             for k, token in enumerate(tokens):
                 if not is_number(token) or not _finite(token):
                     yield Fault("type", f"{clean(token)} is not a finite number", remedy, field=f"tokens[{k}]")
+    if not isinstance(row.get("extras", {}), dict | None):
+        yield Fault("type", f"{clean(row['extras'])} is not an object", "write an object", field="extras")
+    if not isinstance(row.get("error", ""), str | None):
+        yield Fault("type", f"{clean(row['error'])} is not a text", "write a text", field="error")
     for key in ("fallback", "degenerate"):
         if not isinstance(row.get(key, False), bool | None):
             yield Fault("type", f"{clean(row[key])} is not true or false", "write true or false", field=key)
@@ -219,9 +236,9 @@ def open_heatmap(folder: Path, name: str) -> Any:
         raise MedGroundError(
             f"{clean(name)!r} holds shape {heatmap.shape} of {heatmap.dtype}", remedy="save a 2-D array of real numbers"
         )
-    if heatmap.size > _LARGEST_MAP:
+    if heatmap.size > MAX_HEATMAP:
         raise MedGroundError(
-            f"{clean(name)!r} has {heatmap.size} pixels", remedy=f"save at most {_LARGEST_MAP} (the frame's resolution)"
+            f"{clean(name)!r} has {heatmap.size} pixels", remedy=f"save at most {MAX_HEATMAP} (the frame's resolution)"
         )
     return heatmap
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from medground_bench.core.errors import SubmissionError
 
 __all__ = [
     "HEADER_FILE",
     "HEADER_KEYS",
     "MAX_BOXES",
+    "MAX_FAULTS",
+    "MAX_FRAME",
+    "MAX_HEATMAP",
+    "MAX_LINES",
     "PREDICTIONS_FILE",
     "REQUIRED_HEADER",
+    "TIME_LIMIT",
+    "Clock",
     "Fault",
     "ValidationReport",
 ]
@@ -40,7 +49,50 @@ ROW_KEYS = (
 """Keys of a row of ``predictions.jsonl``; others are a warning."""
 
 MAX_BOXES = 1000
-"""Greatest number of boxes of one record."""
+"""Greatest number of boxes of one record; of more none is looked at."""
+
+MAX_FAULTS = 1000
+"""Faults, and warnings, that a report lists; of more it has the number."""
+
+MAX_LINES = 1_000_000
+"""Lines of ``predictions.jsonl``, blank ones included, where the dataset does not say how many there can be."""
+
+MAX_HEATMAP = 4_000_000
+"""Pixels of one heat map."""
+
+MAX_FRAME = 1 << 16
+"""Greatest ``settings.frame_side``."""
+
+TIME_LIMIT = 3600.0
+"""Seconds that reading one submission may take, and again scoring it."""
+
+
+class Clock:
+    """Ends work on a submission that takes too long.
+
+    Parameters
+    ----------
+    seconds : float
+        From now on.
+    """
+
+    def __init__(self, seconds: float = TIME_LIMIT) -> None:
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def check(self) -> None:
+        """Raise when the time is over.
+
+        Raises
+        ------
+        SubmissionError
+            If it is.
+        """
+        if time.monotonic() > self._end:
+            raise SubmissionError(
+                f"this submission takes more than {self.seconds:g} seconds",
+                remedy="name fewer boxes and smaller heat maps",
+            )
 
 
 @dataclass(frozen=True)
@@ -92,7 +144,10 @@ class ValidationReport:
     rows : int
         Non-blank lines of ``predictions.jsonl``.
     faults, warnings : list of Fault
-        Every fault, in file order, then the missing ids; a submission with none is valid.
+        Every fault, in file order, then the missing ids; a submission with none is valid. At most :data:`MAX_FAULTS`
+        are listed.
+    unlisted : dict of str to int
+        Code -> number of faults beyond those.
     """
 
     folder: str
@@ -100,6 +155,24 @@ class ValidationReport:
     rows: int = 0
     faults: list[Fault] = field(default_factory=list)
     warnings: list[Fault] = field(default_factory=list)
+    unlisted: dict[str, int] = field(default_factory=dict)
+
+    def add(self, *faults: Fault) -> None:
+        """Add faults, as many as are listed."""
+        for fault in faults:
+            if len(self.faults) < MAX_FAULTS:
+                self.faults.append(fault)
+            else:
+                self.unlisted[fault.code] = self.unlisted.get(fault.code, 0) + 1
+
+    def warn(self, *warnings: Fault) -> None:
+        """Add warnings, as many as are listed."""
+        self.warnings += warnings[: max(0, MAX_FAULTS - len(self.warnings))]
+
+    @property
+    def count(self) -> int:
+        """How many faults there are, listed or not."""
+        return len(self.faults) + sum(self.unlisted.values())
 
     @property
     def valid(self) -> bool:
@@ -107,7 +180,7 @@ class ValidationReport:
 
     def counts(self) -> dict[str, int]:
         """How many faults there are of each kind."""
-        out: dict[str, int] = {}
+        out = dict(self.unlisted)
         for fault in self.faults:
             out[fault.code] = out.get(fault.code, 0) + 1
         return out
@@ -119,6 +192,7 @@ class ValidationReport:
             "valid": self.valid,
             "rows": self.rows,
             "counts": self.counts(),
+            "unlisted": sum(self.unlisted.values()),
             "faults": [asdict(f) for f in self.faults],
             "warnings": [asdict(f) for f in self.warnings],
         }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from medground_bench.core.errors import SubmissionError
 from medground_bench.submission.checks import check_header, check_row, open_heatmap
-from medground_bench.submission.format import HEADER_FILE, PREDICTIONS_FILE, Fault
+from medground_bench.submission.format import HEADER_FILE, PREDICTIONS_FILE, TIME_LIMIT, Clock, Fault
 from medground_bench.submission.prediction import Prediction
 from medground_bench.submission.strict_json import JsonFault, read_object
 from medground_bench.submission.validate import iter_rows
@@ -31,10 +31,13 @@ class Submission:
         The folder.
     header : mapping
         ``submission.json``.
+    seconds : float
+        How long reading its rows may take.
     """
 
     path: Path
     header: Mapping[str, Any]
+    seconds: float = TIME_LIMIT
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Rows of the file as they stand, in its order, streamed: unknown keys are still there.
@@ -42,9 +45,11 @@ class Submission:
         Raises
         ------
         SubmissionError
-            At the first faulty row.
+            At the first faulty row, or when the time is over.
         """
+        clock = Clock(self.seconds)
         for line, parsed in iter_rows(self.path):
+            clock.check()
             where = f"{self.path / PREDICTIONS_FILE}:{line}"
             if isinstance(parsed, Fault):
                 raise SubmissionError(parsed.message, where=where, remedy=parsed.remedy)
@@ -99,9 +104,12 @@ def open_submission(folder: str | Path) -> Submission:
                 f"no {name} here", where=folder, expected=f"a folder with {HEADER_FILE} and {PREDICTIONS_FILE}"
             )
     try:
-        header = read_object(folder / HEADER_FILE).value
+        parsed = read_object(folder / HEADER_FILE)
     except JsonFault as error:
         raise SubmissionError(error.message, where=folder / HEADER_FILE, remedy=error.remedy) from None
+    if parsed.has_constants or parsed.has_surrogates:
+        raise SubmissionError("a number or text that is no JSON", where=folder / HEADER_FILE, remedy="leave it out")
+    header = parsed.value
     for fault in check_header(header)[0]:
         field = fault.field or "header"
         raise SubmissionError(f"{field} {fault.message}", where=folder / HEADER_FILE, remedy=fault.remedy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -15,6 +16,7 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 
 _MAX_DIGITS = 400  # more than any float has; Python's own limit for integers differs between versions
 _CHUNK = 1 << 16
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class RawLine(NamedTuple):
@@ -33,11 +35,16 @@ class JsonFault(Exception):
 
 
 class Parsed(NamedTuple):
-    """A parsed value, and what it contained that JSON does not allow or that is ambiguous."""
+    """A parsed value, and what it contained that JSON does not allow or that is ambiguous.
+
+    ``has_constants`` tells of ``NaN``, ``Infinity`` and numbers beyond what a float holds; ``has_surrogates`` of halves
+    of a character, which no file can be written with.
+    """
 
     value: Any
     duplicate_keys: tuple[str, ...]
     has_constants: bool
+    has_surrogates: bool = False
 
 
 def read_lines(file: IO[bytes], limit: int = MAX_LINE_BYTES) -> Iterator[RawLine]:
@@ -88,20 +95,38 @@ def parse_json(content: bytes) -> Parsed:
         constants.append(token)
         return float(token)
 
+    def number(digits: str) -> float:
+        return constant(digits) if math.isinf(value := float(digits)) else value
+
+    def integer(digits: str) -> int | float:
+        # Beyond what a float holds the value is infinite for every purpose here; int() of it would be quadratic.
+        return int(digits) if len(digits) <= _MAX_DIGITS else constant("-Infinity" if digits[0] == "-" else "Infinity")
+
     try:
         value = json.loads(
-            text, object_pairs_hook=pairs, parse_constant=constant, parse_int=_integer, parse_float=float
+            text, object_pairs_hook=pairs, parse_constant=constant, parse_int=integer, parse_float=number
         )
     except RecursionError:
         raise JsonFault("nesting", "nested too deeply", "write plain rows: boxes are lists of four numbers") from None
     except ValueError as error:
         raise JsonFault("json", f"not JSON: {error}", "write one JSON object per line, as json.dumps does") from None
-    return Parsed(value, tuple(dict.fromkeys(duplicates)), bool(constants))
+    halves = _SURROGATE.search(text) is not None and _has_surrogates(value)
+    return Parsed(value, tuple(dict.fromkeys(duplicates)), bool(constants), halves)
 
 
-def _integer(digits: str) -> int | float:
-    # Beyond what a float holds the value is infinite for every purpose here; int() of it would be quadratic.
-    return int(digits) if len(digits) <= _MAX_DIGITS else math.copysign(math.inf, -1 if digits[0] == "-" else 1)
+def _has_surrogates(value: Any) -> bool:
+    """Whether a text in a value has half of a surrogate pair: ``\\ud83d`` without what belongs to it."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            if any("\ud800" <= c <= "\udfff" for c in item):
+                return True
+        elif isinstance(item, dict):
+            waiting += [*item.keys(), *item.values()]
+        elif isinstance(item, list):
+            waiting += item
+    return False
 
 
 def read_object(path: Path, limit: int = MAX_LINE_BYTES) -> Parsed:

@@ -198,10 +198,10 @@ def require_valid(submission: str | Path, dataset: DatasetFolder) -> ValidationR
     report = validate_submission(submission, dataset)
     if not report.valid:
         lines = [f"  {fault}" for fault in report.faults[:_FAULTS_SHOWN]]
-        if len(report.faults) > _FAULTS_SHOWN:
-            lines.append(f"  ... and {len(report.faults) - _FAULTS_SHOWN} more")
+        if report.count > _FAULTS_SHOWN:
+            lines.append(f"  ... and {report.count - _FAULTS_SHOWN} more")
         raise SubmissionError(
-            f"this submission is not valid: {len(report.faults)} faults\n" + "\n".join(lines),
+            f"this submission is not valid: {report.count} faults\n" + "\n".join(lines),
             where=submission,
             remedy="run medground-bench validate for the whole list, and correct them",
         )

@@ -12,7 +12,15 @@ from medground_bench.core.errors import SubmissionError
 from medground_bench.core.schema import MODES
 from medground_bench.dataset.folder import open_folder
 from medground_bench.submission.checks import check_header, check_row, clean, is_number, open_heatmap, row_warnings
-from medground_bench.submission.format import HEADER_FILE, PREDICTIONS_FILE, Fault, ValidationReport
+from medground_bench.submission.format import (
+    HEADER_FILE,
+    MAX_LINES,
+    PREDICTIONS_FILE,
+    TIME_LIMIT,
+    Clock,
+    Fault,
+    ValidationReport,
+)
 from medground_bench.submission.frames import FrameCheck
 from medground_bench.submission.strict_json import (
     MAX_LINE_BYTES,
@@ -41,6 +49,8 @@ def validate_submission(
     folder: str | Path,
     dataset: DatasetFolder | str | Path | None = None,
     config: str | None = None,
+    *,
+    seconds: float = TIME_LIMIT,
 ) -> ValidationReport:
     """Check a submission and list everything that is wrong with it.
 
@@ -52,6 +62,8 @@ def validate_submission(
         The dataset it was made for; without it ids, image bounds and the frame cannot be checked.
     config : str, optional
         Config of the dataset folder, when ``dataset`` is a path (default: the submission's mode).
+    seconds : float
+        How long it may take; what is not read by then is a fault.
 
     Returns
     -------
@@ -74,7 +86,7 @@ def validate_submission(
     header = _read_header(folder, report)
     opened = _open_dataset(dataset, config, header)
     known = _match(opened, header, report) if opened is not None else None
-    _read_predictions(folder, known, header, report)
+    _read_predictions(folder, known, header, report, Clock(seconds))
     return report
 
 
@@ -101,6 +113,8 @@ def _read_header(folder: Path, report: ValidationReport) -> Mapping[str, Any]:
         report.faults.append(Fault("file", f"cannot be read: {error.strerror}", "check it", file=HEADER_FILE))
         return {}
     faults, warnings = check_header(parsed.value)
+    if parsed.has_constants:
+        faults.append(Fault("not-finite", "holds NaN or Infinity", "leave the value out", file=HEADER_FILE))
     report.faults += [*_json_faults(parsed, HEADER_FILE), *faults]
     report.warnings += warnings
     report.header = parsed.value if isinstance(parsed.value, dict) else {}
@@ -119,10 +133,14 @@ def _not_a_file(path: Path) -> Fault | None:
 
 
 def _json_faults(parsed: Parsed, file: str, line: int | None = None, key: str | None = None) -> list[Fault]:
-    if not parsed.duplicate_keys:
-        return []
-    names = clean(", ".join(parsed.duplicate_keys))
-    return [Fault("duplicate-key", f"duplicate keys: {names}", "give every key once", file, line, key)]
+    faults = []
+    if parsed.duplicate_keys:
+        names = clean(", ".join(parsed.duplicate_keys))
+        faults.append(Fault("duplicate-key", f"duplicate keys: {names}", "give every key once", file, line, key))
+    if parsed.has_surrogates:
+        message = "a text holds half of a character (a lone surrogate)"
+        faults.append(Fault("encoding", message, "write whole characters", file, line, key))
+    return faults
 
 
 def must_answer(record_lvlm: str | None, record_mode: str | None, lvlm: Any, mode: Any) -> bool:
@@ -150,10 +168,16 @@ def _match(dataset: DatasetFolder, header: Mapping[str, Any], report: Validation
     return known
 
 
-def iter_rows(folder: str | Path) -> Iterator[tuple[int, Parsed | Fault]]:
-    """Non-blank lines of ``predictions.jsonl``, parsed or as the fault that keeps them from being so."""
+def iter_rows(folder: str | Path, most: int = MAX_LINES) -> Iterator[tuple[int, Parsed | Fault]]:
+    """Non-blank lines of ``predictions.jsonl``, parsed or as the fault that keeps them from being so.
+
+    After ``most`` lines, blank ones included, a fault ends it.
+    """
     with open(Path(folder) / PREDICTIONS_FILE, "rb") as file:
         for number, content in read_lines(file):
+            if number > most:
+                yield number, Fault("lines", f"more than {most} lines", "write one line per record", line=number)
+                return
             if content is None:
                 message = f"longer than {MAX_LINE_BYTES} bytes"
                 yield number, Fault("long-line", message, "save heat maps as .npy files beside it", line=number)
@@ -164,7 +188,9 @@ def iter_rows(folder: str | Path) -> Iterator[tuple[int, Parsed | Fault]]:
                     yield number, Fault(fault.code, fault.message, fault.remedy, line=number)
 
 
-def _read_predictions(folder: Path, known: _Known | None, header: Mapping[str, Any], report: ValidationReport) -> None:
+def _read_predictions(
+    folder: Path, known: _Known | None, header: Mapping[str, Any], report: ValidationReport, clock: Clock
+) -> None:
     problem = _not_a_file(folder / PREDICTIONS_FILE)
     if problem:
         report.faults.append(problem)
@@ -172,13 +198,18 @@ def _read_predictions(folder: Path, known: _Known | None, header: Mapping[str, A
     seen: dict[str, int] = {}
     settings = header.get("settings")
     frame = FrameCheck(settings.get("frame_side", 224) if isinstance(settings, dict) else 224)
+    most = MAX_LINES if known is None else 2 * len(known.wanted) + len(known.others) + 1000
     try:
-        for line, parsed in iter_rows(folder):
+        for line, parsed in iter_rows(folder, most):
+            clock.check()
             report.rows += 1
             if isinstance(parsed, Fault):
-                report.faults.append(parsed)
+                report.add(parsed)
                 continue
             _judge(folder, line, parsed, known, seen, frame, report)
+    except SubmissionError as error:
+        report.add(Fault("time", error.message, error.remedy or ""))
+        return
     except OSError as error:
         message = f"cannot be read: {clean(error.strerror or str(error))}"
         report.faults.append(Fault("file", message, "check the file"))
@@ -186,10 +217,10 @@ def _read_predictions(folder: Path, known: _Known | None, header: Mapping[str, A
     for key in known.wanted if known else ():
         if key not in seen:
             remedy = "answer every record; 'boxes': [] if the method named no evidence"
-            report.faults.append(Fault("missing-id", "no prediction for this record", remedy, id=key))
+            report.add(Fault("missing-id", "no prediction for this record", remedy, id=key))
     if not report.rows and not known:
         report.faults.append(Fault("empty", "no predictions", "write one row per record"))
-    report.warnings += frame.warnings()
+    report.warn(*frame.warnings())
 
 
 def _judge(
@@ -205,7 +236,7 @@ def _judge(
     row = parsed.value
     if not isinstance(row, dict):
         message = f"holds {type(row).__name__}, not an object"
-        report.faults.append(Fault("type", message, 'write {"id": ..., "boxes": [...]}', line=line))
+        report.add(Fault("type", message, 'write {"id": ..., "boxes": [...]}', line=line))
         return
     key = row.get("id")
     shown = clean(key, 300) if isinstance(key, str) else None
@@ -216,14 +247,15 @@ def _judge(
     if parsed.has_constants and not faults:
         remedy = "NaN and Infinity are not JSON: leave the value out"
         faults.append(Fault("not-finite", "holds NaN or Infinity", remedy, line=line, id=shown))
-    report.faults += faults
-    report.warnings += [replace(w, line=line, id=shown) for w in row_warnings(row)]
+    report.add(*faults)
+    report.warn(*(replace(w, line=line, id=shown) for w in row_warnings(row)))
     if isinstance(key, str):
         seen.setdefault(key, line)
     if size is not None:
         if row.get("heatmap") is not None and not faults:
             frame.add_heatmap(open_heatmap(folder, row["heatmap"]).shape, size)
-        frame.add(list(_readable(row.get("boxes"))), size, evidence)
+        if all(fault.code == "outside" for fault in faults):  # boxes of another frame may reach out of the image
+            frame.add(list(_readable(row.get("boxes"))), size, evidence)
 
 
 def _id_faults(key: Any, known: _Known | None, seen: Mapping[str, int]) -> Iterator[Fault]:

@@ -241,7 +241,7 @@ def _text(location: str, tokenizer: str, allow_remote_code: bool) -> tuple[Any, 
     try:
         kind = CLIPTextModel if raw.get("model_type") in ("clip", "clip_text_model") else AutoModel
         remote = {"trust_remote_code": True} if raw.get("auto_map") else {}
-        model = kind.from_pretrained(where, **remote)
+        model = kind.from_pretrained(where, use_safetensors=True, **remote)
         return model, AutoTokenizer.from_pretrained(tokens, **remote)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, AttributeError) as error:
         raise _unloadable("text encoder", location, error) from error

@@ -2,8 +2,9 @@
 
 ``python -m medground_bench.pages.leaderboard.app --results DIR --dataset DIR`` serves it; the same with
 ``--ingest FOLDER`` scores the submission folders below FOLDER (a clone of the results repository, after pull requests
-were merged) and ends. The dataset stays on the server: the page shows scores and what submissions say about
-themselves, never images or texts of records.
+were merged) and ends. The dataset stays on the server: the page shows rounded scores of many records and what
+submissions say about themselves, never images or texts of records. Every submission is scored in a process of its own,
+with a deadline and a memory limit.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medground_bench.core.errors import MedGroundError, MissingDependencyError
+from medground_bench.core.errors import MedGroundError, MissingDependencyError, printable
 from medground_bench.dataset.folder import read_build_record
 from medground_bench.pages.leaderboard.archive import Limits, UploadError
 from medground_bench.pages.leaderboard.page import collect_results, leaderboard_page
-from medground_bench.pages.leaderboard.uploads import Receipt, receive_archive, receive_folder
+from medground_bench.pages.leaderboard.public import QUOTA, public_scores
+from medground_bench.pages.leaderboard.uploads import Receipt
+from medground_bench.pages.leaderboard.worker import receive_apart
 from medground_bench.scoring.rows import interval_text
 from medground_bench.submission import HEADER_FILE
 
@@ -39,7 +42,8 @@ _HELP = """
 A ZIP of one submission folder: `submission.json` and `predictions.jsonl`, with `heatmaps/*.npy` if you like. Check it
 first with `medground-bench validate SUBMISSION --dataset FOLDER --config CONFIG`. It is validated and scored here,
 against the references this server holds; its scores and what `submission.json` says become public, the predictions
-are not kept. Results are not replaced: a new version needs a new method name.
+are not kept. Results are not replaced: a new version needs a new method name. A name belongs to who sent it first: to
+the account you are logged in with, else to your key, any words that only you know.
 """
 
 
@@ -50,6 +54,7 @@ def build_app(
     config: str | None = None,
     limits: Limits | None = None,
     resamples: int = 10_000,
+    quota: int = QUOTA,
 ) -> gradio.Blocks:
     """The Gradio app.
 
@@ -65,6 +70,8 @@ def build_app(
         What an upload may be.
     resamples : int
         Of the bootstrap.
+    quota : int
+        Submissions of one account a day.
 
     Raises
     ------
@@ -81,11 +88,21 @@ def build_app(
         ) from error
     configs = ", ".join([config] if config else read_build_record(dataset)["configs"])
 
-    def take_in(upload: str | None) -> tuple[str, str]:
+    def take_in(upload: str | None, key: str, request: gr.Request) -> tuple[str, str]:
         if not upload:
             return _message("choose a ZIP file first", good=False), board(results)
         try:
-            receipt = receive_archive(upload, results, dataset, config=config, limits=limits, resamples=resamples)
+            receipt = receive_apart(
+                "archive",
+                upload,
+                results,
+                dataset,
+                config=config,
+                limits=limits,
+                resamples=resamples,
+                account=_account(key, request),
+                quota=quota,
+            )
         except UploadError as error:
             return _message(f"refused: {error}", good=False), board(results)
         except Exception as error:  # whoever sent it learns nothing of the server's insides
@@ -103,9 +120,10 @@ def build_app(
         with gr.Tab("Submit"):
             gr.Markdown(_HELP + f"\nConfigs on this server: {configs}.")
             upload = gr.File(label="ZIP of a submission folder", file_types=[".zip"], type="filepath")
+            key = gr.Textbox(label="Your key", max_lines=1, max_length=200, type="password")
             button = gr.Button("Validate, score and add", variant="primary")
             answer = gr.HTML(elem_id="answer")
-        button.click(take_in, inputs=upload, outputs=[answer, page], api_name="submit", concurrency_limit=1)
+        button.click(take_in, inputs=[upload, key], outputs=[answer, page], api_name="submit", concurrency_limit=8)
         app.load(lambda: board(results), outputs=page, api_name="board")
     return app
 
@@ -115,10 +133,21 @@ def board(results: str | Path) -> str:
     from markupsafe import escape
 
     try:
-        html = leaderboard_page(*collect_results(results)) if Path(results).is_dir() else leaderboard_page([])
+        files, rejected = collect_results(results) if Path(results).is_dir() else ([], [])
+        html = leaderboard_page([public_scores(file) for file in files], rejected)
     except OSError as error:
         html = f"<p>The results cannot be read: {escape(error.strerror or 'error')}</p>"
     return f'<iframe class="mgb-board" title="Leaderboard" sandbox="allow-scripts" srcdoc="{escape(html)}"></iframe>'
+
+
+def _account(key: str, request: gradio.Request) -> str:
+    """Who is asking: the account they are logged in with, else their key, else where they call from."""
+    if getattr(request, "username", None):
+        return f"account {request.username}"
+    if key and key.strip():
+        return f"key {key.strip()}"
+    client = getattr(request, "client", None)
+    return f"address {getattr(client, 'host', '') or 'unknown'}"
 
 
 def _message(text: str, *, good: bool) -> str:
@@ -130,7 +159,7 @@ def _message(text: str, *, good: bool) -> str:
 def _thanks(receipt: Receipt) -> str:
     lines = [
         f"{receipt.method} for {receipt.lvlm}, {receipt.mode}: mean IoU {interval_text(receipt.iou)} "
-        f"on {receipt.records} records of {receipt.patients} patients. It is on the leaderboard.",
+        f"on {receipt.records} records. It is on the leaderboard.",
         *(f"warning: {warning}" for warning in receipt.warnings[:5]),
     ]
     if receipt.ignored:
@@ -142,7 +171,7 @@ def _thanks(receipt: Receipt) -> str:
 def ingest(
     folder: str | Path, results: str | Path, dataset: str | Path, **options: Any
 ) -> tuple[list[Receipt], list[str]]:
-    """Score every submission folder below ``folder`` that is not on the leaderboard yet.
+    """Score every submission folder below ``folder`` that is not on the leaderboard yet, whatever the others are.
 
     Returns
     -------
@@ -154,10 +183,15 @@ def ingest(
     if not folder.is_dir():
         raise MedGroundError("there is no such folder", where=folder, expected="a folder of submissions")
     for path in sorted(p.parent for p in folder.rglob(HEADER_FILE)):
+        shown = path.relative_to(folder)
         try:
-            receipts.append(receive_folder(path, results, dataset, **options))
+            if any((folder / part).is_symlink() for part in (shown, *shown.parents)):
+                raise UploadError("links are not accepted")
+            receipts.append(receive_apart("folder", path, results, dataset, **options))
         except UploadError as error:
-            refused.append(f"{path.relative_to(folder)}: {error.message}")
+            refused.append(f"{shown}: {error.message}")
+        except Exception as error:  # the next one is not to suffer
+            refused.append(f"{shown}: it could not be scored: {error}")
     return receipts, refused
 
 
@@ -170,16 +204,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--ingest", type=Path, metavar="FOLDER", help="score the submissions below FOLDER and end")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (a Space needs 0.0.0.0)")
     parser.add_argument("--port", type=int, default=7860, help="port to listen on")
+    parser.add_argument("--quota", type=int, default=QUOTA, help="submissions of one account (or author) a day")
+    parser.add_argument(
+        "--own", action="store_true", help="with --ingest: they are yours, and may have the names of published methods"
+    )
     options = parser.parse_args(arguments)
     try:
         if options.ingest is not None:
-            receipts, refused = ingest(options.ingest, options.results, options.dataset, config=options.config)
+            receipts, refused = ingest(
+                options.ingest,
+                options.results,
+                options.dataset,
+                config=options.config,
+                quota=options.quota,
+                owner=options.own,
+            )
             for receipt in receipts:
                 print(f"added: {receipt.method} for {receipt.lvlm}, {receipt.mode}: {receipt.path.name}")
             for line in refused:
-                print(f"left out: {line}", file=sys.stderr)
+                print(printable(f"left out: {line}"), file=sys.stderr)
             return 0
-        serve(build_app(options.results, options.dataset, config=options.config), options.host, options.port)
+        app = build_app(options.results, options.dataset, config=options.config, quota=options.quota)
+        serve(app, options.host, options.port)
     except MedGroundError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -45,7 +45,8 @@ class Limits:
     members : int
         Entries of the archive, folders included.
     ratio : int
-        Unpacked size over archive size, once more than ``ratio_from`` bytes are unpacked.
+        Unpacked size over the packed size of the members that are used, once more than ``ratio_from`` bytes are
+        unpacked.
     depth : int
         Nesting of the header's values.
     text : int
@@ -119,7 +120,8 @@ def unpack(archive: str | Path, into: str | Path, limits: Limits | None = None) 
         try:
             with zipfile.ZipFile(file) as opened:
                 wanted, ignored = _choose(opened.infolist(), limits)
-                return Unpacked(into, _write(opened, wanted, into, size, limits), ignored)
+                packed = min(size, sum(info.compress_size for info in wanted.values()))
+                return Unpacked(into, _write(opened, wanted, into, packed, limits), ignored)
         except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError, UnicodeError) as error:
             raise UploadError(
                 f"the archive is damaged: {clean(str(error), 80)}", remedy="zip the folder again"
@@ -206,7 +208,7 @@ def _check_member(info: zipfile.ZipInfo) -> tuple[str, ...]:
 
 
 def _write(
-    opened: zipfile.ZipFile, wanted: Mapping[str, zipfile.ZipInfo], into: Path, size: int, limits: Limits
+    opened: zipfile.ZipFile, wanted: Mapping[str, zipfile.ZipInfo], into: Path, packed: int, limits: Limits
 ) -> int:
     """Unpack the chosen members, counting; the number of lines of the predictions."""
     total = lines = 0
@@ -225,7 +227,7 @@ def _write(
                     raise UploadError(f"{name} is larger than {_bytes(limit)}")
                 if total > limits.total_bytes:
                     raise UploadError(f"the archive unpacks to more than {_bytes(limits.total_bytes)}")
-                if total > limits.ratio_from and total > limits.ratio * size:
+                if total > limits.ratio_from and total > limits.ratio * packed:
                     raise UploadError(f"the archive unpacks to more than {limits.ratio} times its size: a ZIP bomb")
                 if name == PREDICTIONS_FILE:
                     lines += chunk.count(b"\n")

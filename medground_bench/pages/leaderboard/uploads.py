@@ -1,14 +1,16 @@
 """Taking in a submission on the server that holds the references: unpack, validate, score, keep the scores.
 
 A result is one file in the results folder, named by a digest of what was scored, written whole under a lock: two
-uploads at once cannot lose each other, and none can replace another's result. What the uploader is told never holds
-ids of credentialed records beyond those in the upload.
+uploads at once cannot lose each other, and none can replace another's result. What is kept and told are rounded means
+over many records (:mod:`~medground_bench.pages.leaderboard.public`); whether a record exists or was only not answered
+is not told apart, and no warning that depends on the evidence is passed on.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import tempfile
 import unicodedata
@@ -18,22 +20,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medground_bench.core.errors import BuildError, MedGroundError
-from medground_bench.core.files import file_lock
-from medground_bench.core.schema import masked_id
+from medground_bench.core.files import file_lock, scratch_folder, sha256_of
 from medground_bench.dataset.folder import open_folder
-from medground_bench.dataset.masking import dataset_key
 from medground_bench.pages.leaderboard.archive import Limits, UploadError, full_disk, unpack
+from medground_bench.pages.leaderboard.names import is_reserved, skeleton
 from medground_bench.pages.leaderboard.page import collect_results
-from medground_bench.scoring import CHANCE_ROWS, score_submissions, write_scores
-from medground_bench.sources import is_credentialed
-from medground_bench.submission import HEADER_FILE, HEADER_KEYS, PREDICTIONS_FILE, validate_submission
+from medground_bench.pages.leaderboard.public import MIN_RECORDS, QUOTA, Register, public_scores
+from medground_bench.scoring import score_submissions, write_scores
+from medground_bench.submission import (
+    HEADER_FILE,
+    HEADER_KEYS,
+    PREDICTIONS_FILE,
+    must_answer,
+    open_submission,
+    validate_submission,
+)
 from medground_bench.submission.checks import check_header, clean
 from medground_bench.submission.strict_json import JsonFault, read_object
 from medground_bench.submission.submit import restored_ids
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from medground_bench.dataset.folder import DatasetFolder
     from medground_bench.scoring import Interval, ScoreFile
     from medground_bench.submission import Fault, ValidationReport
@@ -42,6 +48,11 @@ __all__ = ["Receipt", "receive_archive", "receive_folder"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+()-]{0,63}")
 _FAULTS_SHOWN = 20
+_TOLD_WARNINGS = ("provenance", "unknown-key")
+"""Warnings about the files alone; others depend on the evidence."""
+
+ANSWERED = 0.9
+"""Share of the records that a submission must answer with a box to be scored."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +68,11 @@ class Receipt:
     records, patients : int
         How many records were scored, and of how many patients they are.
     iou : Interval or None
-        Mean IoU and its interval.
+        Mean IoU and its interval, rounded; None where there are too few records to show it.
     ignored : list of str
         Files of the archive that were not looked at.
     warnings : list of str
-        What the validation warned of.
+        What the validation warned of, as far as that does not depend on the evidence.
     """
 
     path: Path
@@ -83,6 +94,10 @@ def receive_archive(
     config: str | None = None,
     limits: Limits | None = None,
     resamples: int = 10_000,
+    account: str = "",
+    owner: bool = False,
+    quota: int = QUOTA,
+    min_records: int = MIN_RECORDS,
 ) -> Receipt:
     """Take in a ZIP archive of a submission folder.
 
@@ -100,6 +115,15 @@ def receive_archive(
         What is accepted.
     resamples : int
         Of the bootstrap.
+    account : str
+        Who sends it: an account of the Hub, a key, or an address. Names belong to accounts, and each may send ``quota``
+        submissions a day; where it is empty, the stated authors stand for it.
+    owner : bool
+        It comes from who runs the leaderboard: names of chance rows, controls and published methods are theirs.
+    quota : int
+        See ``account``.
+    min_records : int
+        Smallest group of records that is shown.
 
     Raises
     ------
@@ -108,7 +132,7 @@ def receive_archive(
     """
     limits = limits or Limits()
     try:
-        with tempfile.TemporaryDirectory(prefix="medground-upload-") as scratch:
+        with scratch_folder(Path(tempfile.gettempdir()) / "medground-upload") as scratch:
             unpacked = unpack(archive, scratch, limits)
             receipt = receive_folder(
                 unpacked.folder,
@@ -118,6 +142,10 @@ def receive_archive(
                 limits=limits,
                 resamples=resamples,
                 lines=unpacked.lines,
+                account=account,
+                owner=owner,
+                quota=quota,
+                min_records=min_records,
             )
             return replace(receipt, ignored=unpacked.ignored)
     except OSError as error:
@@ -133,32 +161,84 @@ def receive_folder(
     limits: Limits | None = None,
     resamples: int = 10_000,
     lines: int | None = None,
+    account: str = "",
+    owner: bool = False,
+    quota: int = QUOTA,
+    min_records: int = MIN_RECORDS,
 ) -> Receipt:
     """Take in a submission folder, such as one of a merged pull request (see :func:`receive_archive`).
 
     ``lines`` is the number of lines of its predictions, where it is known.
     """
     folder, results, limits = Path(folder), Path(results), limits or Limits()
-    header = _read_header(folder, limits)
+    _refuse_links(folder)
+    header = _read_header(folder, limits, owner=owner)
     opened = _open(dataset, header, config)
-    wanted = sum(1 for (model,) in opened.values("model") if model in (None, header["lvlm"]))
+    wanted = sum(
+        must_answer(lvlm, mode, header["lvlm"], header["mode"]) for lvlm, mode in opened.values("model", "mode")
+    )
     lines = _count_lines(folder) if lines is None else lines
     if lines > 2 * wanted + 100:
         raise UploadError(f"{PREDICTIONS_FILE} has {lines} lines for {wanted} records", expected="one line per record")
-    with restored_ids(folder, opened) as restored:
-        _require_valid(validate_submission(restored, opened), opened)
-        scores = _scored(restored, opened, header, resamples)
-    return _keep(scores, results)
+    digest = "sha256:" + sha256_of(folder / PREDICTIONS_FILE)
+    register = Register(results, quota)
+    sender = account or _text(header.get("authors"))
+    try:
+        _require_new(header, opened.fingerprint, results)
+        register.require_owner(header["method"], sender)
+        _require_valid(validate_submission(folder), known=False)  # the files alone: nothing of the dataset is told
+        register.count(sender)  # from here on every answer says something about the dataset
+        with restored_ids(folder, opened) as restored:
+            report = validate_submission(restored, opened)
+            _require_valid(report, known=True)
+            _require_answers(restored, wanted)
+            scores = _scored(restored, opened, header, resamples)
+        (one,) = scores.submissions
+        warnings = [clean(str(w), 300) for w in report.warnings if w.code in _TOLD_WARNINGS][:_FAULTS_SHOWN]
+        one = replace(one, provenance=dict(header), predictions=digest, warnings=warnings)
+        shown = public_scores(replace(scores, submissions=[one]), min_records=min_records)
+        receipt = _keep(shown, results, records=len(one.rows))
+        register.claim(header["method"], sender)
+    except OSError as error:
+        raise full_disk(error) or error from error
+    return receipt
 
 
-def _read_header(folder: Path, limits: Limits) -> dict[str, Any]:
+def _refuse_links(folder: Path) -> None:
+    """A link in a folder that somebody sent leads where its sender wants."""
+    for path in (folder, *(folder / name for name in (HEADER_FILE, PREDICTIONS_FILE, "heatmaps"))):
+        if path.is_symlink():
+            raise UploadError("links are not accepted", remedy="send the files themselves")
+    if (folder / "heatmaps").is_dir():
+        with os.scandir(folder / "heatmaps") as entries:
+            if any(not entry.is_file(follow_symlinks=False) for entry in entries):
+                raise UploadError("heatmaps/ holds a link or folder", remedy="send the files themselves")
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _require_answers(folder: Path, wanted: int) -> None:
+    """Refuse a submission that says something about few records only: it would measure those."""
+    answered = sum(bool(prediction.boxes) for prediction in open_submission(folder))
+    if answered < ANSWERED * wanted:
+        raise UploadError(
+            f"it answers {answered} of {wanted} records with a box",
+            expected=f"at least {ANSWERED:.0%}",
+            remedy="a leaderboard compares methods that answer; score it yourself with medground-bench score",
+        )
+
+
+def _read_header(folder: Path, limits: Limits, *, owner: bool = False) -> dict[str, Any]:
     """The header, refused unless it can be shown beside others'; documented keys only."""
     try:
-        value = read_object(folder / HEADER_FILE, limits.header_bytes).value
+        parsed = read_object(folder / HEADER_FILE, limits.header_bytes)
     except JsonFault as error:
         raise UploadError(f"{HEADER_FILE}: {error.message}", remedy=error.remedy) from None
     except OSError as error:
         raise UploadError(f"{HEADER_FILE} cannot be read") from error
+    value = parsed.value
     for fault in check_header(value)[0]:
         raise UploadError(f"{HEADER_FILE}: {fault.field or ''} {fault.message}", remedy=fault.remedy)
     header = {key: value[key] for key in HEADER_KEYS if key in value}
@@ -171,9 +251,11 @@ def _read_header(folder: Path, limits: Limits) -> dict[str, Any]:
                 expected="at most 64 letters, digits, spaces and ._+()-, ASCII only",
                 remedy="rename it",
             )
-    if _is_chance(header["method"]):
+    if not owner and is_reserved(header["method"]):
         raise UploadError(
-            f"{HEADER_FILE}: method {header['method']!r} could be taken for a chance row", remedy="rename it"
+            f"{HEADER_FILE}: method {header['method']!r} could be taken for a chance row, "
+            "a control or a published method",
+            remedy="rename it, for instance after your lab",
         )
     return header
 
@@ -193,11 +275,6 @@ def _check_value(key: str, value: Any, limits: Limits, depth: int) -> None:
             raise UploadError(f"{HEADER_FILE}: {clean(key, 40)} holds control characters")
     elif isinstance(value, float) and value - value != 0:
         raise UploadError(f"{HEADER_FILE}: {clean(key, 40)} holds a number that is not finite")
-
-
-def _is_chance(method: str) -> bool:
-    plain = re.sub(r"[^a-z]", "", method.casefold())
-    return plain.startswith("chance") or plain in {re.sub(r"[^a-z]", "", row) for row in CHANCE_ROWS}
 
 
 def _open(dataset: str | Path, header: Mapping[str, Any], config: str | None) -> DatasetFolder:
@@ -224,71 +301,64 @@ def _count_lines(folder: Path) -> int:
         raise UploadError(f"{PREDICTIONS_FILE} cannot be read") from error
 
 
-def _require_valid(report: ValidationReport, dataset: DatasetFolder) -> None:
-    """Refuse a submission with faults, telling them."""
+def _require_new(header: Mapping[str, Any], fingerprint: str, results: Path) -> None:
+    """Refuse what is on the leaderboard already, before any work is done for it."""
+    if not results.is_dir():
+        return
+    key = (fingerprint, header["lvlm"], header["mode"], skeleton(header["method"]))
+    for file in collect_results(results)[0]:
+        for other in file.submissions:
+            if (file.fingerprint, other.lvlm, other.mode, skeleton(other.method)) == key:
+                raise UploadError(
+                    f"there is a result of {other.method!r} for {other.lvlm} in mode {other.mode} already",
+                    remedy="give yours another method name; results are not replaced by uploads",
+                )
+
+
+def _require_valid(report: ValidationReport, *, known: bool) -> None:
+    """Refuse a submission with faults, telling them; ``known``: it was compared with the dataset.
+
+    Which ids the dataset has, and which it lacks, would say which findings are on which images: if they are not just
+    the dataset's, this alone is told.
+    """
     if report.valid:
         return
-    missing = [fault for fault in report.faults if fault.code == "missing-id"]
-    others = [fault for fault in report.faults if fault.code != "missing-id"]
-    told = [_told(fault) for fault in others[:_FAULTS_SHOWN]]
-    if len(others) > _FAULTS_SHOWN:
-        told.append(f"... and {len(others) - _FAULTS_SHOWN} more")
-    if missing:  # their ids would say which findings are on which images
-        told.append(f"{len(missing)} records of the dataset have no prediction")
+    if known and not {"unknown-id", "missing-id"}.isdisjoint(report.counts()):
+        raise UploadError(
+            "the ids are not those of the records of this LVLM and mode, each once",
+            remedy="run medground-bench validate on it, against the dataset it was made for, and correct them",
+        )
+    told = [_told(fault) for fault in report.faults[:_FAULTS_SHOWN]]
+    if report.count > _FAULTS_SHOWN:
+        told.append(f"... and {report.count - _FAULTS_SHOWN} more")
     raise UploadError(
-        f"the submission is not valid: {len(report.faults)} faults\n" + "\n".join(told),
+        f"the submission is not valid: {report.count} faults\n" + "\n".join(told),
         remedy="run medground-bench validate on it for the whole list, and correct them",
     )
 
 
 def _told(fault: Fault) -> str:
     place = f"{fault.file}:{fault.line}" if fault.line else fault.file
-    # Whose an id is that is not the submission's says what else the dataset holds.
-    message = "no such record of this LVLM and mode" if fault.code == "unknown-id" else fault.message
+    message = "reaches out of its image" if fault.code == "outside" else fault.message  # not how large that is
     return clean(f"{place}: {fault.field or fault.code}: {message}", 300)
 
 
 def _scored(folder: Path, dataset: DatasetFolder, header: Mapping[str, Any], resamples: int) -> ScoreFile:
     try:
-        scores = score_submissions([folder], dataset, resamples=resamples)
+        return score_submissions([folder], dataset, resamples=resamples)
     except MedGroundError as error:
         raise UploadError(clean(error.message, 300), remedy=error.remedy) from error
+
+
+def _keep(scores: ScoreFile, results: Path, *, records: int) -> Receipt:
     (one,) = scores.submissions
-    # What goes into the results folder may be published: documented keys, and no id that says what is on an image.
-    one = replace(one, provenance=dict(header), warnings=[clean(w, 300) for w in one.warnings[:_FAULTS_SHOWN]])
-    table = replace(scores.table, id=_masked(scores.table.id, scores.table.dataset, dataset_key(dataset)))
-    return replace(scores, table=table, submissions=[one])
-
-
-def _masked(ids: np.ndarray, datasets: np.ndarray, key: bytes) -> np.ndarray:
-    import numpy as np
-
-    closed = {name for name in set(datasets.tolist()) if is_credentialed(name)}
-    both = zip(ids.tolist(), datasets.tolist(), strict=True)
-    return np.array([masked_id(i, key) if d in closed else i for i, d in both], np.str_)
-
-
-def _keep(scores: ScoreFile, results: Path) -> Receipt:
-    (one,) = scores.submissions
-    key = [scores.fingerprint, one.lvlm, one.mode, one.method]
-    digest = hashlib.sha256(json.dumps([*key, one.predictions]).encode()).hexdigest()[:32]
-    path = results / f"{digest}.json"
-    try:
-        results.mkdir(parents=True, exist_ok=True)
-        with file_lock(results / ".lock", wait=True):
-            if path.exists():
-                raise UploadError(f"this submission of {one.method!r} is on the leaderboard already")
-            for file in collect_results(results)[0]:
-                for other in file.submissions:
-                    if [file.fingerprint, other.lvlm, other.mode, other.method] == key:
-                        raise UploadError(
-                            f"there is a result of {one.method!r} for {one.lvlm} in mode {one.mode} already",
-                            remedy="give yours another method name; results are not replaced by uploads",
-                        )
-            write_scores(scores, path)
-    except OSError as error:
-        raise full_disk(error) or error from error
+    key = [scores.fingerprint, one.lvlm, one.mode, skeleton(one.method)]
+    path = results / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.json"
+    results.mkdir(parents=True, exist_ok=True)
+    with file_lock(results / ".lock", wait=True):
+        _require_new(one.provenance, scores.fingerprint, results)
+        write_scores(scores, path)
     whole = one.find()
     iou = whole.values["iou"] if whole is not None else None
     patients = whole.clusters if whole is not None else 0
-    return Receipt(path, one.method, one.lvlm, one.mode, len(one.rows), patients, iou, warnings=one.warnings)
+    return Receipt(path, one.method, one.lvlm, one.mode, records, patients, iou, warnings=one.warnings)

@@ -91,7 +91,7 @@ def gallery_records(
 
 
 def _frame(record: Record, judged: Sequence[Judged]) -> Letterbox:
-    sides = [s.header.get("settings", {}).get("frame_side", 224) for s, _ in judged]
+    sides = [(s.header.get("settings") or {}).get("frame_side", 224) for s, _ in judged]
     side = next(iter(sides), 224)
     return Letterbox.fit(*record.size, side) if side else Letterbox.identity(*record.size)
 

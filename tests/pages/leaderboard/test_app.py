@@ -57,15 +57,15 @@ def test_uploads_through_a_client(served: str, tmp_path: Path, monkeypatch: pyte
 
     client = Client(served, verbose=False)
     good = pack(tmp_path / "good.zip", members())
-    answer, page = client.predict(handle_file(good), api_name="/submit")
+    answer, page = client.predict(handle_file(good), "a key", api_name="/submit")
     assert "mean IoU 1.000" in answer
     assert "oracle" in page
     bad = pack(tmp_path / "bad.zip", {**members(), "../evil": b"x"})
-    answer, page = client.predict(handle_file(bad), api_name="/submit")
+    answer, page = client.predict(handle_file(bad), "a key", api_name="/submit")
     assert "refused" in answer
     assert "leaves its folder" in answer
     named = pack(tmp_path / "named.zip", members(method="<img src=x onerror=alert(1)>"))
-    answer, _ = client.predict(handle_file(named), api_name="/submit")
+    answer, _ = client.predict(handle_file(named), "a key", api_name="/submit")
     assert "cannot be shown" in answer
     assert "<img" not in answer
     assert len(list((tmp_path / "results").glob("*.json"))) == 1
@@ -73,8 +73,8 @@ def test_uploads_through_a_client(served: str, tmp_path: Path, monkeypatch: pyte
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("/secret/path")
 
-    monkeypatch.setattr(module, "receive_archive", broken)
-    answer, _ = client.predict(handle_file(good), api_name="/submit")
+    monkeypatch.setattr(module, "receive_apart", broken)
+    answer, _ = client.predict(handle_file(good), "a key", api_name="/submit")
     assert "could not score this" in answer
     assert "secret" not in answer
 

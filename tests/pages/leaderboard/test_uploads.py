@@ -25,7 +25,7 @@ from medground_bench.pages.leaderboard.uploads import receive_archive
 from medground_bench.scoring import read_scores
 from tests.scoring.folders import header, make_rows, perfect, write_folder
 
-ROWS = make_rows(6)
+ROWS = make_rows(40)
 
 
 class Server:
@@ -89,7 +89,7 @@ def refused(server: Server, archive: Path, message: str, **options: Any) -> Uplo
 def test_a_good_upload_is_scored_and_shown(server: Server, tmp_path: Path) -> None:
     receipt = server.receive(pack(tmp_path / "a.zip", members()))
     assert receipt.iou[0] == pytest.approx(1.0)
-    assert receipt.records == 6
+    assert receipt.records == 40
     (path,) = server.kept()
     assert path == receipt.path
     assert len(path.stem) == 32
@@ -117,7 +117,9 @@ def test_heat_maps_are_scored(server: Server, tmp_path: Path) -> None:
     rows = [{**row, "heatmap": "heatmaps/one.npy"} for row in perfect(ROWS)]
     files = {**members(), "sub/predictions.jsonl": jsonl(rows), "sub/heatmaps/one.npy": stream.getvalue()}
     receipt = server.receive(pack(tmp_path / "a.zip", files))
-    assert "pointing" in read_scores(receipt.path).submissions[0].scores
+    whole = read_scores(receipt.path).submissions[0].find()
+    assert whole is not None
+    assert "pointing" in whole.values
 
 
 # --- archives
@@ -228,6 +230,8 @@ def test_too_many_members_are_refused(server: Server, tmp_path: Path) -> None:
 
 def test_a_zip_bomb_is_stopped_while_it_unpacks(server: Server, tmp_path: Path) -> None:
     bomb = {**members(), "sub/predictions.jsonl": b"\n" * (40 << 20)}
+    junk = np.random.default_rng(0).bytes(1 << 20)
+    refused(server, pack(tmp_path / "b.zip", {**bomb, "sub/junk.bin": junk}), "ZIP bomb")
     archive = pack(tmp_path / "a.zip", bomb)
     assert archive.stat().st_size < 100_000
     refused(server, archive, "ZIP bomb")
@@ -281,7 +285,7 @@ def test_a_line_without_end_is_refused(server: Server, tmp_path: Path) -> None:
 
 def test_more_lines_than_records_are_refused(server: Server, tmp_path: Path) -> None:
     rows = jsonl(perfect(ROWS)) + b"x\n" * 5000
-    refused(server, pack(tmp_path / "a.zip", {**members(), "sub/predictions.jsonl": rows}), "lines for 6 records")
+    refused(server, pack(tmp_path / "a.zip", {**members(), "sub/predictions.jsonl": rows}), "lines for 40 records")
 
 
 @pytest.mark.parametrize(
@@ -289,13 +293,14 @@ def test_more_lines_than_records_are_refused(server: Server, tmp_path: Path) -> 
     [
         ({"dataset_fingerprint": "sha256:" + "1" * 64}, "made for dataset"),
         ({"mode": "reason"}, "no records for mode"),
-        ({"lvlm": "nobody"}, "no record of nobody|lines for 0 records"),
+        ({"lvlm": "nobody"}, "no record of nobody|lines for 0 records|the ids are not"),
         ({"method": "<script>alert(1)</script>"}, "cannot be shown"),
         ({"method": "x" * 65}, "cannot be shown"),
         ({"method": "ch\u0430nce"}, "cannot be shown"),  # a Cyrillic letter
         ({"method": "chance: whole image"}, "cannot be shown"),
         ({"method": "Chance (whole image)"}, "taken for a chance row"),
         ({"method": "Whole-Image"}, "taken for a chance row"),
+        ({"method": "rnedfocus"}, "a published method"),
         ({"method": "centre_prior"}, "taken for a chance row"),
         ({"method": 7}, "not a text"),
         ({"authors": "x" * 501}, "longer than 500 characters"),
@@ -321,10 +326,45 @@ def test_faults_are_told_without_ids_of_the_dataset(server: Server, tmp_path: Pa
     rows = perfect(ROWS)
     rows[0]["boxes"] = [[5, 5, 1, 1]]
     files = {**members(), "sub/predictions.jsonl": jsonl(rows[:3])}
-    error = refused(server, pack(tmp_path / "a.zip", files), "is not valid")
+    error = refused(server, pack(tmp_path / "a.zip", files), "is not valid: 1 faults")
     assert "reversed" in str(error)
-    assert "3 records of the dataset have no prediction" in str(error)
     assert not any(row["id"] in str(error) for row in ROWS[1:])
+
+
+def test_a_missing_record_and_a_wrong_one_are_not_told_apart(server: Server, tmp_path: Path) -> None:
+    rows = perfect(ROWS)
+    wrong = {**rows[0], "id": "nothing", "boxes": [[0, 0, 9e6, 9e6]]}
+    answers = {
+        str(refused(server, pack(tmp_path / "a.zip", {**members(), "sub/predictions.jsonl": jsonl(sent)}), "the ids"))
+        for sent in (rows[1:], [wrong, *rows[1:]], [*rows, wrong])
+    }
+    assert len(answers) == 1
+
+
+def test_too_few_answers_are_not_scored(server: Server, tmp_path: Path) -> None:
+    rows = [row if k < 35 else {**row, "boxes": []} for k, row in enumerate(perfect(ROWS))]
+    files = {**members(), "sub/predictions.jsonl": jsonl(rows)}
+    refused(server, pack(tmp_path / "a.zip", files), "answers 35 of 40 records")
+
+
+def test_a_name_belongs_to_who_sent_it_first(server: Server, tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.zip", members())
+    server.receive(archive, account="A")
+    other = pack(tmp_path / "b.zip", members(method="0RACLE", lvlm="tiny_b"))
+    with pytest.raises(UploadError, match="belongs to who sent it first"):
+        server.receive(other, account="B")
+    rows = jsonl(perfect(ROWS, "tiny_b"))
+    mine = pack(tmp_path / "c.zip", {**members(lvlm="tiny_b"), "sub/predictions.jsonl": rows})
+    assert server.receive(mine, account="A").lvlm == "tiny_b"
+    register = json.loads((server.results / ".register").read_text())
+    assert "A" not in str(register["names"].values())
+    assert stat.S_IMODE((server.results / ".register").stat().st_mode) == 0o600
+
+
+def test_boxes_beyond_the_limit_are_not_scored(server: Server, tmp_path: Path) -> None:
+    rows = perfect(ROWS)
+    rows[0]["boxes"] = [[1, 1, 5, 5]] * 20_000
+    refused(server, pack(tmp_path / "a.zip", {**members(), "sub/predictions.jsonl": jsonl(rows)}), "20000 boxes")
 
 
 def test_html_in_the_header_is_harmless(server: Server, tmp_path: Path) -> None:
@@ -335,13 +375,15 @@ def test_html_in_the_header_is_harmless(server: Server, tmp_path: Path) -> None:
     assert "&lt;img src=x" in html
 
 
-def test_only_documented_keys_and_masked_ids_are_kept(server: Server, tmp_path: Path) -> None:
+def test_only_documented_keys_and_no_records_are_kept(server: Server, tmp_path: Path) -> None:
     receipt = server.receive(pack(tmp_path / "a.zip", members(secret="s3cret")))
     text = receipt.path.read_text()
     assert "s3cret" not in text
-    closed = [row["id"] for row in ROWS if row["model"] == "tiny_a"]  # both sources of these rows are credentialed
-    assert not any(row_id in text for row_id in closed)
-    assert masked_id(closed[0], server.key()) in text
+    assert not any(word in text for row in ROWS for word in (row["id"], row["image_id"], row["attribute"]))
+    assert not any(masked_id(row["id"], server.key()) in text for row in ROWS)
+    (one,) = read_scores(receipt.path).submissions
+    assert [a.records for a in one.aggregates] == [40, 20, 20]
+    assert not one.scores
 
 
 def test_masked_ids_are_recognised(server: Server, tmp_path: Path) -> None:
@@ -358,8 +400,8 @@ def test_results_are_not_replaced(server: Server, tmp_path: Path) -> None:
     before = first.path.read_bytes()
     with pytest.raises(UploadError, match="already"):
         server.receive(tmp_path / "a.zip")
-    empty = [{**row, "boxes": []} for row in perfect(ROWS)]
-    with pytest.raises(UploadError, match="not replaced by uploads"):
+    empty = [{**row, "boxes": [[1, 1, 2, 2]]} for row in perfect(ROWS)]
+    with pytest.raises(UploadError, match="there is a result"):
         server.receive(pack(tmp_path / "b.zip", {**members(), "sub/predictions.jsonl": jsonl(empty)}))
     assert server.kept() == [first.path]
     assert first.path.read_bytes() == before
@@ -391,4 +433,4 @@ def test_unpack_writes_only_the_submission(tmp_path: Path) -> None:
     (tmp_path / "into").mkdir()
     unpacked = unpack(pack(tmp_path / "a.zip", {**members(), "sub/notes.txt": b"x"}), tmp_path / "into")
     assert sorted(p.name for p in (tmp_path / "into").iterdir()) == ["predictions.jsonl", "submission.json"]
-    assert unpacked.lines == 7
+    assert unpacked.lines == 41
