@@ -19,7 +19,8 @@ def command(
 ) -> None:
     """Upload a dataset folder to the Hub: private and gated, unless it may be public."""
     from medground_bench.core.console import stderr, stdout
-    from medground_bench.dataset.publish import credentialed_sources, publish
+    from medground_bench.dataset.masking import KEY_ENDING
+    from medground_bench.dataset.publish import JOINING_ENDING, credentialed_sources, publish
 
     def say(line: str) -> None:
         stderr.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -29,5 +30,8 @@ def command(
     access = "private, gated" if done.private else "public"
     stdout.print(f"{len(done.files)} files ({kind}{access}): {done.url}", markup=False, highlight=False, soft_wrap=True)
     closed = credentialed_sources(folder)
+    if closed and ids_only:
+        kept = " and ".join(f"{folder.absolute().name}{ending}" for ending in (KEY_ENDING, JOINING_ENDING))
+        say(f"Beside the folder, for you alone: {kept}.")
     if closed and not ids_only:
         say(f"It holds {', '.join(closed)}: give access only to persons who have signed the sources' agreements.")

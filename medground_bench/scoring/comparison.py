@@ -189,6 +189,8 @@ def compare_scores(
     ScoringError
         If there is nothing to compare, or the files do not belong together (see :func:`pool_methods`).
     """
+    for file in files:
+        file.require_records()
     pooled = pool_methods(files)
     if not pooled:
         raise ScoringError("the score files hold no submissions")

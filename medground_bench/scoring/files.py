@@ -117,6 +117,21 @@ class ScoreFile:
     created: str = ""
     path: str = ""
 
+    def require_records(self) -> None:
+        """Check that there are scores of single records.
+
+        Raises
+        ------
+        ScoringError
+            If it is a leaderboard's own file, which has means only.
+        """
+        if not len(self.table):
+            raise ScoringError(
+                "this score file has no scores of single records",
+                where=self.path or None,
+                expected="a file written by medground-bench score; a leaderboard keeps rounded means only",
+            )
+
 
 def write_scores(scores: ScoreFile, path: str | Path) -> Path:
     """Write a score file, whole or not at all."""

@@ -22,6 +22,9 @@ __all__ = ["FrameCheck"]
 
 BoxList = list[list[float]]
 
+ENOUGH = 200_000
+"""Boxes that are looked at."""
+
 _REMEDY = {
     "frame-unit": "multiply by the image's width and height",
     "frame-224": "map them back with medground_bench.imaging.Letterbox.fit(width, height).to_native(boxes)",
@@ -44,6 +47,7 @@ class FrameCheck:
     sizes: list[tuple[float, float]] = field(default_factory=list)
     evidence: list[BoxList] = field(default_factory=list)
     native_maps: int = 0
+    count: int = 0
 
     def add_heatmap(self, shape: tuple[int, ...], size: tuple[float, float]) -> None:
         """Add the shape of a heat map, and the size of its record's image."""
@@ -51,8 +55,12 @@ class FrameCheck:
         self.native_maps += bool(self.frame_side) and width != height and shape == (height, width)
 
     def add(self, boxes: BoxList, size: tuple[float, float], evidence: BoxList) -> None:
-        """Add one record: its readable predicted boxes, image size and evidence, all as the files have them."""
-        if boxes:
+        """Add one record: its readable predicted boxes, image size and evidence, all as the files have them.
+
+        After :data:`ENOUGH` boxes no more are looked at: a frame shows in the first ones as well.
+        """
+        if boxes and self.count < ENOUGH:
+            self.count += len(boxes)
             self.boxes.append([[float(v) for v in box] for box in boxes])
             self.sizes.append(size)
             self.evidence.append(evidence)

@@ -132,6 +132,7 @@ def _scored(
     files = list(scores)
     folders = {config: open_folder(dataset, config) for config in {*missing, *(f.config for f in files)}}
     for file in files:
+        file.require_records()
         if file.fingerprint != folders[file.config].fingerprint:
             raise MedGroundError(
                 "these scores are of another dataset",

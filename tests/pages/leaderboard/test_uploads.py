@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medground_bench.core.errors import ScoringError
 from medground_bench.core.schema import masked_id
 from medground_bench.dataset.folder import open_folder
 from medground_bench.dataset.masking import dataset_key
@@ -22,7 +23,7 @@ from medground_bench.pages.leaderboard import archive as archive_module
 from medground_bench.pages.leaderboard import collect_results, leaderboard_page
 from medground_bench.pages.leaderboard.archive import Limits, UploadError, unpack
 from medground_bench.pages.leaderboard.uploads import receive_archive
-from medground_bench.scoring import read_scores
+from medground_bench.scoring import compare_scores, read_scores
 from tests.scoring.folders import header, make_rows, perfect, write_folder
 
 ROWS = make_rows(40)
@@ -384,6 +385,8 @@ def test_only_documented_keys_and_no_records_are_kept(server: Server, tmp_path: 
     (one,) = read_scores(receipt.path).submissions
     assert [a.records for a in one.aggregates] == [40, 20, 20]
     assert not one.scores
+    with pytest.raises(ScoringError, match="no scores of single records"):
+        compare_scores([read_scores(receipt.path)])
 
 
 def test_masked_ids_are_recognised(server: Server, tmp_path: Path) -> None:
