@@ -22,7 +22,7 @@ __all__ = ["FrameCheck"]
 
 BoxList = list[list[float]]
 
-ENOUGH = 200_000
+ENOUGH = 20_000
 """Boxes that are looked at."""
 
 _REMEDY = {

@@ -115,7 +115,7 @@ def parse_json(content: bytes) -> Parsed:
 
 
 def _has_surrogates(value: Any) -> bool:
-    """Whether a text in a value has half of a surrogate pair: ``\\ud83d`` without what belongs to it."""
+    """Whether a text in a value has half of a surrogate pair, without what belongs to it."""
     waiting = [value]
     while waiting:
         item = waiting.pop()
