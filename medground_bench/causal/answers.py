@@ -33,6 +33,8 @@ __all__ = ["Answer", "read_answer", "without_thoughts"]
 Answer = Literal["yes", "no"]
 
 _STATEMENT, _WORD, _MARKED = 1, 2, 3
+_MARKERS = 8
+"""Markers that are looked at in one sentence, from its end: a runaway text has thousands."""
 _SUFFIXES = re.compile(
     "|".join(re.escape(question("", mode).removeprefix(question("")).strip().lower()) for mode in MODES)
 )
@@ -243,7 +245,7 @@ def _marked(sentence: str, asked: tuple[str, ...]) -> _Reading | None:
     turned = phrases.REVERSED.search(sentence)
     if turned and not phrases.UNDECIDED.search(sentence):
         return _Reading(_MARKED, _word(turned["word"]))
-    for marker in reversed(list(phrases.MARKER.finditer(sentence))):
+    for marker in reversed(list(phrases.MARKER.finditer(sentence))[-_MARKERS:]):
         if phrases.NO_REASON.search(sentence[: marker.start()]):
             return _Reading(_MARKED, None)
         rest = sentence[marker.end() :]
@@ -252,7 +254,7 @@ def _marked(sentence: str, asked: tuple[str, ...]) -> _Reading | None:
         found = _value(rest, asked, statements=True)
         if found is not None:
             return found._replace(level=_MARKED)
-    for marker in reversed(list(phrases.WEAK_MARKER.finditer(sentence))):
+    for marker in reversed(list(phrases.WEAK_MARKER.finditer(sentence))[-_MARKERS:]):
         found = _value(sentence[marker.end() :], asked, statements=False)
         if found is not None:
             return _Reading(_WORD, found.answer)

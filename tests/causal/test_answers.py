@@ -745,13 +745,15 @@ def test_nothing_to_read_is_undecided() -> None:
     assert read_answer("\x00\n\t .,;") is None
 
 
+@pytest.mark.parametrize("attribute", [None, "aortic enlargement"])
 @pytest.mark.parametrize(
     "unit",
-    ["so ", "the answer to ", "no ", "not ", "yes, ", "- ", "i would say ", "'", "{", "a) ", "there is ", "<think", "very likely ", "**", "answer", "( ", "1. ", "mostly ", "\n", "[ ] "],
+    ["so ", "the answer to ", "no ", "not ", "yes, ", "- ", "i would say ", "'", "{", "a) ", "there is ", "<think", "very likely ", "**", "answer", "( ", "1. ", "mostly ", "\n", "[ ] ",
+     "answer: ", "(a) yes (b) no ", "the heart ", "increased ", "no effusion, ", "<think>", "是的", "[yes/no]", "option a "],
 )  # fmt: skip
-def test_a_runaway_text_is_read_without_backtracking_forever(unit: str) -> None:
+def test_a_runaway_text_is_read_without_backtracking_forever(unit: str, attribute: str | None) -> None:
     # In a process of its own, so that a pattern that explodes fails the test instead of hanging the suite.
-    code = f"from medground_bench.causal.answers import read_answer; read_answer({unit!r} * 2000 + 'x')"
+    code = f"from medground_bench.causal.answers import read_answer; read_answer({unit!r} * 2000 + 'x', {attribute!r})"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
 
 
