@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medfocus.cache import default_cache
-from medfocus.intervention import boxes_of, effects, groups, variants
+from medfocus.intervention import Effects, boxes_of, effects, groups, variants
 from medfocus.localizer import AnatomyLocalizer
+from medfocus.result import Transfer
 from medground_bench.attribution.method import Attribution, method
 from medground_bench.attribution.segmenters import resolve_segmenter
 from medground_bench.causal.editors import load_editor
@@ -23,7 +24,15 @@ if TYPE_CHECKING:
     from medground_bench.causal.editors import Editor
     from medground_bench.lvlm import Episode, Lvlm
 
-__all__ = ["MedFocus", "MedFocusParameters", "MultiAtlasParameters", "medfocus", "medfocus_multi_atlas"]
+__all__ = [
+    "Interventions",
+    "MedFocus",
+    "MedFocusParameters",
+    "MultiAtlasParameters",
+    "make_medfocus",
+    "medfocus",
+    "medfocus_multi_atlas",
+]
 
 _PAPER = "Rethinking Visual Attribution for Chest X-ray Reasoning in Large Vision Language Models (MedFocus)"
 
@@ -155,15 +164,46 @@ class MedFocus:
             as its score, the drop of every token; the whole image and ``fallback`` where the answer rests on no
             concept. ``extras``: concept boxes, ratios, reference, preset, refiner.
         """
+        return self.interventions(lvlm, episode).attribution(episode, self.localizer.preset)
+
+    def interventions(self, lvlm: Lvlm, episode: Episode) -> Interventions:
+        """Every concept located and removed, and what that does; one batch."""
         transfer = self.localizer.localise(np.asarray(episode.image))
         members = groups(tuple(transfer.concepts), self._composites)
         changed = variants(episode, transfer.concepts, members, **self._how)
         scores = lvlm.log_probs(episode, [episode.frame_array, *changed])
         result = effects(scores[0], dict(zip(members, scores[1:], strict=True)), self.tau)
+        return Interventions(transfer, members, np.asarray(scores[0], np.float64), result)
+
+
+@dataclass(frozen=True, eq=False)
+class Interventions:
+    """The concepts of an image, and what removing each does to the response.
+
+    Attributes
+    ----------
+    transfer : Transfer
+        Where the concepts are.
+    members : mapping of str to tuple of str
+        Concept or composite group -> the concepts that were removed together.
+    original : ndarray, (T,)
+        The tokens' log-probabilities on the original image.
+    result : Effects
+        Of every member.
+    """
+
+    transfer: Transfer
+    members: Mapping[str, tuple[str, ...]]
+    original: np.ndarray
+    result: Effects
+
+    def attribution(self, episode: Episode, preset: str) -> Attribution:
+        """The published answer: the concept of the largest effect, or the whole image."""
+        transfer, result = self.transfer, self.result
         width, height = episode.image.size
         whole = (0.0, 0.0, float(width), float(height))
         return Attribution(
-            boxes=[whole] if result.fallback else boxes_of(transfer.concepts, members[result.best]),
+            boxes=[whole] if result.fallback else boxes_of(transfer.concepts, self.members[result.best]),
             concept=None if result.fallback else result.best,
             concept_scores=result.deltas,
             token_scores=result.drops[result.best],
@@ -173,9 +213,9 @@ class MedFocus:
                 "ratios": result.ratios,
                 "strongest": result.best,
                 "reference": transfer.reference,
-                "preset": self.localizer.preset,
+                "preset": preset,
                 "refiner": transfer.details.get("refiner"),
-                "log_prob": float(scores[0].sum()),
+                "log_prob": float(self.original.sum()),
             },
         )
 
@@ -186,7 +226,8 @@ def _localizer(pool: str, preset: Any, refiner: str | None, settings: str, cache
     return AnatomyLocalizer(pool, preset, refiner, json.loads(settings), cache)
 
 
-def _make(parameters: MedFocusParameters) -> MedFocus:
+def make_medfocus(parameters: MedFocusParameters) -> MedFocus:
+    """The procedure with its parameters; its localizer is shared by all records of a run."""
     p = parameters
     editor = None
     if p.intervention == "edit" and p.editor is not None:
@@ -209,7 +250,7 @@ def _make(parameters: MedFocusParameters) -> MedFocus:
 
 
 def _run(lvlm: Lvlm, episode: Episode, parameters: MedFocusParameters) -> Attribution:
-    attribution = _make(parameters).attribute(lvlm, episode)
+    attribution = make_medfocus(parameters).attribute(lvlm, episode)
     return dataclasses.replace(attribution, extras={**attribution.extras, "pool": str(parameters.pool)})
 
 
