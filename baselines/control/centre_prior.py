@@ -39,7 +39,7 @@ class CentrePriorParameters:
     parameters=CentrePriorParameters,
     over="native",
     cost="0 F",
-    reference="Judd et al., ICCV 2009, section 4 (the centre channel)",
+    reference="Judd et al., ICCV 2009 (their baseline of the centre)",
 )
 def centre_prior(lvlm: Lvlm, episode: Episode, parameters: CentrePriorParameters) -> np.ndarray:
     """``exp(-((x - 1/2)^2 + (y - 1/2)^2) / (2 sigma^2))``, x and y from 0 to 1 over the image area, not the frame.

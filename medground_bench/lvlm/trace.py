@@ -28,6 +28,7 @@ class _Layer:
     sin: torch.Tensor
     mask: torch.Tensor | None  # as the kernel got it, shared between layers
     last: torch.Tensor  # (H * d,), the heads' output at the last position: a check on the rebuilding
+    residual: torch.Tensor  # (S, D), what enters the decoder layer around it
     gradient: torch.Tensor | None  # (S, H * d), the score's gradient at the heads' output
 
 
@@ -77,6 +78,30 @@ class AttentionTrace:
         return self._attend(record, keys, chosen)
 
     @torch.no_grad()
+    def scores(self, layer: int, rows: Sequence[int] | None = None) -> torch.Tensor:
+        """Scores of one layer before the softmax, (H, R, S) float32: ``scale * q k'``; -inf where the mask hides."""
+        record = self._record(layer)
+        keys, values = self._keys_values(record)
+        self._check(record, keys, values)
+        scores = self._scores(record, keys, self._rows(rows))
+        return scores.masked_fill_(scores < torch.finfo(scores.dtype).min / 2, float("-inf"))  # additive masks
+
+    @torch.no_grad()
+    def queries(self, layer: int, rows: Sequence[int] | None = None) -> torch.Tensor:
+        """Queries of one layer as they meet the keys, (H, R, d) float32: normed where the family does, rotated."""
+        return self._queries(self._record(layer), self._rows(rows)).float()
+
+    @torch.no_grad()
+    def keys(self, layer: int) -> torch.Tensor:
+        """Keys of one layer as they meet the queries, (H, S, d) float32: those of a group once per head."""
+        return self._per_head(self._keys_values(self._record(layer))[0])
+
+    @torch.no_grad()
+    def values(self, layer: int) -> torch.Tensor:
+        """Values of one layer, (H, S, d) float32: those of a group once per head."""
+        return self._per_head(self._keys_values(self._record(layer))[1])
+
+    @torch.no_grad()
     def gradient(self, layer: int, rows: Sequence[int] | None = None) -> torch.Tensor:
         """Gradient of the score with respect to that attention, (H, R, S) float32: dA = gO V'.
 
@@ -86,16 +111,69 @@ class AttentionTrace:
         record = self._record(layer)
         if record.gradient is None:
             raise LvlmError("the trace has no gradients", remedy="trace_attention(..., gradients=True)")
+        return self._onto_weights(record.gradient[self._rows(rows)], self._keys_values(record)[1])
+
+    def lens_gradient(self, layer: int, rows: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
+        """Gradient of the layer's own logits with respect to its attention, (H, R, S) float32.
+
+        For row r and the token y that belongs to it, ``d <W_U[y], norm(h[r])> / dA[r]``, where h is what leaves this
+        decoder layer, norm the model's last one and W_U its head: the raw logit that the "logit lens" reads here.
+        It depends on A[r] through this layer alone, so nothing above it is run, and no full backward pass.
+
+        Parameters
+        ----------
+        layer : int
+            Decoder layer; negative counts from the model's last.
+        rows, tokens : sequence of int, length R
+            Query positions and the token whose logit is read at each, for example ``episode.rows`` and
+            ``episode.token_ids``.
+        """
+        record = self._record(layer)
         chosen = self._rows(rows)
-        _, values = self._keys_values(record)
-        upstream = record.gradient[chosen].float()  # (R, H * d)
+        if len(tokens) != len(chosen):
+            raise LvlmError(f"{len(chosen)} rows and {len(tokens)} tokens", expected="one token for each row")
+        with torch.no_grad():
+            keys, values = self._keys_values(record)
+            self._check(record, keys, values)
+            weights = self._attend(record, keys, chosen)  # (H, R, S)
+            heads = torch.einsum("hrs,hsd->rhd", weights, self._per_head(values)).reshape(len(chosen), -1)
+        with torch.enable_grad():
+            leaf = heads.to(values.dtype).requires_grad_(True)
+            left = _leave(self._lvlm.layers[self._number(layer)], record.residual[chosen], leaf)
+            logits = self._lens(left, torch.tensor(list(tokens), device=left.device))
+            (upstream,) = torch.autograd.grad(logits.sum(), leaf)
+        check_finite(upstream, f"the gradient at attention layer {layer}", self._lvlm)
+        with torch.no_grad():
+            return self._onto_weights(upstream, values)
+
+    def _lens(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Raw logits of one token a row, (R,) float32, from hidden states (R, D) that no norm has seen."""
+        model = self._lvlm.model
+        head: Any = model.get_output_embeddings()
+        decoder: Any = self._lvlm.adapter.decoder(model)
+        normed = decoder.norm(hidden)
+        if type(head) is not torch.nn.Linear:  # quantised, or with an adapter of its own
+            return head(normed).float().gather(1, tokens[:, None])[:, 0]
+        logits: torch.Tensor = (normed.float() * head.weight[tokens].detach().float()).sum(-1)
+        return logits if head.bias is None else logits + head.bias[tokens].detach().float()
+
+    def _onto_weights(self, upstream: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """A gradient at the heads' output, (R, H * d), as one at the attention weights, (H, R, S): gO V'."""
         groups, dim = values.shape[0], values.shape[-1]
-        upstream = upstream.reshape(len(chosen), groups, -1, dim)
-        out = torch.einsum("rghd,gsd->ghrs", upstream, values.float())
-        return out.reshape(-1, len(chosen), self.length)
+        grouped = upstream.float().reshape(len(upstream), groups, -1, dim)
+        out = torch.einsum("rghd,gsd->ghrs", grouped, values.float())
+        return out.reshape(-1, len(upstream), self.length)
+
+    def _per_head(self, grouped: torch.Tensor) -> torch.Tensor:
+        """(groups, S, d) -> (H, S, d) float32."""
+        heads = self._layers[self.layers[0]].last.shape[0] // grouped.shape[-1]
+        return grouped.float().repeat_interleave(heads // grouped.shape[0], dim=0)
+
+    def _number(self, layer: int) -> int:
+        return layer_numbers([layer], len(self._lvlm.layers), "attention layers")[0]
 
     def _record(self, layer: int) -> _Layer:
-        (number,) = layer_numbers([layer], len(self._lvlm.layers), "attention layers")
+        number = self._number(layer)
         if number not in self._layers:
             raise LvlmError(f"layer {number} was not traced", expected=f"one of {', '.join(map(str, self.layers))}")
         return self._layers[number]
@@ -117,14 +195,18 @@ class AttentionTrace:
         keys = _rotate(self._project(record, "k", record.hidden), record.cos, record.sin)
         return keys, self._project(record, "v", record.hidden)
 
-    def _attend(self, record: _Layer, keys: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        rows = rows.to(keys.device)
-        queries = _rotate(self._project(record, "q", record.hidden[rows]), record.cos[rows], record.sin[rows])
-        groups = keys.shape[0]
-        queries = queries.reshape(groups, -1, len(rows), queries.shape[-1])
+    def _queries(self, record: _Layer, rows: torch.Tensor) -> torch.Tensor:
+        rows = rows.to(record.hidden.device)
+        return _rotate(self._project(record, "q", record.hidden[rows]), record.cos[rows], record.sin[rows])
+
+    def _scores(self, record: _Layer, keys: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        queries = self._queries(record, rows)
+        queries = queries.reshape(keys.shape[0], -1, len(rows), queries.shape[-1])
         logits = torch.einsum("ghrd,gsd->ghrs", queries.float(), keys.float()).mul_(record.module.scaling)
-        logits = logits.reshape(-1, len(rows), self.length)
-        return torch.softmax(self._masked(record, logits, rows), dim=-1)
+        return self._masked(record, logits.reshape(-1, len(rows), self.length), rows.to(keys.device))
+
+    def _attend(self, record: _Layer, keys: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(self._scores(record, keys, rows), dim=-1)
 
     def _masked(self, record: _Layer, logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         mask = record.mask
@@ -187,7 +269,7 @@ def trace_attention(
     """
     wanted = layer_numbers(layers, len(lvlm.layers), "attention layers")
     with torch.set_grad_enabled(gradients), ExitStack() as stack:
-        entered, left = _watch_attention(lvlm, wanted, stack)
+        entered, left, residual = _watch_attention(lvlm, wanted, stack)
         embeddings = leaf_embeddings(lvlm, episode, image)
         if gradients:
             embeddings.requires_grad_(True)
@@ -209,6 +291,7 @@ def trace_attention(
             sin=sin[0],
             mask=entered[layer]["attention_mask"],
             last=left[layer][0, -1].detach().clone(),
+            residual=residual[layer][0].detach(),
             gradient=None if gradient is None else gradient[0],
         )
     return AttentionTrace(lvlm, records, episode.length, scores[0].detach().cpu().numpy())
@@ -216,10 +299,11 @@ def trace_attention(
 
 def _watch_attention(
     lvlm: Lvlm, wanted: Sequence[int], stack: ExitStack
-) -> tuple[dict[int, dict[str, Any]], dict[int, torch.Tensor]]:
-    """Record what enters each attention layer, and the heads' outputs (what enters ``o_proj``)."""
+) -> tuple[dict[int, dict[str, Any]], dict[int, torch.Tensor], dict[int, torch.Tensor]]:
+    """Record what enters each attention layer, the heads' outputs (what enters ``o_proj``), and the layers' inputs."""
     entered: dict[int, dict[str, Any]] = {}
     left: dict[int, torch.Tensor] = {}
+    residual: dict[int, torch.Tensor] = {}
     names = ("hidden_states", "position_embeddings", "attention_mask")
 
     def entering(layer: int) -> Any:
@@ -235,11 +319,44 @@ def _watch_attention(
 
         return hook
 
+    def beginning(layer: int) -> Any:
+        def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            residual[layer] = args[0] if args else kwargs["hidden_states"]
+
+        return hook
+
     for number in wanted:
         attention: Any = lvlm.layers[number].self_attn
+        stack.callback(lvlm.layers[number].register_forward_pre_hook(beginning(number), with_kwargs=True).remove)
         stack.callback(attention.register_forward_pre_hook(entering(number), with_kwargs=True).remove)
         stack.callback(attention.o_proj.register_forward_pre_hook(leaving(number)).remove)
-    return entered, left
+    return entered, left, residual
+
+
+class _Attended(torch.nn.Module):
+    """Stands for an attention layer whose heads have already attended."""
+
+    def __init__(self, output: torch.Tensor) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
+        return self.output, None
+
+
+def _leave(layer: Any, residual: torch.Tensor, heads: torch.Tensor) -> torch.Tensor:
+    """What leaves a decoder layer at some rows, (R, D), from what entered it there and its heads' output (R, H * d).
+
+    The layer's own forward runs, with its norms and its MLP (all of them act on each row by itself) wherever the family
+    has them; only its attention is replaced, for as long as that takes.
+    """
+    attention = layer.self_attn
+    layer.self_attn = _Attended(attention.o_proj(heads)[None])
+    try:
+        out = layer(residual[None])
+    finally:
+        layer.self_attn = attention
+    return (out[0] if isinstance(out, tuple) else out)[0]
 
 
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

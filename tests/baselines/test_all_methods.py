@@ -21,6 +21,12 @@ from medground_bench.lvlm.testing import tiny_gemma, tiny_qwen  # noqa: E402
 LOCAL = [
     "attention",
     "rollout",
+    "rel_attention",
+    "agcam",
+    "attention_x_gradient",
+    "legrad",
+    "dex_ar",
+    "grad_eclip",
     "lrp",
     "grad_attention",
     "gradcam",

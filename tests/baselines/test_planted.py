@@ -15,6 +15,11 @@ from tests.baselines.planted import planted  # noqa: E402
 METHODS = [
     "attention",
     "rollout",
+    "agcam",
+    "attention_x_gradient",
+    "legrad",
+    "dex_ar",
+    "grad_eclip",
     "lrp",
     "grad_attention",
     "gradcam",

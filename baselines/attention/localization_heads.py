@@ -1,0 +1,89 @@
+"""Localization heads: the few attention heads that ground text in the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from baselines.shared.checks import require
+from baselines.shared.localization_heads import image_key, prompt_attention, read_calibration
+from baselines.shared.once import once
+from medground_bench.attribution.method import Attribution, from_heatmap, method
+from medground_bench.core.errors import MethodError
+
+if TYPE_CHECKING:
+    from medground_bench.lvlm import Episode, Lvlm
+
+__all__ = ["LocalizationHeadsParameters", "localization_heads"]
+
+_calibration = once(read_calibration)
+
+
+@dataclass(frozen=True)
+class LocalizationHeadsParameters:
+    """Parameters of ``localization_heads``.
+
+    Attributes
+    ----------
+    calibration : str
+        File with the LVLM's heads, made by ``baselines.shared.localization_heads.calibrate`` from records of patients
+        that are not evaluated. Needed.
+    heads : int
+        How many of them are summed.
+    sigma : float
+        Width of the smoothing Gaussian in token cells; 0 leaves the sum as it is.
+    """
+
+    calibration: str = ""
+    heads: int = 3
+    sigma: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.heads >= 1, "localization_heads", "heads must be at least 1")
+        require(self.sigma >= 0, "localization_heads", "sigma cannot be negative")
+
+
+@method(
+    "localization_heads",
+    family="attention",
+    over="frame",
+    parameters=LocalizationHeadsParameters,
+    needs=("white_box", "references"),
+    cost="1 F",
+    reference="Kang et al., CVPR 2025",
+)
+def localization_heads(lvlm: Lvlm, episode: Episode, parameters: LocalizationHeadsParameters) -> Attribution:
+    """``G_sigma * sum_k a_k``, a_k the attention of the k-th head from the prompt's last position, on the token grid.
+
+    The heads look at the image (attention to it beyond the elbow of all heads) and at one place of it (least spatial
+    entropy) most often over the calibration's records. Unsigned, question-aware. The paper's code compares a head's
+    index with the elbow's index where the text compares attention.
+
+    Raises
+    ------
+    MethodError
+        Without a calibration, with that of another LVLM, or on an image that it was made from.
+    """
+    if not parameters.calibration:
+        raise MethodError(
+            "method 'localization_heads' needs heads chosen on other patients",
+            expected="the parameter 'calibration': a file",
+            remedy="baselines.shared.localization_heads.calibrate(lvlm, episodes).save(file), with episodes of "
+            "patients that are not evaluated; then --set localization_heads.calibration=file",
+        )
+    found = _calibration(parameters.calibration)
+    if (found.lvlm, found.revision) != (lvlm.key, str(lvlm.revision)):
+        raise MethodError(
+            f"the heads are those of {found.lvlm} ({found.revision}), the LVLM is {lvlm.key} ({lvlm.revision})",
+            where=parameters.calibration,
+        )
+    if image_key(episode) in found.images:
+        raise MethodError("the record's image is one of the calibration's", where=parameters.calibration)
+    from scipy.ndimage import gaussian_filter
+
+    attention = prompt_attention(lvlm, episode)
+    chosen = found.heads[: parameters.heads]
+    heat = np.sum([attention[layer, head] for layer, head in chosen], axis=0)
+    return from_heatmap(gaussian_filter(heat, parameters.sigma), episode, extras={"heads": [list(h) for h in chosen]})
