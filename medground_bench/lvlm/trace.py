@@ -150,8 +150,10 @@ class AttentionTrace:
         """Raw logits of one token a row, (R,) float32, from hidden states (R, D) that no norm has seen."""
         model = self._lvlm.model
         head: Any = model.get_output_embeddings()
-        decoder: Any = self._lvlm.adapter.decoder(model)
-        normed = decoder.norm(hidden)
+        norm = getattr(self._lvlm.adapter.decoder(model), "norm", None)
+        if norm is None:
+            raise LvlmError("the language model has no final norm called 'norm'", where=self._lvlm.key)
+        normed = norm(hidden)
         if type(head) is not torch.nn.Linear:  # quantised, or with an adapter of its own
             return head(normed).float().gather(1, tokens[:, None])[:, 0]
         logits: torch.Tensor = (normed.float() * head.weight[tokens].detach().float()).sum(-1)

@@ -1,0 +1,114 @@
+"""The oracle kit: games whose attribution is known, played by LVLMs that can do nothing but score.
+
+A game is played on a white frame cut into four quadrants, numbered in reading order; ``z`` is how much of each is left,
+1 for white and 0 for black. Every method runs through every game that applies to it, by the table in ``test_kit.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from medground_bench.imaging import Letterbox
+from medground_bench.lvlm.grid import TokenGrid
+from tests.baselines.doubles import plain_episode
+
+SIDE = 56
+WEIGHTS = (4 / 8, 2 / 8, 1 / 8, 1 / 8)
+
+Score = Callable[[np.ndarray], float]
+
+
+class Player:
+    """An LVLM with ``log_probs`` alone: two response tokens share the score of a game."""
+
+    key = "player"
+
+    def __init__(self, score: Score) -> None:
+        self._score, self.images = score, 0
+
+    def log_probs(self, episode: Any, images: Any, **_: Any) -> np.ndarray:
+        self.images += len(images)
+        s = np.array([self._score(np.asarray(image, float)) for image in images])
+        return np.stack([0.25 * s, 0.75 * s], axis=1)
+
+
+def quadrants(values: np.ndarray) -> np.ndarray:
+    """Means of a map's four quadrants."""
+    h, w = values.shape[0] // 2, values.shape[1] // 2
+    return np.array([part.mean() for part in (values[:h, :w], values[:h, w:], values[h:, :w], values[h:, w:])])
+
+
+def _of_quadrants(game: Callable[[np.ndarray], float]) -> Score:
+    return lambda image: float(game(quadrants(image) / 255))
+
+
+ADDITIVE = _of_quadrants(lambda z: z @ WEIGHTS)
+"""``(4 z1 + 2 z2 + z3 + z4) / 8``: occlusion, Shapley values and path integrals from black are the weights."""
+
+AND = _of_quadrants(lambda z: z[0] * z[1])
+"""``z1 z2``: occlusion is 1 at either, Shapley values 1/2."""
+
+OR = _of_quadrants(lambda z: max(z[0], z[1]))
+"""``max(z1, z2)``: no single removal does anything; Shapley values are 1/2."""
+
+
+def dead(image: np.ndarray) -> float:
+    """A score that nothing changes: whatever a method marks, it made up."""
+    return -1.25
+
+
+def left_only(image: np.ndarray) -> float:
+    """Depends on the left half of the frame, not linearly, and on no pixel of the right."""
+    left = image[:, : image.shape[1] // 2] / 255
+    return float(4 * left.mean() + left[::2, ::3].mean() ** 2)
+
+
+def white_episode() -> Any:
+    """The board of the quadrant games."""
+    return of_image(np.full((SIDE, SIDE), 255, np.uint8))
+
+
+def of_image(pixels: np.ndarray) -> Any:
+    """An episode without tensors whose frame is the image itself."""
+    height, width = pixels.shape
+    image = Image.fromarray(pixels)
+    return replace(
+        plain_episode(),
+        image=image,
+        frame=image.convert("RGB"),
+        letterbox=Letterbox.identity(width, height),
+        token_grid=TokenGrid(8, 8, (width, height)),
+    )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How a black-box method plays: its options, and what it is known to answer.
+
+    Attributes
+    ----------
+    options : dict
+        Parameters for the small board.
+    additive, both, either : tuple of 4 float or None
+        Exact means of the quadrants in the games ADDITIVE, AND and OR; None: only the order is checked, where
+        evidence is ranked at all.
+    exact : bool
+        Deterministic and without blur: on the left-only game the map is 0 on the right.
+    finds_redundant : bool
+        Marks both quadrants of OR (None of the single-removal methods can).
+    anatomy : bool
+        Works on a chest's anatomy: it plays on a phantom, and only the games that are no matter of quadrants.
+    """
+
+    options: dict[str, Any]
+    additive: tuple[float, ...] | None = None
+    both: tuple[float, ...] | None = None
+    either: tuple[float, ...] | None = None
+    exact: bool = False
+    finds_redundant: bool = False
+    anatomy: bool = False

@@ -1,0 +1,148 @@
+"""Every method through every game of the kit that applies to it. A new method joins with one line of a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medground_bench.attribution.method import available_methods, get_method
+from medground_bench.core.errors import MethodError
+from medground_bench.sources.phantom import sample_phantom
+from tests.baselines.kit import ADDITIVE, AND, OR, WEIGHTS, Entry, Player, dead, left_only, of_image, quadrants
+from tests.baselines.kit import white_episode as white
+
+BLACK_BOX = {
+    "occlusion": Entry({"rows": 2, "cols": 2}, WEIGHTS, (1, 1, 0, 0), (0, 0, 0, 0), exact=True),
+    "rise": Entry({"masks": 2048, "cells": 2}, finds_redundant=True),
+    "medfocus": Entry({"refiner": "none"}, anatomy=True),
+    "medfocus_multi_atlas": Entry({}, anatomy=True),
+}
+
+WHITE_BOX = (
+    "agcam",
+    "attention_x_gradient",
+    "dex_ar",
+    "grad_attention",
+    "grad_eclip",
+    "gradcam",
+    "gradcam++",
+    "integrated_gradients",
+    "legrad",
+    "lrp",
+)
+"""They read gradients of the score, or of a layer's logits: with a dead head there is nothing to read."""
+
+APART = {
+    "attention": "reads attention alone, whatever the score",
+    "rollout": "reads attention alone, whatever the score",
+    "rel_attention": "reads attention alone, whatever the score",
+    "localization_heads": "reads attention alone, whatever the score",
+    "prompting": "asks for text",
+    "prompting_medsam": "asks for text",
+    "random_map": "asks the LVLM nothing",
+    "centre_prior": "asks the LVLM nothing",
+    "sobel": "asks the LVLM nothing",
+    "intensity": "asks the LVLM nothing",
+    "lung_mask_prior": "asks the LVLM nothing",
+    "population_prior": "asks the LVLM nothing",
+}
+
+ON_QUADRANTS = [name for name, entry in BLACK_BOX.items() if not entry.anatomy]
+ON_ANATOMY = [name for name, entry in BLACK_BOX.items() if entry.anatomy]
+
+
+def run(name: str, lvlm: Any, episode: Any, **more: Any) -> Any:
+    method = get_method(name)
+    return method.run(lvlm, episode, method.make_parameters(BLACK_BOX[name].options | more))
+
+
+def heat(name: str, game: Any) -> np.ndarray:
+    return np.asarray(run(name, Player(game), white()).heatmap, float)
+
+
+def test_every_method_of_this_project_has_its_line() -> None:
+    ours = {name for name in available_methods() if get_method(name).function.__module__.split(".")[0] in OURS}
+    assert ours - {*BLACK_BOX, *WHITE_BOX, *APART} == set()
+
+
+OURS = ("baselines", "medfocus")
+
+
+@pytest.mark.parametrize("name", ON_QUADRANTS)
+def test_additive(name: str) -> None:
+    found, expected = quadrants(heat(name, ADDITIVE)), BLACK_BOX[name].additive
+    if expected is not None:
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert found[0] > found[1] > max(found[2], found[3])
+
+
+@pytest.mark.parametrize("name", ON_QUADRANTS)
+def test_both_are_needed(name: str) -> None:
+    found, expected = quadrants(heat(name, AND)), BLACK_BOX[name].both
+    if expected is not None:
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert min(found[:2]) > max(found[2:])
+
+
+@pytest.mark.parametrize("name", ON_QUADRANTS)
+def test_either_will_do(name: str) -> None:
+    entry = BLACK_BOX[name]
+    found = quadrants(heat(name, OR))
+    if entry.either is not None:
+        np.testing.assert_allclose(found, entry.either, atol=1e-6)
+    if entry.finds_redundant:
+        assert min(found[:2]) > max(found[2:])
+
+
+@pytest.mark.parametrize("name", ON_QUADRANTS)
+def test_a_score_that_nothing_changes_names_no_evidence(name: str) -> None:
+    assert run(name, Player(dead), white()).degenerate
+
+
+@pytest.mark.parametrize("name", ON_QUADRANTS)
+def test_left_only(name: str) -> None:
+    values = heat(name, left_only)
+    left, right = values[:, : values.shape[1] // 2], values[:, values.shape[1] // 2 :]
+    if BLACK_BOX[name].exact:
+        assert not right.any()
+    assert left.min() > right.mean()
+
+
+@pytest.mark.parametrize("name", ON_ANATOMY)
+def test_games_on_a_chest(name: str, tmp_path: Path) -> None:
+    episode = of_image(sample_phantom(3, size=224).image)
+    gone = run(name, Player(dead), episode, cache=str(tmp_path))
+    assert gone.fallback
+    assert gone.boxes == [(0.0, 0.0, 224.0, 224.0)]
+    found = run(name, Player(left_only), episode, cache=str(tmp_path))
+    assert not found.fallback
+    assert all(x1 < 112 for x1, _, _, _ in found.boxes) or found.concept.startswith("both")
+    # What lies on the right alone has no effect at all: not a little, none.
+    boxes = found.extras["concept_boxes"]
+    right = [concept for concept, box in boxes.items() if box[0] >= 113]
+    assert right
+    assert all(found.concept_scores[concept] == 0 for concept in right)
+
+
+@pytest.mark.parametrize("name", WHITE_BOX)
+def test_a_dead_head_names_no_evidence(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    from PIL import Image
+
+    from medground_bench.lvlm.testing import tiny_qwen
+
+    lvlm = tiny_qwen()
+    pixels = np.random.default_rng(1).integers(0, 256, (112, 112), dtype=np.uint8)
+    episode = lvlm.prepare(Image.fromarray(pixels), "Is there evidence of x in the image?", "Yes", side=None)
+    with torch.no_grad():
+        lvlm.model.lm_head.weight = torch.nn.Parameter(torch.zeros_like(lvlm.model.lm_head.weight))
+    if name.startswith("gradcam"):
+        with pytest.raises(MethodError, match="is exactly zero"):
+            get_method(name).run(lvlm, episode)
+        return
+    found = get_method(name).run(lvlm, episode)
+    assert found.degenerate or found.fallback
+    assert found.boxes == [(0.0, 0.0, 112.0, 112.0)]
