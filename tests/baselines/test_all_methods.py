@@ -42,6 +42,8 @@ QUICK = {
     "integrated_gradients": {"steps": 4, "max_steps": 4},
     "prompting": {"max_new_tokens": 8},
 }
+SEEDS = {"dex_ar": (0, 3)}
+"""Weights for which the answer has a visual token at all, where a method asks for one."""
 RESPONSES = {"direct": "Yes", "reason": "The left costophrenic angle is blunted. The answer is yes."}
 
 
@@ -145,7 +147,7 @@ def test_with_other_weights_the_map_is_another(name: str) -> None:
     from scipy.stats import spearmanr
 
     maps = []
-    for seed in (0, 1):
+    for seed in SEEDS.get(name, (0, 1)):
         lvlm = tiny_qwen(seed)
         episode = prepare(lvlm, size=(224, 224))
         maps.append(np.asarray(run(lvlm, episode, name, QUICK.get(name, {})).heatmap, float).ravel())
@@ -187,7 +189,10 @@ def test_bfloat16_weights_will_do(half: dict[str, Any], family: str, name: str) 
         return
     exact = run(full, prepare(full, size=(112, 112)), name)
     assert np.isfinite(attribution.heatmap).all()
-    if name not in ("occlusion", "rise"):  # their scores differ by less than bfloat16 resolves: the model is random
+    assert attribution.fallback == exact.fallback
+    if (
+        name not in ("occlusion", "rise") and not exact.fallback
+    ):  # their scores differ by less than bfloat16 resolves: the model is random
         assert np.corrcoef(np.ravel(attribution.heatmap), np.ravel(exact.heatmap))[0, 1] > 0.8
 
 
