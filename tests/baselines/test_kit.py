@@ -19,6 +19,7 @@ BLACK_BOX = {
     "rise": Entry({"masks": 2048, "cells": 2}, finds_redundant=True),
     "medfocus": Entry({"refiner": "none"}, anatomy=True),
     "medfocus_multi_atlas": Entry({}, anatomy=True),
+    "medfocus_minimal": Entry({}, anatomy=True),
 }
 
 WHITE_BOX = (
