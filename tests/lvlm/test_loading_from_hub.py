@@ -62,7 +62,7 @@ def test_loading_by_hub_id(hub: LocalHub, tmp_path: Path) -> None:
     main, pinned, missing, other = load(hub.url, tmp_path, "lab/tiny", f"lab/tiny@{commit}", "lab/missing", "lab/other")
     assert main == pinned == expected
     assert "cannot be loaded" in missing["error"]
-    assert "'llava'" in other["error"]
+    assert "processor cannot be loaded" in other["error"]  # any family may come; this repository is only half there
     assert "lab/other" in other["error"]
     cached, missing = load("http://127.0.0.1:9", tmp_path, "lab/tiny", "lab/missing", offline=True)
     assert cached == expected
