@@ -7,7 +7,7 @@ import pytest
 from medground_bench.core import errors
 from medground_bench.core.errors import MedGroundError, SourceError
 
-KINDS = [getattr(errors, name) for name in errors.__all__]
+KINDS = [kind for name in errors.__all__ if isinstance(kind := getattr(errors, name), type)]
 
 
 def test_message_has_all_its_parts() -> None:
