@@ -87,6 +87,8 @@ def choose_methods() -> tuple[tuple[str, ...], dict[str, str]]:
             left_out[entry["name"]] = entry["error"]
         elif "detector" in entry["needs"]:
             left_out[entry["name"]] = "its open-vocabulary detector has to be downloaded; the demo stays offline"
+        elif "calibration" in entry["needs"]:
+            left_out[entry["name"]] = "its heads have to be chosen on other patients first"
         else:
             chosen.append(entry["name"])
     return tuple(chosen), left_out

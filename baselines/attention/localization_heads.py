@@ -50,7 +50,7 @@ class LocalizationHeadsParameters:
     family="attention",
     over="frame",
     parameters=LocalizationHeadsParameters,
-    needs=("white_box", "references"),
+    needs=("white_box", "calibration"),
     cost="1 F",
     reference="Kang et al., CVPR 2025",
 )

@@ -40,7 +40,7 @@ __all__ = [
 
 ENTRY_POINT_GROUP = "medground_bench.methods"
 
-NEEDS = ("white_box", "gradients", "generation", "detector", "segmenter", "localizer", "references")
+NEEDS = ("white_box", "gradients", "generation", "detector", "segmenter", "localizer", "references", "calibration")
 """What a method may need beyond scoring the response: see ``medground-bench methods``."""
 
 
