@@ -166,7 +166,7 @@ def generate(
         if progress is not None:
             progress(todo, todo, "done")
         report = GenerateReport(computed=computed, reused=reused, errors=errors)
-        _write_submissions(out, plans, rows, header, {"authors": authors, "licence": licence}, report)
+        _write_submissions(out, plans, rows, header, lvlm, {"authors": authors, "licence": licence}, report)
     return report
 
 
@@ -298,17 +298,20 @@ def _write_submissions(
     plans: Sequence[tuple[Method, Any]],
     rows: Sequence[Record],
     header: Mapping[str, Any],
+    lvlm: Lvlm,
     credits: Mapping[str, str],
     report: GenerateReport,
 ) -> None:
     """Write the submission of every method that has answered every record (whichever process finishes last)."""
     done = _finished(out)
     shared = {k: header[k] for k in ("lvlm", "lvlm_revision", "mode", "dataset_fingerprint")}
+    grid: list[int] | None = None
     for method, parameters in plans:
         keys = [(method.name, record.id) for record in rows]
         if not all(key in done for key in keys):
             continue
         target = out / method.name
+        grid = grid or _token_grid(lvlm, rows[0], header["side"])
         write_submission(
             target,
             {
@@ -317,6 +320,7 @@ def _write_submissions(
                 "settings": {
                     **_settings(method, parameters),
                     "frame_side": header["side"],
+                    "token_grid": grid,
                     "dtype": header["dtype"],
                     "decoding": header["decoding"],
                     "limit": header["limit"],
@@ -329,6 +333,20 @@ def _write_submissions(
             [done[key] for key in keys],
         )
         report.submissions[method.name] = target
+
+
+def _token_grid(lvlm: Lvlm, record: Record, side: int | None) -> list[int] | None:
+    """Rows and columns of the image tokens, by which the ceiling of the LVLM is known without it.
+
+    All frames of one side have the same. None for native frames, which do not, and where a record cannot be prepared.
+    """
+    if side is None:
+        return None
+    try:
+        grid = lvlm.prepare(record.image, record.question, record.response or "", side=side).grid
+    except (MedGroundError, OSError, ValueError, RuntimeError):
+        return None
+    return [grid.rows, grid.cols]
 
 
 def _plain(value: Any) -> Any:

@@ -32,10 +32,11 @@ def print_scores(scores: ScoreFile, out: Console) -> None:
         if not rows:
             continue
         groups = dict.fromkeys((r.aggregate.level, r.aggregate.group) for r in rows)
-        columns = ("records", "row", "n", "patients", *_SCORES, "skill (IoU)", "p (chance)")
+        columns = ("records", "row", "n", "patients", *_SCORES, *_CHANCE)
         table = _table(f"{one.method}, {one.lvlm}, {one.mode}", columns)
         for level, group in groups:
             mine = [r for r in rows if (r.aggregate.level, r.aggregate.group) == (level, group)]
+            mine.sort(key=lambda r: r.order)
             for k, row in enumerate(mine):
                 name = group_title(level, group) if k == 0 else ""
                 _add(table, name, *_cells(row), *_chance_cells(row), style=_style(row))
@@ -49,7 +50,7 @@ def print_scores(scores: ScoreFile, out: Console) -> None:
 
 
 def print_comparison(report: ComparisonReport, out: Console, *, levels: Sequence[str], metric: str) -> None:
-    """Methods and chance rows, one table per group, best first; then methods against chance and all pairs."""
+    """Methods, chance rows and ceilings, one table per group, best first; then methods against chance and all pairs."""
     from medground_bench.scoring.rows import group_title
 
     for mode in dict.fromkeys(row.mode for row in report.rows):
@@ -59,7 +60,7 @@ def print_comparison(report: ComparisonReport, out: Console, *, levels: Sequence
                 continue
             rows = [r for r in mine if (r.aggregate.level, r.aggregate.group) == (level, group)]
             rows.sort(key=lambda r: -cell.value if (cell := r.cell(metric)) is not None else 1.0)
-            columns = ("row", "LVLMs", "n", "patients", *_SCORES, "skill (IoU)", "p (chance)")
+            columns = ("row", "LVLMs", "n", "patients", *_SCORES, *_CHANCE)
             table = _table(f"{mode}: {group_title(level, group)}", columns)
             for row in rows:
                 title, *cells = _cells(row)
@@ -76,6 +77,7 @@ def print_comparison(report: ComparisonReport, out: Console, *, levels: Sequence
 
 
 _SCORES = ("IoU", "F1", "Precision", "Recall")
+_CHANCE = ("skill (IoU)", "p (chance)", "chance to ceiling")
 
 
 def _only(scores: ScoreFile, one: object) -> ScoreFile:
@@ -94,7 +96,8 @@ def _cells(row: Row) -> list[str]:
 def _chance_cells(row: Row) -> list[str]:
     from medground_bench.scoring.rows import interval_text
 
-    return [interval_text(row.skill), row.p_chance] if row.kind != "chance" else ["", ""]
+    reach = "" if row.reach is None else f"{row.reach:.2f}"
+    return [interval_text(row.skill), row.p_chance, reach] if row.kind in ("method", "control") else [""] * 3
 
 
 def _style(row: Row) -> str | None:

@@ -8,9 +8,11 @@ from medground_bench.scoring.aggregate import (
     Aggregate,
     Quotient,
     aggregate,
+    aggregate_bounds,
     aggregate_chance,
     score_quotients,
 )
+from medground_bench.scoring.ceiling import BOUND_ROWS, TILES, ceiling_scores
 from medground_bench.scoring.chance import CHANCE_ROWS, best_chance, chance_scores, whole_image_scores
 from medground_bench.scoring.comparison import (
     ComparisonReport,
@@ -37,12 +39,14 @@ from medground_bench.scoring.statistics import (
 from medground_bench.scoring.table import SIZES, RecordTable, Reference, load_reference, size_tertiles
 
 __all__ = [
+    "BOUND_ROWS",
     "CHANCE_ROWS",
     "HEATMAP_METRICS",
     "LEVELS",
     "METRICS",
     "MIN_CLUSTERS",
     "SIZES",
+    "TILES",
     "Aggregate",
     "BoxScores",
     "Comparison",
@@ -61,9 +65,11 @@ __all__ = [
     "ScoringError",
     "SubmissionScores",
     "aggregate",
+    "aggregate_bounds",
     "aggregate_chance",
     "best_chance",
     "bootstrap_ratios",
+    "ceiling_scores",
     "chance_scores",
     "compare_methods",
     "compare_scores",

@@ -29,7 +29,16 @@ from medground_bench.scoring.statistics import (
 )
 from medground_bench.scoring.table import SIZES, RecordTable
 
-__all__ = ["LEVELS", "Aggregate", "Quotient", "aggregate", "aggregate_chance", "record_scores", "score_quotients"]
+__all__ = [
+    "LEVELS",
+    "Aggregate",
+    "Quotient",
+    "aggregate",
+    "aggregate_bounds",
+    "aggregate_chance",
+    "record_scores",
+    "score_quotients",
+]
 
 LEVELS = ("all", "macro", "lvlm", "dataset", "dataset_macro", "size", "attribute")
 """Groupings: all records pooled; mean over LVLMs; by LVLM; by dataset pooled and as mean over LVLMs; by
@@ -247,6 +256,21 @@ def aggregate_chance(
         row: [replace(a, values={name: a.values[f"{row} {name}"] for name in METRICS}) for a in together]
         for row in chance
     }
+
+
+def aggregate_bounds(
+    bounds: Mapping[str, BoxScores], table: RecordTable, levels: Sequence[str] = LEVELS, **options: Any
+) -> dict[str, list[Aggregate]]:
+    """As :func:`aggregate_chance`, of ceilings and second annotators: each over the records that have it (not NaN)."""
+    out: dict[str, list[Aggregate]] = {}
+    parts: dict[bytes, dict[str, BoxScores]] = {}
+    for row, scores in bounds.items():
+        parts.setdefault((~np.isnan(scores.iou)).tobytes(), {})[row] = scores
+    for key, rows in parts.items():
+        there = np.frombuffer(key, bool)
+        some = {row: BoxScores(*(column[there] for column in scores)) for row, scores in rows.items()}
+        out.update(aggregate_chance(some, table.take(np.flatnonzero(there)), levels, **options))
+    return {row: out[row] for row in bounds}
 
 
 def _groups(level: str, table: RecordTable) -> list[tuple[str, str, list[np.ndarray]]]:

@@ -11,7 +11,8 @@ import numpy as np
 
 from medground_bench.core.errors import ScoringError
 from medground_bench.imaging.overlap import METRICS, BoxScores
-from medground_bench.scoring.aggregate import aggregate, aggregate_chance, score_quotients
+from medground_bench.scoring.aggregate import aggregate, aggregate_bounds, aggregate_chance, score_quotients
+from medground_bench.scoring.ceiling import BOUND_ROWS, bound_kind
 from medground_bench.scoring.chance import CHANCE_ROWS, best_chance
 from medground_bench.scoring.files import ScoreFile, SubmissionScores
 from medground_bench.scoring.rows import Row, row_title
@@ -39,6 +40,10 @@ class MethodScores:
         Columns over these records (see :class:`~medground_bench.scoring.files.SubmissionScores`).
     chance : dict of str to BoxScores
         Chance rows over the same records.
+    bounds : dict of str to BoxScores
+        Ceilings and second annotator over the same records, NaN where one is not known.
+    own_ceiling : str
+        The ceiling of its output space; empty where it is not known, or not the same for all its LVLMs.
     """
 
     kind: str
@@ -48,6 +53,8 @@ class MethodScores:
     table: RecordTable
     scores: dict[str, np.ndarray]
     chance: dict[str, BoxScores]
+    bounds: dict[str, BoxScores] = field(default_factory=dict)
+    own_ceiling: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,8 @@ class ComparisonReport:
     Attributes
     ----------
     rows : list of Row
-        Every group of every chance row and method. Chance rows are over all records that some method covers.
+        Every group of every chance row, ceiling, second annotator and method. All but the methods' are over all records
+        that some method covers; ceilings and second annotators over those of them that have one.
     pairs : list of PairComparison
         All pairs of methods, per mode and metric; Holm's correction is over the pairs of one mode and metric.
     against_chance : list of PairComparison
@@ -162,7 +170,22 @@ def _pool(mode: str, method: str, parts: list[tuple[ScoreFile, SubmissionScores]
         for row in CHANCE_ROWS
     }
     joined = RecordTable(**{k: np.concatenate([getattr(t, k) for t in tables]) for k in tables[0].__dataclass_fields__})
-    return MethodScores(parts[0][1].kind, method, mode, tuple(one.lvlm for _, one in parts), joined, scores, chance)
+    bounds = {
+        row: BoxScores(*(np.concatenate([_bound(f, one, row, m) for f, one in parts]) for m in METRICS))
+        for row in BOUND_ROWS
+        if any(row in one.bounds for _, one in parts)
+    }
+    own = {one.own_ceiling for _, one in parts}
+    lvlms = tuple(one.lvlm for _, one in parts)
+    one_own = own.pop() if len(own) == 1 else ""
+    return MethodScores(parts[0][1].kind, method, mode, lvlms, joined, scores, chance, bounds, one_own)
+
+
+def _bound(file: ScoreFile, one: SubmissionScores, row: str, metric: str) -> np.ndarray:
+    if row not in one.bounds:
+        return np.full(len(one.rows), np.nan)
+    column: np.ndarray = getattr(file.bounds[one.bounds[row]], metric)[one.rows]
+    return column
 
 
 def compare_scores(
@@ -198,26 +221,45 @@ def compare_scores(
     report = ComparisonReport()
     for mode in dict.fromkeys(m.mode for m in pooled):
         methods = [m for m in pooled if m.mode == mode]
-        table, chance = _union(methods)
+        table, chance, bounds = _union(methods)
         lvlms = tuple(sorted(set(table.lvlm.tolist()) - {""}))
         for row, aggregates in aggregate_chance(chance, table, _LEVELS, **options).items():
             report.rows += [Row("chance", row, mode, lvlms, a) for a in aggregates]
+        for row, aggregates in aggregate_bounds(bounds, table, _LEVELS, **options).items():
+            report.rows += [Row(bound_kind(row), row, mode, lvlms, a) for a in aggregates]
         for m in methods:
             quotients = score_quotients(m.scores, m.table.evidence_fraction, m.chance)
+            spans = _spans(m)
             for a in aggregate(quotients, m.table, _LEVELS, chance=m.chance, **options):
-                report.rows.append(Row(m.kind, m.method, mode, m.lvlms, a))
+                span = spans.get((a.level, a.group, a.best_chance))
+                report.rows.append(Row(m.kind, m.method, mode, m.lvlms, a, span=span))
         for metric in metrics:
             report.against_chance += _with_holm([_against_chance(m, metric, options) for m in methods])
             report.pairs += _pairs(methods, mode, metric, options)
     return report
 
 
+def _spans(m: MethodScores) -> dict[tuple[str, str, str], tuple[float, float]]:
+    """(level, group, chance row) -> IoU of that row and of the method's own ceiling over its records."""
+    own = m.bounds.get(m.own_ceiling)
+    if own is None or np.isnan(own.iou).any():
+        return {}
+    found = aggregate_chance({**m.chance, m.own_ceiling: own}, m.table, _LEVELS, resamples=0)
+    return {
+        (a.level, a.group, row): (a.values["iou"].value, ceiling.values["iou"].value)
+        for row in CHANCE_ROWS
+        for a, ceiling in zip(found[row], found[m.own_ceiling], strict=True)
+    }
+
+
 def _keys(m: MethodScores) -> list[tuple[str, str]]:
     return list(zip(m.table.id.tolist(), m.table.lvlm.tolist(), strict=True))
 
 
-def _union(methods: Sequence[MethodScores]) -> tuple[RecordTable, dict[str, BoxScores]]:
-    """The records of several methods, each once, and their chance rows."""
+def _union(
+    methods: Sequence[MethodScores],
+) -> tuple[RecordTable, dict[str, BoxScores], dict[str, BoxScores]]:
+    """The records of several methods, each once, their chance rows, and what bounds them."""
     seen: set[tuple[str, str]] = set()
     keep = []
     for m in methods:
@@ -237,7 +279,22 @@ def _union(methods: Sequence[MethodScores]) -> tuple[RecordTable, dict[str, BoxS
         )
         for row in CHANCE_ROWS
     }
-    return table, chance
+    return table, chance, _union_bounds(methods, table)
+
+
+def _union_bounds(methods: Sequence[MethodScores], table: RecordTable) -> dict[str, BoxScores]:
+    """Of every record the bounds of the first method that knows them; NaN where none does."""
+    place = {key: k for k, key in enumerate(zip(table.id.tolist(), table.lvlm.tolist(), strict=True))}
+    out: dict[str, BoxScores] = {}
+    for row in BOUND_ROWS:
+        values = np.full((len(METRICS), len(table)), np.nan)
+        for m in (m for m in methods if row in m.bounds):
+            where = np.array([place[key] for key in _keys(m)], np.int64)
+            mine = np.stack(m.bounds[row])
+            values[:, where] = np.where(np.isnan(values[:, where]), mine, values[:, where])
+        if not np.isnan(values).all():
+            out[row] = BoxScores(*values)
+    return out
 
 
 def _against_chance(m: MethodScores, metric: str, options: dict[str, Any]) -> PairComparison:

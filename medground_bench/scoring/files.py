@@ -2,24 +2,31 @@
 
 The file is one JSON object::
 
-    {"kind": "medground-bench scores", "format": 2, "created": ..., "versions": {...},
+    {"kind": "medground-bench scores", "format": 3, "created": ..., "versions": {...},
      "dataset": {"config": ..., "fingerprint": ..., "records": n in the config},
      "settings": {"resamples": ..., "confidence": ..., "seed": ..., "tolerance": ...},
      "records": {"id": [...], "dataset": [...], "lvlm": [...], "mode": [...], "attribute": [...],
                  "cluster": [...], "evidence_fraction": [...], "size": [...]},
      "chance": {"whole_image": {"iou": [...], ...}, "random_box": ..., "centre_prior": ...},
+     "bounds": {"token_grid 8x8 224": {"iou": [...], ...}, "tiles 8x8 224": ..., "pixels 224": ...},
      "submissions": [{"provenance": submission.json, "predictions": "sha256:...", "warnings": [...],
                       "rows": [positions in records], "scores": {"iou": [...], ...},
-                      "aggregates": [...], "chance_aggregates": {"whole_image": [...], ...}}]}
+                      "aggregates": [...], "chance_aggregates": {"whole_image": [...], ...},
+                      "bounds": {"token_grid": "token_grid 8x8 224", ...}, "own_ceiling": "token_grid",
+                      "bound_aggregates": {"token_grid": [...], ...}}]}
 
-Columns of ``records`` and ``chance`` are parallel; those of a submission's ``scores`` are parallel to its ``rows``.
-Scores are fractions; null where a number does not exist. ``cluster`` numbers patients in dataset order; no patient
-identifier is in the file. An aggregate has ``records``, ``clusters`` (patients), ``values`` {metric: [value, low,
-high]}, ``best_chance`` and ``p_chance``; low and high are both null where there is no interval (fewer than six
+Columns of ``records``, ``chance`` and ``bounds`` are parallel; those of a submission's ``scores`` are parallel to its
+``rows``. Scores are fractions; null where a number does not exist. ``cluster`` numbers patients in dataset order; no
+patient identifier is in the file. An aggregate has ``records``, ``clusters`` (patients), ``values`` {metric: [value,
+low, high]}, ``best_chance`` and ``p_chance``; low and high are both null where there is no interval (fewer than six
 patients), one of them where the data do not bound that end.
 
-Format 1 (version 0.1.0) is refused: its intervals were too narrow for few patients, and its evidence was not cut to the
-image. Submissions of 0.1.0 are read, so that they can be scored again.
+``bounds`` are ceilings and second annotators (:data:`~medground_bench.scoring.ceiling.BOUND_ROWS`), null for records
+that have none. A submission says which of these columns are its own, since grid and frame are those of its LVLM, and
+which ceiling the space has that its method speaks in (empty where it is not known).
+
+Format 2 is refused since it has no ceilings, format 1 (version 0.1.0) since its intervals were too narrow for few
+patients and its evidence was not cut to the image. Submissions of 0.1.0 are read, so that they can be scored again.
 """
 
 from __future__ import annotations
@@ -36,12 +43,13 @@ from medground_bench.core.errors import ScoringError
 from medground_bench.core.files import atomic_write
 from medground_bench.imaging.overlap import BoxScores
 from medground_bench.scoring.aggregate import Aggregate
+from medground_bench.scoring.ceiling import BOUND_ROWS
 from medground_bench.scoring.table import RecordTable
 
 __all__ = ["ScoreFile", "SubmissionScores", "read_scores", "write_scores"]
 
 KIND = "medground-bench scores"
-FORMAT = 2
+FORMAT = 3
 
 _TEXT = ("id", "dataset", "lvlm", "mode", "attribute", "size")
 
@@ -66,6 +74,12 @@ class SubmissionScores:
         Its numbers by group.
     chance_aggregates : dict of str to list of Aggregate
         Those of the chance rows over the same records.
+    bounds : dict of str to str
+        Ceilings and second annotator -> key of the file's ``bounds``.
+    bound_aggregates : dict of str to list of Aggregate
+        Their numbers by group.
+    own_ceiling : str
+        The ceiling of the method's output space; empty where it is not known.
     warnings : list of str
         What the validation warned of.
     """
@@ -77,6 +91,9 @@ class SubmissionScores:
     aggregates: list[Aggregate]
     chance_aggregates: dict[str, list[Aggregate]]
     warnings: list[str] = field(default_factory=list)
+    bounds: dict[str, str] = field(default_factory=dict)
+    bound_aggregates: dict[str, list[Aggregate]] = field(default_factory=dict)
+    own_ceiling: str = ""
 
     @property
     def method(self) -> str:
@@ -96,9 +113,14 @@ class SubmissionScores:
     def mode(self) -> str:
         return str(self.provenance["mode"])
 
-    def find(self, level: str = "all", group: str = "", chance: str | None = None) -> Aggregate | None:
-        """The aggregate of a group, of the submission or of a chance row; None when there is none."""
-        candidates = self.aggregates if chance is None else self.chance_aggregates[chance]
+    def find(
+        self, level: str = "all", group: str = "", chance: str | None = None, *, bound: str | None = None
+    ) -> Aggregate | None:
+        """The aggregate of a group, of the submission, of a chance row or of a ceiling; None when there is none."""
+        if bound is not None:
+            candidates = self.bound_aggregates.get(bound, [])
+        else:
+            candidates = self.aggregates if chance is None else self.chance_aggregates[chance]
         return next((a for a in candidates if a.level == level and a.group == group), None)
 
 
@@ -115,6 +137,7 @@ class ScoreFile:
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
+    bounds: Mapping[str, BoxScores] = field(default_factory=dict)
     path: str = ""
 
     def require_records(self) -> None:
@@ -149,6 +172,7 @@ def write_scores(scores: ScoreFile, path: str | Path) -> Path:
         "settings": dict(scores.settings),
         "records": table,
         "chance": {row: {k: _list(v) for k, v in s._asdict().items()} for row, s in scores.chance.items()},
+        "bounds": {key: {k: _list(v) for k, v in s._asdict().items()} for key, s in scores.bounds.items()},
         "submissions": [
             {
                 "provenance": dict(s.provenance),
@@ -158,6 +182,9 @@ def write_scores(scores: ScoreFile, path: str | Path) -> Path:
                 "scores": {k: _list(v) for k, v in s.scores.items()},
                 "aggregates": [a.to_json() for a in s.aggregates],
                 "chance_aggregates": {k: [a.to_json() for a in v] for k, v in s.chance_aggregates.items()},
+                "bounds": s.bounds,
+                "own_ceiling": s.own_ceiling,
+                "bound_aggregates": {k: [a.to_json() for a in v] for k, v in s.bound_aggregates.items()},
             }
             for s in scores.submissions
         ],
@@ -194,6 +221,13 @@ def read_scores(path: str | Path) -> ScoreFile:
             expected=f"format {FORMAT}",
             remedy="score the submissions again: medground-bench score SUBMISSION... --dataset DATASET",
         )
+    if data.get("format") == 2:
+        raise ScoringError(
+            "these scores have no ceilings",
+            where=path,
+            expected=f"format {FORMAT}",
+            remedy="score the submissions again: medground-bench score SUBMISSION... --dataset DATASET",
+        )
     if data.get("format") != FORMAT:
         raise ScoringError(
             f"score format {data.get('format')!r}", where=path, expected=str(FORMAT), remedy="score again, or upgrade"
@@ -217,16 +251,19 @@ def _from_json(data: Mapping[str, Any], path: Path) -> ScoreFile:
         row: BoxScores(**{k: np.array(v, np.float64) for k, v in scores.items()})
         for row, scores in data["chance"].items()
     }
+    bounds = {key: BoxScores(**{k: _array(v) for k, v in scores.items()}) for key, scores in data["bounds"].items()}
     n = len(table)
     lengths = [len(getattr(table, name)) for name in table.__dataclass_fields__]
-    if set(lengths) != {n} or any(len(v) != n for s in chance.values() for v in s):
+    if set(lengths) != {n} or any(len(v) != n for s in (*chance.values(), *bounds.values()) for v in s):
         raise ValueError("columns of different lengths")
     submissions = []
     for entry in data["submissions"]:
         rows = np.array(entry["rows"], np.int64)
-        scores = {k: np.array([np.nan if x is None else x for x in v]) for k, v in entry["scores"].items()}
+        scores = {k: _array(v) for k, v in entry["scores"].items()}
         if any(len(v) != len(rows) for v in scores.values()) or (len(rows) and not 0 <= rows.min() <= rows.max() < n):
             raise ValueError("scores and rows do not fit")
+        if set(entry["bounds"]) - set(BOUND_ROWS) or set(entry["bounds"].values()) - set(bounds):
+            raise ValueError("bounds that are not there")
         submissions.append(
             SubmissionScores(
                 provenance={k: entry["provenance"][k] for k in entry["provenance"]},
@@ -238,6 +275,9 @@ def _from_json(data: Mapping[str, Any], path: Path) -> ScoreFile:
                     k: [Aggregate.from_json(a) for a in v] for k, v in entry["chance_aggregates"].items()
                 },
                 warnings=list(entry["warnings"]),
+                bounds={str(k): str(v) for k, v in entry["bounds"].items()},
+                bound_aggregates={k: [Aggregate.from_json(a) for a in v] for k, v in entry["bound_aggregates"].items()},
+                own_ceiling=str(entry["own_ceiling"]),
             )
         )
     dataset = data["dataset"]
@@ -251,8 +291,13 @@ def _from_json(data: Mapping[str, Any], path: Path) -> ScoreFile:
         settings=data["settings"],
         versions=data["versions"],
         created=data["created"],
+        bounds=bounds,
         path=str(path),
     )
+
+
+def _array(values: list[float | None]) -> np.ndarray:
+    return np.array([np.nan if x is None else x for x in values], np.float64)
 
 
 def _list(values: np.ndarray) -> list[float | None]:

@@ -83,8 +83,8 @@ def score_heatmap(
     evidence = clip_boxes(boxes, letterbox.width, letterbox.height)
     rows = np.linspace(0, letterbox.frame_height, heat.shape[0] + 1)
     cols = np.linspace(0, letterbox.frame_width, heat.shape[1] + 1)
-    image = _coverage(np.array([letterbox.content], np.float64), rows, cols)
-    inside = np.minimum(_coverage(np.asarray(letterbox.to_frame(evidence)).reshape(-1, 4), rows, cols), image)
+    image = cell_coverage(np.array([letterbox.content], np.float64), rows, cols)
+    inside = np.minimum(cell_coverage(np.asarray(letterbox.to_frame(evidence)).reshape(-1, 4), rows, cols), image)
     return HeatmapScores(
         _pointing(heat, letterbox, evidence, tolerance * max(letterbox.width, letterbox.height)),
         _energy(heat, inside, image, (rows[1] - rows[0]) * (cols[1] - cols[0])),
@@ -93,7 +93,7 @@ def score_heatmap(
     )
 
 
-def _coverage(boxes: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+def cell_coverage(boxes: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
     """Area of every cell that the union of boxes covers, exact: the union is cut into disjoint rectangles."""
     out = np.zeros((len(rows) - 1, len(cols) - 1))
     xs = np.unique(boxes[:, [0, 2]])

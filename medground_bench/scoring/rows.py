@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from medground_bench.scoring.aggregate import Aggregate
+from medground_bench.scoring.ceiling import BOUND_ROWS, bound_kind
 from medground_bench.scoring.chance import CHANCE_ROWS
-from medground_bench.scoring.files import ScoreFile
+from medground_bench.scoring.files import ScoreFile, SubmissionScores
 from medground_bench.scoring.statistics import MIN_CLUSTERS, Interval
 
 __all__ = [
@@ -32,7 +33,16 @@ never looks; the best that a method's output space allows; another annotator. In
 COLUMNS = (("iou", "IoU"), ("f1", "F1"), ("precision", "Precision"), ("recall", "Recall"))
 """The four scores in the order of a table, with their titles."""
 
-_NAMES = {"whole_image": "whole image", "random_box": "random box", "centre_prior": "centre prior"}
+_NAMES = {
+    "whole_image": "whole image",
+    "random_box": "random box",
+    "centre_prior": "centre prior",
+    "token_grid": "token grid",
+    "tiles": "8 x 8 tiles",
+    "pixels": "frame pixels",
+    "concepts": "best concept",
+    "second_annotator": "second annotator",
+}
 _GROUPS = {
     "all": "all records",
     "macro": "mean over LVLMs",
@@ -59,6 +69,9 @@ class Row:
         The numbers, with the numbers of records and patients.
     submission : (int, int) or None
         Which score file and which of its submissions it comes from, where there is one.
+    span : (float, float) or None
+        Of a method: the IoU of the best chance row and of the ceiling of its output space over the same records;
+        None where the ceiling is not known.
     """
 
     kind: str
@@ -67,6 +80,7 @@ class Row:
     lvlms: tuple[str, ...]
     aggregate: Aggregate
     submission: tuple[int, int] | None = None
+    span: tuple[float, float] | None = None
 
     @property
     def title(self) -> str:
@@ -103,6 +117,14 @@ class Row:
         return self.cell(f"skill_iou_{self.aggregate.best_chance}")
 
     @property
+    def reach(self) -> float | None:
+        """How far its IoU is on the way from the best chance row to its ceiling; None where that is not known."""
+        iou = self.cell("iou")
+        if iou is None or self.span is None or self.span[1] <= self.span[0]:
+            return None
+        return (iou.value - self.span[0]) / (self.span[1] - self.span[0])
+
+    @property
     def p_chance(self) -> str:
         """The p-value against the best chance row as a text; empty for what is not compared with chance."""
         return p_text(self.aggregate.p_chance, self.clusters) if self.aggregate.best_chance else ""
@@ -122,6 +144,8 @@ class Row:
             "best_chance": a.best_chance,
             "p_chance": a.p_chance if math.isfinite(a.p_chance) else None,
         }
+        if self.span is not None:
+            out |= {"chance_iou": self.span[0], "ceiling_iou": self.span[1], "reach": self.reach}
         for metric, interval in a.values.items():
             for suffix, value in zip(("", "_low", "_high"), interval, strict=True):
                 out[metric + suffix] = float(value) if math.isfinite(value) else None
@@ -167,7 +191,7 @@ def p_text(p: float, clusters: int) -> str:
 
 
 def submission_rows(files: Sequence[ScoreFile], levels: Sequence[str] = ("all",)) -> Iterator[Row]:
-    """The rows of score files: per level every submission, then the chance rows of each LVLM and mode.
+    """The rows of score files: per level every submission, then chance rows, ceilings and human row of LVLM and mode.
 
     Parameters
     ----------
@@ -178,16 +202,28 @@ def submission_rows(files: Sequence[ScoreFile], levels: Sequence[str] = ("all",)
     """
     seen: set[tuple[str, ...]] = set()
     for level in levels:
-        chance = []
+        others = []
         for f, file in enumerate(files):
             for s, one in enumerate(file.submissions):
                 for a in (a for a in one.aggregates if a.level == level):
-                    yield Row(one.kind, one.method, one.mode, (one.lvlm,), a, (f, s))
-                    for row in CHANCE_ROWS:
+                    yield Row(one.kind, one.method, one.mode, (one.lvlm,), a, (f, s), _span(one, a))
+                    found = [("chance", row, row, one.find(level, a.group, row)) for row in CHANCE_ROWS]
+                    for row in BOUND_ROWS:
+                        bound = one.find(level, a.group, bound=row)
+                        found.append((bound_kind(row), row, one.bounds.get(row, row), bound))
+                    for kind, row, column, numbers in found:
                         # The same records have the same chance rows, whichever method was scored on them.
-                        key = (file.fingerprint, one.lvlm, one.mode, level, a.group, row)
-                        found = one.find(level, a.group, row)
-                        if key not in seen and found is not None:
+                        key = (file.fingerprint, one.lvlm, one.mode, level, a.group, column)
+                        if key not in seen and numbers is not None:
                             seen.add(key)
-                            chance.append(Row("chance", row, one.mode, (one.lvlm,), found))
-        yield from chance
+                            others.append(Row(kind, row, one.mode, (one.lvlm,), numbers))
+        yield from others
+
+
+def _span(one: SubmissionScores, a: Aggregate) -> tuple[float, float] | None:
+    """IoU of the best chance row and of the method's own ceiling over the records of an aggregate."""
+    ceiling = one.find(a.level, a.group, bound=one.own_ceiling)
+    chance = one.find(a.level, a.group, a.best_chance) if a.best_chance else None
+    if ceiling is None or chance is None or ceiling.records != a.records:
+        return None
+    return chance.values["iou"].value, ceiling.values["iou"].value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +17,18 @@ from medground_bench.imaging.overlap import BoxScores
 from medground_bench.scoring.aggregate import (
     Aggregate,
     aggregate,
+    aggregate_bounds,
     aggregate_chance,
     record_scores,
     score_quotients,
 )
+from medground_bench.scoring.ceiling import TILES
 from medground_bench.scoring.chance import DRAWS
 from medground_bench.scoring.files import ScoreFile, SubmissionScores
 from medground_bench.scoring.heatmaps import HEATMAP_METRICS, TOLERANCE, score_heatmap
 from medground_bench.scoring.statistics import CONFIDENCE, RESAMPLES
 from medground_bench.scoring.table import Reference, load_reference
+from medground_bench.sources import Source
 from medground_bench.submission import Prediction, Submission, open_submission, validate_submission
 from medground_bench.submission.format import Clock, Fault
 
@@ -36,6 +39,8 @@ __all__ = ["score_submission", "score_submissions"]
 
 _LEVELS = ("all", "dataset", "size", "attribute")
 _SHOWN = 20
+_MOST_CELLS = 4096  # rows or columns of image tokens
+_LARGEST_FRAME = 16_384  # pixels a side
 
 
 def score_submissions(
@@ -48,6 +53,7 @@ def score_submissions(
     confidence: float = CONFIDENCE,
     tolerance: float = TOLERANCE,
     seed: int = 0,
+    sources: Sequence[Source] = (),
     progress: Callable[[int, int, str], None] | None = None,
 ) -> ScoreFile:
     """Validate and score submissions.
@@ -66,6 +72,9 @@ def score_submissions(
         Of the bootstrap; the seed is also that of the random chance row.
     tolerance : float
         Of the pointing game, as a share of the image's longer side.
+    sources : sequence of Source
+        What else is known of the images: a phantom set tells its anatomical concepts (a ceiling row), another source
+        of the same images is a second annotator (the human row).
     progress : callable, optional
         Called with (done, total, what).
 
@@ -77,11 +86,15 @@ def score_submissions(
         If two submissions are of the same method for the same LVLM and mode.
     """
     reference = load_reference(
-        dataset, fingerprint=dataset.fingerprint, config=str(getattr(dataset, "config", "")), seed=seed
+        dataset,
+        fingerprint=dataset.fingerprint,
+        config=str(getattr(dataset, "config", "")),
+        seed=seed,
+        sources=sources,
     )
     scored: list[SubmissionScores] = []
     made: dict[tuple[str, str, str], str | Path] = {}
-    shared: dict[bytes, dict[str, list[Aggregate]]] = {}
+    shared: _Shared = {}
     for k, path in enumerate(submissions):
         if progress is not None:
             progress(k, len(submissions), str(path))
@@ -122,11 +135,11 @@ def score_submission(
     confidence: float = CONFIDENCE,
     tolerance: float = TOLERANCE,
     seed: int = 0,
-    shared: dict[bytes, dict[str, list[Aggregate]]] | None = None,
+    shared: _Shared | None = None,
 ) -> SubmissionScores:
     """Validate and score one submission (see :func:`score_submissions`); ``rows`` are those of the reference.
 
-    ``shared`` keeps the chance aggregates between submissions over the same records.
+    ``shared`` keeps the aggregates of chance rows and ceilings between submissions over the same records.
     """
     report = validate_submission(path, dataset)
     faults = [f for f in report.faults if not (partial and f.code == "missing-id")]
@@ -158,8 +171,13 @@ def score_submission(
     chance = {row: _take(s, index) for row, s in reference.chance.items()}
     options: dict[str, Any] = {"resamples": resamples, "confidence": confidence, "seed": seed}
     shared = {} if shared is None else shared
-    if index.tobytes() not in shared:
-        shared[index.tobytes()] = aggregate_chance(chance, table, _LEVELS, **options)
+    bounds = _bounds(submission.header, reference)
+    mine = {row: _take(scores_of, index) for row, (_, scores_of) in bounds.items()}
+    chance_key, bound_key = (index.tobytes(), ()), (index.tobytes(), tuple(key for key, _ in bounds.values()))
+    if chance_key not in shared:
+        shared[chance_key] = aggregate_chance(chance, table, _LEVELS, **options)
+    if bound_key not in shared:
+        shared[bound_key] = aggregate_bounds(mine, table, _LEVELS, **options)
     return SubmissionScores(
         provenance=submission.header,
         predictions=submission.digest(),
@@ -168,9 +186,62 @@ def score_submission(
         aggregates=aggregate(
             score_quotients(scores, table.evidence_fraction, chance), table, _LEVELS, chance=chance, **options
         ),
-        chance_aggregates=shared[index.tobytes()],
+        chance_aggregates=shared[chance_key],
         warnings=[str(w) for w in report.warnings],
+        bounds={row: key for row, (key, _) in bounds.items() if not np.isnan(mine[row].iou).all()},
+        bound_aggregates=shared[bound_key],
+        own_ceiling=_own_ceiling(submission, rows, bounds),
     )
+
+
+_Shared = dict[tuple[bytes, tuple[str, ...]], dict[str, list[Aggregate]]]
+
+
+def _setting(header: Mapping[str, Any], name: str) -> Any:
+    settings = header.get("settings")
+    return settings.get(name) if isinstance(settings, Mapping) else None
+
+
+def token_grid(header: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Rows and columns of the image tokens that a submission's header states; None where it does not."""
+    grid = _setting(header, "token_grid")
+    good = isinstance(grid, list) and len(grid) == 2 and all(type(v) is int and 0 < v <= _MOST_CELLS for v in grid)
+    return (grid[0], grid[1]) if good else None
+
+
+def _bounds(header: Mapping[str, Any], reference: Reference) -> dict[str, tuple[str, BoxScores]]:
+    """Ceilings and second annotator of a submission: row -> (key in the score file, scores of all records)."""
+    settings = header.get("settings")
+    side = settings.get("frame_side", 224) if isinstance(settings, Mapping) else 224
+    if side is not None and not (type(side) is int and 0 < side <= _LARGEST_FRAME):
+        return {}
+    frame = str(side or "native")
+    out: dict[str, tuple[str, BoxScores]] = {}
+    grid = token_grid(header)
+    if grid is not None:
+        out["token_grid"] = (f"token_grid {grid[0]}x{grid[1]} {frame}", reference.ceiling(grid, side))
+    out["tiles"] = (f"tiles {TILES[0]}x{TILES[1]} {frame}", reference.ceiling(TILES, side))
+    out["pixels"] = (f"pixels {frame}", reference.ceiling(None, side))
+    for row, scores in (("concepts", reference.concepts), ("second_annotator", reference.second)):
+        if scores is not None:
+            out[row] = (row, scores)
+    return out
+
+
+def _own_ceiling(
+    submission: Submission, rows: Sequence[Prediction | None], bounds: Mapping[str, tuple[str, BoxScores]]
+) -> str:
+    """The ceiling of the space that the method speaks in, as its settings and predictions show it; empty: unknown."""
+    if any(row and row.concept for row in rows):
+        return "concepts" if "concepts" in bounds else ""
+    regions = str(_setting(submission.header, "regions"))
+    if regions == f"tiles:{TILES[0]}x{TILES[1]}":
+        return "tiles"
+    first = next((row for row in rows if row and row.heatmap), None)
+    heatmap = submission.heatmap(first) if first else None
+    if regions == "tokens" or (heatmap is not None and heatmap.shape == token_grid(submission.header)):
+        return "token_grid" if "token_grid" in bounds else ""
+    return "pixels" if "pixels" in bounds else ""
 
 
 def _take(scores: BoxScores, index: np.ndarray) -> BoxScores:
@@ -230,6 +301,16 @@ def _heatmap_scores(
     return dict(zip(HEATMAP_METRICS, table, strict=True))
 
 
+def _used_bounds(scored: Sequence[SubmissionScores], reference: Reference, used: np.ndarray) -> dict[str, BoxScores]:
+    """The columns of ceilings and second annotators that the submissions name."""
+    out: dict[str, BoxScores] = {}
+    for one in scored:
+        for row, (key, scores) in _bounds(one.provenance, reference).items():
+            if row in one.bounds:
+                out.setdefault(key, _take(scores, used))
+    return out
+
+
 def _file(
     reference: Reference,
     scored: list[SubmissionScores],
@@ -247,6 +328,7 @@ def _file(
         dataset_records=len(reference.table),
         table=reference.table.take(used),
         chance={row: _take(s, used) for row, s in reference.chance.items()},
+        bounds=_used_bounds(scored, reference, used),
         submissions=renumbered,
         settings={
             "resamples": resamples,

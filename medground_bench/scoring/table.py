@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +11,9 @@ import numpy as np
 from medground_bench.core.errors import ScoringError
 from medground_bench.imaging.areas import RaggedBoxes, ragged, record_areas
 from medground_bench.imaging.overlap import BoxScores
+from medground_bench.scoring.ceiling import best_concept, ceiling_scores, second_annotator
 from medground_bench.scoring.chance import chance_scores, inside
+from medground_bench.sources import Source
 from medground_bench.submission import must_answer
 
 if TYPE_CHECKING:
@@ -72,6 +74,9 @@ class Reference:
         Scores of the chance rows per record.
     fingerprint, config : str
         Which dataset it is.
+    concepts, second : BoxScores or None
+        Scores of the best anatomical concept and of a second annotator, NaN for records that have none; None where no
+        record has one.
     """
 
     table: RecordTable
@@ -80,6 +85,15 @@ class Reference:
     chance: Mapping[str, BoxScores]
     fingerprint: str
     config: str
+    concepts: BoxScores | None = None
+    second: BoxScores | None = None
+    _ceilings: dict[tuple[tuple[int, int] | None, int | None], BoxScores] = field(default_factory=dict, repr=False)
+
+    def ceiling(self, grid: tuple[int, int] | None, side: int | None) -> BoxScores:
+        """Scores of the evidence told in cells (see :func:`~medground_bench.scoring.ceiling.ceiling_scores`)."""
+        if (grid, side) not in self._ceilings:
+            self._ceilings[grid, side] = ceiling_scores(self.boxes, self.sizes, grid, side=side)
+        return self._ceilings[grid, side]
 
     def covered(self, lvlm: str, mode: str) -> np.ndarray:
         """Positions of the records that a submission for this LVLM and mode must answer."""
@@ -87,7 +101,14 @@ class Reference:
         return np.flatnonzero([must_answer(*each, lvlm, mode) for each in belongs])
 
 
-def load_reference(records: Iterable[Record], *, fingerprint: str = "", config: str = "", seed: int = 0) -> Reference:
+def load_reference(
+    records: Iterable[Record],
+    *,
+    fingerprint: str = "",
+    config: str = "",
+    seed: int = 0,
+    sources: Sequence[Source] = (),
+) -> Reference:
     """Read a dataset's records into a :class:`Reference` and compute its chance rows.
 
     Parameters
@@ -96,6 +117,9 @@ def load_reference(records: Iterable[Record], *, fingerprint: str = "", config: 
         A config of a dataset folder.
     seed : int
         Of the random chance row.
+    sources : sequence of Source
+        What else is known of the images: phantoms tell their anatomical concepts, other sources of the same images are
+        second annotators.
 
     Raises
     ------
@@ -128,7 +152,16 @@ def load_reference(records: Iterable[Record], *, fingerprint: str = "", config: 
         items=[(r.dataset, r.image_id, r.attribute) for r in records],
         seed=seed,
     )
-    return Reference(table, boxes, sizes, chance, fingerprint, config)
+    return Reference(
+        table,
+        boxes,
+        sizes,
+        chance,
+        fingerprint,
+        config,
+        best_concept(records, boxes, sources) if sources else None,
+        second_annotator(records, boxes, sources) if sources else None,
+    )
 
 
 def size_tertiles(fraction: Sequence[float] | np.ndarray) -> np.ndarray:

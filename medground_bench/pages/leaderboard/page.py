@@ -99,7 +99,7 @@ def leaderboard_page(
     """
     found = sorted(
         submission_rows(files, levels=("all", "dataset")),
-        key=lambda r: (r.aggregate.group != "", r.lvlm, r.mode, r.aggregate.group, r.kind != "method", r.order),
+        key=lambda r: (r.aggregate.group != "", r.lvlm, r.mode, r.aggregate.group, r.order),
     )
     ranks: Counter[tuple[str, ...]] = Counter()
     rows = []

@@ -90,7 +90,7 @@ def report_page(
         ids = file.table.id.tolist()
         share = max(1, round(records * len(ids) / max(total, 1)))
         shown += gallery_records(folders[file.config], judged, ids, choose(ids, share, seed), images)
-    found = sorted(submission_rows(files), key=lambda r: (r.lvlm, r.mode, r.kind != "method", r.order))
+    found = sorted(submission_rows(files), key=lambda r: (r.lvlm, r.mode, r.order))
     rows = [page_row(row) for row in found]
     ranked = _rank(methods, found)
     datasets = {r["dataset"] for r in shown}

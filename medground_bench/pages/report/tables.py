@@ -26,7 +26,10 @@ def page_row(row: Row) -> dict[str, Any]:
     """A row for a template: who, on what, the cells ``iou, f1, precision, recall, skill, coverage, ...``, and ``p``."""
     return {
         "method": row.title,
-        "chance": row.kind != "method",
+        "kind": row.kind,
+        "chance": row.kind not in ("method", "control"),
+        "span": row.span,
+        "reach": row.reach,
         "lvlm": row.lvlm,
         "mode": row.mode,
         "dataset": row.aggregate.group or POOLED,

@@ -1,0 +1,221 @@
+"""The other end of the scale: what the evidence itself scores in a method's output space, and a second annotator.
+
+A method that speaks in image tokens, tiles or whole anatomical concepts cannot draw a small finding exactly, however
+right it is. A ceiling is what remains of the true evidence when it is told in such a space: of the sets of cells
+``{cells whose share of evidence is at least t}``, over all t, each turned into boxes by the benchmark's protocol, the
+one of the greatest IoU. (Among all unions of cells the one of greatest IoU is such a set: a cell belongs to it where
+its share exceeds IoU / (1 + IoU).) Cells are taken with hard edges. A method whose map is interpolated between cells
+may do better on a single record, and does about as well on average (``benchmarks/ceilings.py`` prints both).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medground_bench.imaging.areas import RaggedBoxes, ragged
+from medground_bench.imaging.boxes import mask_box
+from medground_bench.imaging.heatmap import heatmap_to_boxes
+from medground_bench.imaging.letterbox import Letterbox
+from medground_bench.imaging.overlap import METRICS, BoxScores, score_boxes
+from medground_bench.scoring.heatmaps import cell_coverage
+from medground_bench.sources import Source
+from medground_bench.sources.phantom.source import phantom_for, phantom_root
+
+if TYPE_CHECKING:
+    from medground_bench.dataset.columns import Record
+
+__all__ = ["BOUND_ROWS", "TILES", "best_concept", "bound_kind", "ceiling_scores", "second_annotator"]
+
+BOUND_ROWS = ("token_grid", "tiles", "pixels", "concepts", "second_annotator")
+"""Ceilings and the human row, in the order of a table: the LVLM's image tokens, 8 x 8 tiles, the pixels of the frame,
+the best single anatomical concept, and another annotator's boxes of the same finding."""
+
+TILES = (8, 8)
+"""The tiles that perturbation methods remove by default."""
+
+_MIN_PIXELS = 16  # of a component, in the protocol
+
+
+def bound_kind(row: str) -> str:
+    """The kind of row that a key of :data:`BOUND_ROWS` is."""
+    return "human" if row == "second_annotator" else "ceiling"
+
+
+def ceiling_scores(
+    evidence: RaggedBoxes, sizes: np.ndarray, grid: tuple[int, int] | None, *, side: int | None = 224
+) -> BoxScores:
+    """Scores per record of the evidence told in cells of a grid over the frame.
+
+    Parameters
+    ----------
+    evidence : RaggedBoxes
+        Evidence per record, native pixels, inside the images.
+    sizes : ndarray, shape (n, 2)
+        Widths and heights of the images.
+    grid : (rows, columns) or None
+        Of the cells, over the whole frame, padding included; None: its pixels.
+    side : int or None
+        Side of the letterboxed frame; None: the frame is the native image.
+
+    Returns
+    -------
+    BoxScores
+        1 where the evidence is a union of cells that the protocol keeps apart; 0 where it is empty, or too small for
+        the protocol's least component in every set.
+    """
+    frames = [
+        Letterbox.fit(int(w), int(h), side) if side else Letterbox.identity(int(w), int(h)) for w, h in sizes.tolist()
+    ]
+    content = np.array([f.content for f in frames], np.float64).reshape(-1, 4)
+    shape = np.array([(f.frame_width, f.frame_height) for f in frames], np.float64).reshape(-1, 2)
+    cells = shape if grid is None else np.broadcast_to(np.array(grid[::-1], np.float64), shape.shape)
+    # Native to frame is one scale per axis, which leaves every ratio of areas as it is: all is computed in the frame.
+    owner = np.repeat(np.arange(len(frames)), evidence.counts)
+    scale, origin = (content[:, 2:] - content[:, :2]) / sizes, content[:, :2]
+    inside = evidence.boxes * np.tile(scale, 2)[owner] + np.tile(origin, 2)[owner]
+    inside = np.clip(inside, np.tile(origin, 2)[owner], np.tile(content[:, 2:], 2)[owner])
+    start = np.cumsum(evidence.counts) - evidence.counts
+    single = np.flatnonzero(evidence.counts == 1)
+    out = np.zeros((len(METRICS), len(frames)))
+    if len(single):
+        here = inside[start[single]]
+        found, kept = _best_rectangles(here, content[single], shape[single], cells[single])
+        out[:, single] = score_boxes(
+            RaggedBoxes(found[kept], kept.astype(np.int64)), RaggedBoxes(here, np.ones(len(here), np.int64))
+        )
+    known: dict[tuple[bytes, ...], np.ndarray] = {}  # several LVLMs are asked about the same evidence
+    for k in np.flatnonzero(evidence.counts > 1).tolist():
+        here = inside[start[k] : start[k] + evidence.counts[k]]
+        key = (here.tobytes(), content[k].tobytes(), shape[k].tobytes())
+        if key not in known:
+            sets = _threshold_sets(here, content[k], shape[k], cells[k])
+            scores = np.stack(score_boxes(sets, [here] * len(sets)))
+            known[key] = scores[:, int(np.argmax(scores[0]))]
+        out[:, k] = known[key]
+    return BoxScores(*out)
+
+
+def _best_rectangles(
+    boxes: np.ndarray, content: np.ndarray, shape: np.ndarray, cells: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Per record the rectangle of cells of greatest IoU with its one box, and whether there is one.
+
+    A single box is best told by a rectangle whose every edge is the cell edge just outside or just inside the box's.
+    """
+    step = np.tile(shape / cells, 2)
+    place = boxes / step
+    place = np.where(np.abs(place - np.round(place)) < 1e-9, np.round(place), place)  # on an edge
+    near, far = np.floor(place), np.ceil(place)
+    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    best, found = np.zeros(len(boxes)), np.zeros_like(boxes)
+    for choice in product((False, True), repeat=4):
+        lines = np.where(choice, far, near)
+        pixels = np.prod((lines[:, 2:] - lines[:, :2]) * step[:, :2], axis=1)
+        rectangle = lines * step
+        rectangle = np.clip(rectangle, np.tile(content[:, :2], 2), np.tile(content[:, 2:], 2))
+        extent = np.maximum(rectangle[:, 2:] - rectangle[:, :2], 0)
+        common = np.maximum(np.minimum(rectangle, boxes)[:, 2:] - np.maximum(rectangle, boxes)[:, :2], 0).prod(axis=1)
+        iou = np.where(
+            (lines[:, 2:] > lines[:, :2]).all(axis=1) & (pixels >= _MIN_PIXELS - 1e-6),
+            common / (extent.prod(axis=1) + area - common),
+            0.0,
+        )
+        better = iou > best
+        best[better], found[better] = iou[better], rectangle[better]
+    return found, best > 0
+
+
+def _threshold_sets(boxes: np.ndarray, content: np.ndarray, shape: np.ndarray, cells: np.ndarray) -> list[np.ndarray]:
+    """The boxes, by the protocol, of every set of cells whose share of evidence is above a threshold."""
+    lines = []
+    for axis in (1, 0):
+        edges = np.linspace(0, shape[axis], int(cells[axis]) + 1)
+        low = int(np.searchsorted(edges, boxes[:, axis].min() + 1e-9, "right")) - 1
+        high = int(np.searchsorted(edges, boxes[:, axis + 2].max() - 1e-9, "left"))
+        lines.append(edges[max(low, 0) : high + 1])
+    rows, cols = lines
+    visible = cell_coverage(content[None], rows, cols)
+    share = cell_coverage(boxes, rows, cols) / np.where(visible > 0, visible, 1.0)
+    share = np.round(share, 9)
+    least = max(1, math.ceil(_MIN_PIXELS / float(np.prod(shape / cells)) - 1e-9))
+    sets = []
+    for level in np.unique(share[share > 0]).tolist():
+        # The border is there because a map that is hot everywhere names nothing.
+        hot = heatmap_to_boxes(np.pad(share >= level, 1), min_area=least)
+        index = np.array(hot, int).reshape(-1, 4) - 1
+        told = np.stack([cols[index[:, 0]], rows[index[:, 1]], cols[index[:, 2]], rows[index[:, 3]]], axis=1)
+        sets.append(np.clip(told, np.tile(content[:2], 2), np.tile(content[2:], 2)))
+    return sets
+
+
+def best_concept(records: Sequence[Record], evidence: RaggedBoxes, sources: Iterable[Source]) -> BoxScores | None:
+    """Scores of the anatomical concept whose box fits the evidence best; NaN where the concepts' masks are not known.
+
+    Parameters
+    ----------
+    records : sequence of Record
+        The records.
+    evidence : RaggedBoxes
+        Theirs, native pixels.
+    sources : iterable of Source
+        Those whose images are phantoms tell the exact masks.
+
+    Returns
+    -------
+    BoxScores or None
+        None where no record's concepts are known.
+    """
+    places = {(s.name, c.image_id): c for s in sources for c in s}
+    start = np.cumsum(evidence.counts) - evidence.counts
+    out = np.full((len(METRICS), len(records)), np.nan)
+    boxes: dict[tuple[str, str], list[list[tuple[float, ...]]]] = {}
+    for k, record in enumerate(records):
+        key = (record.dataset, record.image_id)
+        if key not in places or phantom_root(places[key].image_path) is None:
+            continue
+        if key not in boxes:
+            masks = phantom_for(places[key]).masks.values()
+            boxes[key] = [[box] for box in map(mask_box, masks) if box is not None]
+        here = evidence.boxes[start[k] : start[k] + evidence.counts[k]]
+        scores = np.stack(score_boxes(boxes[key], [here] * len(boxes[key])))
+        out[:, k] = scores[:, int(np.argmax(scores[0]))]
+    return None if np.isnan(out).all() else BoxScores(*out)
+
+
+def second_annotator(records: Sequence[Record], evidence: RaggedBoxes, sources: Iterable[Source]) -> BoxScores | None:
+    """Scores of other annotators' boxes of the same finding in the same image; NaN where there are none.
+
+    Parameters
+    ----------
+    records : sequence of Record
+        The records.
+    evidence : RaggedBoxes
+        Theirs, native pixels.
+    sources : iterable of Source
+        Other annotations of the same images: the image's id and the finding's name (in any case) must be the same. Of
+        several that have a finding, the first counts.
+
+    Returns
+    -------
+    BoxScores or None
+        None where no record has a second annotator.
+    """
+    boxes: dict[tuple[str, str], dict[str, list[tuple[float, ...]]]] = {}
+    for source in sources:
+        for c in source:
+            by_source = boxes.setdefault((c.image_id, c.attribute.casefold()), {})
+            by_source.setdefault(source.name, []).extend(c.boxes)
+    second: list[list[tuple[float, ...]]] = []
+    for r in records:
+        known = boxes.get((r.image_id, r.attribute.casefold()), {})
+        second.append(next((found for name, found in known.items() if name != r.dataset and found), []))
+    there = np.array([bool(found) for found in second])
+    if not there.any():
+        return None
+    scores = score_boxes(ragged(second, "second annotator"), evidence)
+    return BoxScores(*(np.where(there, column, np.nan) for column in scores))
