@@ -338,15 +338,15 @@ def _write_submissions(
 def _token_grid(lvlm: Lvlm, record: Record, side: int | None) -> list[int] | None:
     """Rows and columns of the image tokens, by which the ceiling of the LVLM is known without it.
 
-    All frames of one side have the same. None for native frames, which do not, and where a record cannot be prepared.
+    All frames of one side have the same. None for native frames, which do not, and where it is not known.
     """
     if side is None:
         return None
     try:
-        grid = lvlm.prepare(record.image, record.question, record.response or "", side=side).grid
+        grid = lvlm.prepare(record.image, record.question, record.response or "", side=side).token_grid
     except (MedGroundError, OSError, ValueError, RuntimeError):
         return None
-    return [grid.rows, grid.cols]
+    return None if grid is None else [grid.rows, grid.cols]
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The other end of the scale: what the evidence itself scores in a method's output space, and a second annotator.
+"""The other end of the scale: what the evidence itself scores in the space that a method speaks in.
 
 A method that speaks in image tokens, tiles or whole anatomical concepts cannot draw a small finding exactly, however
 right it is. A ceiling is what remains of the true evidence when it is told in such a space: of the sets of cells
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medground_bench.imaging.areas import RaggedBoxes, ragged
+from medground_bench.imaging.areas import RaggedBoxes
 from medground_bench.imaging.boxes import mask_box
 from medground_bench.imaging.heatmap import heatmap_to_boxes
 from medground_bench.imaging.letterbox import Letterbox
@@ -29,7 +29,7 @@ from medground_bench.sources.phantom.source import phantom_for, phantom_root
 if TYPE_CHECKING:
     from medground_bench.dataset.columns import Record
 
-__all__ = ["BOUND_ROWS", "TILES", "best_concept", "bound_kind", "ceiling_scores", "second_annotator"]
+__all__ = ["BOUND_ROWS", "TILES", "best_concept", "bound_kind", "ceiling_scores"]
 
 BOUND_ROWS = ("token_grid", "tiles", "pixels", "concepts", "second_annotator")
 """Ceilings and the human row, in the order of a table: the LVLM's image tokens, 8 x 8 tiles, the pixels of the frame,
@@ -185,37 +185,3 @@ def best_concept(records: Sequence[Record], evidence: RaggedBoxes, sources: Iter
         scores = np.stack(score_boxes(boxes[key], [here] * len(boxes[key])))
         out[:, k] = scores[:, int(np.argmax(scores[0]))]
     return None if np.isnan(out).all() else BoxScores(*out)
-
-
-def second_annotator(records: Sequence[Record], evidence: RaggedBoxes, sources: Iterable[Source]) -> BoxScores | None:
-    """Scores of other annotators' boxes of the same finding in the same image; NaN where there are none.
-
-    Parameters
-    ----------
-    records : sequence of Record
-        The records.
-    evidence : RaggedBoxes
-        Theirs, native pixels.
-    sources : iterable of Source
-        Other annotations of the same images: the image's id and the finding's name (in any case) must be the same. Of
-        several that have a finding, the first counts.
-
-    Returns
-    -------
-    BoxScores or None
-        None where no record has a second annotator.
-    """
-    boxes: dict[tuple[str, str], dict[str, list[tuple[float, ...]]]] = {}
-    for source in sources:
-        for c in source:
-            by_source = boxes.setdefault((c.image_id, c.attribute.casefold()), {})
-            by_source.setdefault(source.name, []).extend(c.boxes)
-    second: list[list[tuple[float, ...]]] = []
-    for r in records:
-        known = boxes.get((r.image_id, r.attribute.casefold()), {})
-        second.append(next((found for name, found in known.items() if name != r.dataset and found), []))
-    there = np.array([bool(found) for found in second])
-    if not there.any():
-        return None
-    scores = score_boxes(ragged(second, "second annotator"), evidence)
-    return BoxScores(*(np.where(there, column, np.nan) for column in scores))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,8 @@ import numpy as np
 from medground_bench.core.errors import ScoringError
 from medground_bench.imaging.areas import RaggedBoxes, ragged, record_areas
 from medground_bench.imaging.overlap import BoxScores
-from medground_bench.scoring.ceiling import best_concept, ceiling_scores, second_annotator
+from medground_bench.scoring.agreement import human_scores
+from medground_bench.scoring.ceiling import best_concept, ceiling_scores
 from medground_bench.scoring.chance import chance_scores, inside
 from medground_bench.sources import Source
 from medground_bench.submission import must_answer
@@ -119,7 +121,8 @@ def load_reference(
         Of the random chance row.
     sources : sequence of Source
         What else is known of the images: phantoms tell their anatomical concepts, other sources of the same images are
-        second annotators.
+        second annotators (see :func:`~medground_bench.scoring.agreement.human_scores`), as are the dataset's own
+        records of other sources.
 
     Raises
     ------
@@ -144,6 +147,7 @@ def load_reference(
         evidence_fraction=fraction,
         size=size_tertiles(fraction),
     )
+    second, there = human_scores(records, chain(records, *sources))
     chance = chance_scores(
         boxes,
         sizes,
@@ -160,7 +164,7 @@ def load_reference(
         fingerprint,
         config,
         best_concept(records, boxes, sources) if sources else None,
-        second_annotator(records, boxes, sources) if sources else None,
+        second if there.any() else None,
     )
 
 

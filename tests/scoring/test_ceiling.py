@@ -19,9 +19,8 @@ from medground_bench.imaging import Letterbox, heatmap_to_boxes
 from medground_bench.imaging.areas import ragged
 from medground_bench.imaging.overlap import score_boxes
 from medground_bench.scoring import ceiling_scores, compare_scores, read_scores, score_submissions, write_scores
-from medground_bench.scoring.ceiling import best_concept, second_annotator
+from medground_bench.scoring.ceiling import best_concept
 from medground_bench.scoring.rows import submission_rows
-from medground_bench.sources import Source, source_info
 from medground_bench.sources.phantom import read, write_source
 from medground_bench.sources.phantom.source import phantom_for
 from medground_bench.submission import write_submission
@@ -129,26 +128,24 @@ def record_of(candidate: Candidate, size: tuple[int, int]) -> Record:
     )
 
 
-def test_the_second_annotator_is_of_the_same_image_and_finding() -> None:
-    def candidate(dataset: str, image: str, attribute: str, box: tuple[float, ...]) -> Candidate:
-        return Candidate(0, dataset, image, image, attribute, (box,), Path(f"{image}.png"))  # type: ignore[arg-type]
-
-    mine = [
-        candidate("nih_cxr14", "a.png", "Mass", (0, 0, 10, 10)),
-        candidate("nih_cxr14", "a.png", "Nodule", (0, 0, 10, 10)),
-        candidate("nih_cxr14", "b.png", "Mass", (0, 0, 10, 10)),
-    ]
-    other = [
-        candidate("vindr_cxr", "a.png", "mass", (5, 0, 15, 10)),
-        candidate("vindr_cxr", "c.png", "Mass", (0, 0, 9, 9)),
-    ]
-    records = [record_of(c, (20, 20)) for c in mine]
-    evidence = ragged([c.boxes for c in mine])
-    sources = [Source(source_info("nih_cxr14"), Path(), mine), Source(source_info("vindr_cxr"), Path(), other)]
-    found = second_annotator(records, evidence, sources)
-    assert found is not None
-    np.testing.assert_allclose(found.iou, [1 / 3, np.nan, np.nan])
-    assert second_annotator(records, evidence, sources[:1]) is None  # one is no second annotator of oneself
+def test_a_second_annotator_in_the_folder_is_the_human_row(tmp_path: Path) -> None:
+    """Two sources mark one image; the second's boxes are half over the first's, so that their IoU is a third."""
+    rows = make_rows(12, lvlms=("tiny_a",), size=(448, 448))
+    for k, row in enumerate(rows):
+        row["dataset"] = "nih_cxr14"
+        row["boxes"] = [[0.0, 0.0, 100.0, 100.0]]
+        row["attribute"] = "Effusion"
+        row["id"] = f"first/{k}"
+        row["patient_id"] = f"p{k}"
+    other = {**rows[0], "id": "second/0", "dataset": "chestx_det", "boxes": [[50.0, 0.0, 150.0, 100.0]]}
+    data = open_folder(write_folder(tmp_path / "data", [*rows, other]))
+    header = {"method": "oracle", "lvlm": "tiny_a", "mode": "direct", "dataset_fingerprint": data.fingerprint}
+    said = [{"id": r["id"], "boxes": r["boxes"]} for r in [*rows, other]]
+    scores = score_submissions([write_submission(tmp_path / "oracle", header, said)], data, resamples=200)
+    (human,) = (r for r in submission_rows([scores]) if r.kind == "human")
+    assert (human.title, human.records, human.clusters) == ("human: second annotator", 2, 2)
+    assert human.aggregate.values["iou"].value == pytest.approx(1 / 3)
+    assert np.isnan(human.aggregate.values["iou"].low)  # two patients
 
 
 def test_the_best_concept_of_a_phantom(tmp_path: Path) -> None:

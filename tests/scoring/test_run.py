@@ -408,7 +408,8 @@ def test_pooled_and_macro(rows: list[Row], dataset: Path, tmp_path: Path) -> Non
 def test_comparison_of_methods(scored: ScoreFile) -> None:
     report = compare_scores([scored], **FAST)
     names = {row.name: row.kind for row in report.rows}
-    assert names == {**dict.fromkeys(CHANCE_ROWS, "chance"), "oracle": "method", "shift": "method"}
+    ceilings = dict.fromkeys(("tiles", "pixels"), "ceiling")
+    assert names == {**dict.fromkeys(CHANCE_ROWS, "chance"), **ceilings, "oracle": "method", "shift": "method"}
     pairs = {p.metric: p for p in report.pairs}
     assert set(pairs) == set(METRICS)
     beaten = {(p.metric, p.result.first): p.result for p in report.against_chance}
@@ -477,7 +478,7 @@ def test_commands(rows: list[Row], dataset: Path, tmp_path: Path) -> None:
     oracle = next(r for r in lines if r["name"] == "oracle" and r["level"] == "all")
     assert (float(oracle["iou"]), float(oracle["iou_low"]), oracle["records"]) == (1.0, 1.0, "24")
     saved = json.loads(data.read_text())
-    assert {r["name"] for r in saved["rows"]} == {*CHANCE_ROWS, "oracle", "shift"}
+    assert {r["name"] for r in saved["rows"]} == {*CHANCE_ROWS, "tiles", "pixels", "oracle", "shift"}
     assert {p["metric"] for p in saved["pairs"]} == set(METRICS)
     with open(tmp_path / "c.pairs.csv", newline="") as file:
         pairs = list(csv.DictReader(file))

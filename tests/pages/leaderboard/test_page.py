@@ -55,16 +55,19 @@ def test_ranks_numbers_and_chance(scored: dict[str, Any], tmp_path: Path) -> Non
     files, rejected = collect_results(tmp_path)
     assert not rejected
     pooled = [row for row in cells(leaderboard_page(files)) if row[4] == "all sources"]
-    assert [(row[0], row[1], row[7]) for row in pooled[:3]] == [
+    ious = [float(row[7].partition("[")[0]) for row in pooled]
+    assert ious == sorted(ious, reverse=True), "methods, chance rows and ceilings in order of score"
+    methods, others = ([row for row in pooled if (":" in row[1]) is marked] for marked in (False, True))
+    assert [(row[0], row[1], row[7]) for row in methods] == [
         ("1", "oracle", "1.000"),
         ("2", "half", "0.500"),
         ("3", "silent", "0.000"),
     ]
-    assert sorted(row[1].split(":")[0] for row in pooled[3:]) == ["chance"] * 3
-    assert all(row[0] == "" for row in pooled[3:]), "chance rows have no rank"
+    assert sorted(row[1].split(":")[0] for row in others) == ["ceiling"] * 2 + ["chance"] * 3
+    assert all(row[0] == "" for row in others), "chance rows and ceilings have no rank"
     assert {(row[5], row[6]) for row in pooled} == {("6", "3")}, "records and patients"
-    assert {row[13] for row in pooled[:3]} == {"too few patients (3)"}
-    assert {row[13] for row in pooled[3:]} == {""}
+    assert {row[13] for row in methods} == {"too few patients (3)"}
+    assert {row[13] for row in others} == {""}
 
 
 def test_two_datasets_are_not_ranked_together(scored: dict[str, Any], tmp_path: Path) -> None:
