@@ -225,3 +225,12 @@ def test_unknown_lvlm_and_method_are_named(
     assert folder.model in str(caught.value)
     with pytest.raises(MethodError, match="no method named 'nope'"):
         generate(folder, tiny_qwen, ["nope"], tmp_path)
+
+
+def test_the_submission_states_the_token_grid(tmp_path: Path, folder: Folder, tiny_qwen: Lvlm) -> None:
+    record = next(iter(folder))
+    for side, expected in ((224, True), (None, False)):  # native frames have no grid in common
+        report = generate(folder, tiny_qwen, "occlusion", tmp_path / str(side), limit=1, side=side)
+        settings = json.loads((report.submissions["occlusion"] / "submission.json").read_text())["settings"]
+        grid = tiny_qwen.prepare(record.image, record.question, record.response or "", side=224).grid
+        assert settings["token_grid"] == ([grid.rows, grid.cols] if expected else None)
