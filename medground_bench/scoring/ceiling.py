@@ -10,7 +10,6 @@ may do better on a single record, and does about as well on average (``benchmark
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import TYPE_CHECKING
@@ -19,7 +18,6 @@ import numpy as np
 
 from medground_bench.imaging.areas import RaggedBoxes
 from medground_bench.imaging.boxes import mask_box
-from medground_bench.imaging.heatmap import heatmap_to_boxes
 from medground_bench.imaging.letterbox import Letterbox
 from medground_bench.imaging.overlap import METRICS, BoxScores, score_boxes
 from medground_bench.scoring.heatmaps import cell_coverage
@@ -38,7 +36,7 @@ the best single anatomical concept, and another annotator's boxes of the same fi
 TILES = (8, 8)
 """The tiles that perturbation methods remove by default."""
 
-_MIN_PIXELS = 16  # of a component, in the protocol
+_MIN_PIXELS, _MOST_BOXES = 16, 10  # of a component and of a record, in the protocol
 
 
 def bound_kind(row: str) -> str:
@@ -108,8 +106,7 @@ def _best_rectangles(
     A single box is best told by a rectangle whose every edge is the cell edge just outside or just inside the box's.
     """
     step = np.tile(shape / cells, 2)
-    place = boxes / step
-    place = np.where(np.abs(place - np.round(place)) < 1e-9, np.round(place), place)  # on an edge
+    place = _snapped(boxes / step)
     near, far = np.floor(place), np.ceil(place)
     area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     best, found = np.zeros(len(boxes)), np.zeros_like(boxes)
@@ -121,7 +118,7 @@ def _best_rectangles(
         extent = np.maximum(rectangle[:, 2:] - rectangle[:, :2], 0)
         common = np.maximum(np.minimum(rectangle, boxes)[:, 2:] - np.maximum(rectangle, boxes)[:, :2], 0).prod(axis=1)
         iou = np.where(
-            (lines[:, 2:] > lines[:, :2]).all(axis=1) & (pixels >= _MIN_PIXELS - 1e-6),
+            (lines[:, 2:] > lines[:, :2]).all(axis=1) & (pixels > _MIN_PIXELS - 0.5),
             common / (extent.prod(axis=1) + area - common),
             0.0,
         )
@@ -132,25 +129,34 @@ def _best_rectangles(
 
 def _threshold_sets(boxes: np.ndarray, content: np.ndarray, shape: np.ndarray, cells: np.ndarray) -> list[np.ndarray]:
     """The boxes, by the protocol, of every set of cells whose share of evidence is above a threshold."""
+    from scipy import ndimage
+
     lines = []
     for axis in (1, 0):
-        edges = np.linspace(0, shape[axis], int(cells[axis]) + 1)
-        low = int(np.searchsorted(edges, boxes[:, axis].min() + 1e-9, "right")) - 1
-        high = int(np.searchsorted(edges, boxes[:, axis + 2].max() - 1e-9, "left"))
-        lines.append(edges[max(low, 0) : high + 1])
+        step = shape[axis] / cells[axis]
+        place = _snapped(boxes[:, [axis, axis + 2]] / step)
+        # Between the cell edges next to the boxes' own all cells are alike, and are taken as one.
+        lines.append(np.unique([np.floor(place), np.ceil(place)]) * step)
     rows, cols = lines
     visible = cell_coverage(content[None], rows, cols)
-    share = cell_coverage(boxes, rows, cols) / np.where(visible > 0, visible, 1.0)
-    share = np.round(share, 9)
-    least = max(1, math.ceil(_MIN_PIXELS / float(np.prod(shape / cells)) - 1e-9))
+    share = np.round(cell_coverage(boxes, rows, cols) / np.where(visible > 0, visible, 1.0), 9)
+    pixels = np.outer(np.diff(rows), np.diff(cols)).ravel()
     sets = []
     for level in np.unique(share[share > 0]).tolist():
-        # The border is there because a map that is hot everywhere names nothing.
-        hot = heatmap_to_boxes(np.pad(share >= level, 1), min_area=least)
-        index = np.array(hot, int).reshape(-1, 4) - 1
-        told = np.stack([cols[index[:, 0]], rows[index[:, 1]], cols[index[:, 2]], rows[index[:, 3]]], axis=1)
-        sets.append(np.clip(told, np.tile(content[:2], 2), np.tile(content[2:], 2)))
+        labels, count = ndimage.label(share >= level, np.ones((3, 3)))
+        area = np.bincount(labels.ravel(), pixels, count + 1)[1:]
+        kept = [
+            where for where, size in zip(ndimage.find_objects(labels), area, strict=True) if size > _MIN_PIXELS - 0.5
+        ]
+        told = np.array([(cols[x.start], rows[y.start], cols[x.stop], rows[y.stop]) for y, x in kept[:_MOST_BOXES]])
+        sets.append(np.clip(told.reshape(-1, 4), np.tile(content[:2], 2), np.tile(content[2:], 2)))
     return sets
+
+
+def _snapped(place: np.ndarray) -> np.ndarray:
+    """Places in cells, whole where only rounding keeps them from it."""
+    whole = np.round(place)
+    return np.where(np.abs(place - whole) < 1e-9, whole, place)
 
 
 def best_concept(records: Sequence[Record], evidence: RaggedBoxes, sources: Iterable[Source]) -> BoxScores | None:

@@ -39,7 +39,7 @@ __all__ = ["score_submission", "score_submissions"]
 
 _LEVELS = ("all", "dataset", "size", "attribute")
 _SHOWN = 20
-_MOST_CELLS = 4096  # rows or columns of image tokens
+_MOST_CELLS = 512  # rows or columns of image tokens
 _LARGEST_FRAME = 16_384  # pixels a side
 
 

@@ -18,6 +18,7 @@ from medground_bench.dataset.folder import open_folder
 from medground_bench.imaging import Letterbox, heatmap_to_boxes
 from medground_bench.imaging.areas import ragged
 from medground_bench.imaging.overlap import score_boxes
+from medground_bench.pages.leaderboard.public import public_scores
 from medground_bench.scoring import ceiling_scores, compare_scores, read_scores, score_submissions, write_scores
 from medground_bench.scoring.ceiling import best_concept
 from medground_bench.scoring.rows import submission_rows
@@ -100,6 +101,13 @@ def test_several_boxes_are_as_good_as_any_threshold_of_the_protocol() -> None:
             told = heatmap_to_boxes(np.kron(share >= level - 1e-9, np.ones((28, 28))))
             best = max(best, float(score_boxes([told], [boxes.tolist()]).iou[0]))
         assert iou(boxes.tolist(), (8, 8), np.array([[224.0, 224.0]])) == pytest.approx(best, abs=1e-9)
+
+
+def test_native_pixels_of_large_images_cost_no_raster() -> None:
+    boxes = [[10.0, 20.0, 1500.5, 1700.0], [2000.0, 2500.0, 2900.0, 2999.0]]
+    # Only the half pixel is lost.
+    assert iou(boxes, None, np.array([[3000.0, 3000.0]]), side=None) == pytest.approx(1, abs=1e-3)
+    assert iou(boxes, None, np.array([[3000.0, 3000.0]]), side=None) < 1
 
 
 def test_records_do_not_touch_each_other() -> None:
@@ -223,6 +231,16 @@ def test_score_files_keep_them_and_refuse_the_older_format(scored: Any, tmp_path
     path.write_text(json.dumps(data))
     with pytest.raises(ScoringError, match="damaged"):
         read_scores(path)
+
+
+def test_a_board_keeps_no_ceiling_of_a_single_record(scored: Any, tmp_path: Path) -> None:
+    public = public_scores(scored)
+    assert not public.bounds
+    again = read_scores(write_scores(public, tmp_path / "scores.json"))
+    rows = [r for r in submission_rows([again]) if r.kind == "ceiling"]
+    assert {r.name for r in rows} == {"token_grid", "tiles", "pixels"}
+    values = [v for r in rows for v in r.aggregate.values["iou"]]
+    assert values == [round(v, 2) for v in values]
 
 
 def test_comparison_pools_ceilings_over_the_records_that_have_one(scored: Any) -> None:

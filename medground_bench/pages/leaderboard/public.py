@@ -58,6 +58,7 @@ def public_scores(scores: ScoreFile, *, min_records: int = MIN_RECORDS, decimals
         scores,
         table=scores.table.take(nothing),
         chance={},
+        bounds={},
         submissions=[
             replace(
                 one,
@@ -65,6 +66,8 @@ def public_scores(scores: ScoreFile, *, min_records: int = MIN_RECORDS, decimals
                 scores={},
                 aggregates=kept(one.aggregates),
                 chance_aggregates={row: kept(found) for row, found in one.chance_aggregates.items()},
+                bounds={},
+                bound_aggregates={row: kept(found) for row, found in one.bound_aggregates.items()},
             )
             for one in scores.submissions
         ],
