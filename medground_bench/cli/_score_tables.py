@@ -20,7 +20,7 @@ __all__ = ["console", "print_comparison", "print_scores"]
 
 def console() -> Console:
     """Standard output; not folded to 80 columns when it goes into a file or pipe."""
-    return Console() if sys.stdout.isatty() else Console(width=200)
+    return Console() if sys.stdout.isatty() else Console(width=220)
 
 
 def print_scores(scores: ScoreFile, out: Console) -> None:
@@ -77,7 +77,7 @@ def print_comparison(report: ComparisonReport, out: Console, *, levels: Sequence
 
 
 _SCORES = ("IoU", "F1", "Precision", "Recall")
-_CHANCE = ("skill (IoU)", "p (chance)", "chance to ceiling")
+_CHANCE = ("skill (IoU)", "p (chance)", "reach")
 
 
 def _only(scores: ScoreFile, one: object) -> ScoreFile:
