@@ -27,7 +27,7 @@ def page_row(row: Row) -> dict[str, Any]:
     return {
         "method": row.title,
         "kind": row.kind,
-        "chance": row.kind not in ("method", "control"),
+        "chance": row.kind != "method",
         "span": row.span,
         "reach": row.reach,
         "lvlm": row.lvlm,
