@@ -17,6 +17,7 @@ from medground_bench.submission.format import (
     MAX_BOXES,
     MAX_FRAME,
     MAX_HEATMAP,
+    MAX_VALUES,
     REQUIRED_HEADER,
     ROW_KEYS,
     Fault,
@@ -169,6 +170,8 @@ def _optional_faults(row: Mapping[str, Any]) -> Iterator[Fault]:
         remedy = 'write {"concept": score, ...} with finite numbers'
         if not isinstance(scores, dict):
             yield Fault("type", f"{clean(scores)} is not an object", remedy, field="concept_scores")
+        elif len(scores) > MAX_VALUES:
+            yield Fault("size", f"{len(scores)} concepts", f"score at most {MAX_VALUES}", field="concept_scores")
         else:
             for name, score in scores.items():
                 if not is_number(score) or not _finite(score):
@@ -179,6 +182,8 @@ def _optional_faults(row: Mapping[str, Any]) -> Iterator[Fault]:
         remedy = "write one finite number per response token"
         if not isinstance(tokens, list):
             yield Fault("type", f"{clean(tokens)} is not a list", remedy, field="tokens")
+        elif len(tokens) > MAX_VALUES:
+            yield Fault("size", f"{len(tokens)} tokens", f"score at most {MAX_VALUES}", field="tokens")
         else:
             for k, token in enumerate(tokens):
                 if not is_number(token) or not _finite(token):

@@ -17,6 +17,7 @@ __all__ = [
     "MAX_FRAME",
     "MAX_HEATMAP",
     "MAX_LINES",
+    "MAX_VALUES",
     "PREDICTIONS_FILE",
     "REQUIRED_HEADER",
     "TIME_LIMIT",
@@ -50,6 +51,9 @@ ROW_KEYS = (
 
 MAX_BOXES = 1000
 """Greatest number of boxes of one record; of more none is looked at."""
+
+MAX_VALUES = 50_000
+"""Greatest number of token scores, and of concept scores, of one record; of more none is looked at."""
 
 MAX_FAULTS = 1000
 """Faults, and warnings, that a report lists; of more it has the number."""

@@ -11,7 +11,7 @@ from typing import IO, Any, NamedTuple
 
 __all__ = ["MAX_LINE_BYTES", "JsonFault", "Parsed", "RawLine", "parse_json", "read_lines"]
 
-MAX_LINE_BYTES = 16 * 1024 * 1024
+MAX_LINE_BYTES = 4 * 1024 * 1024
 """Longest line that is read; a longer one is skipped in chunks and reported."""
 
 _MAX_DIGITS = 400  # more than any float has; Python's own limit for integers differs between versions

@@ -179,6 +179,12 @@ ROW_FAULTS: dict[str, tuple[Callable[[Row], Any], str, str]] = {
     "concept score": (lambda r: r.update(concept_scores={"a": "x"}), "type", "concept_scores['a']"),
     "tokens": (lambda r: r.update(tokens="yes"), "type", "tokens"),
     "token": (lambda r: r.update(tokens=[0, math.nan]), "type", "tokens[1]"),
+    "too many tokens": (lambda r: r.update(tokens=[0.5] * 50_001), "size", "tokens"),
+    "too many concepts": (
+        lambda r: r.update(concept_scores={str(k): 1 for k in range(50_001)}),
+        "size",
+        "concept_scores",
+    ),
     "fallback": (lambda r: r.update(fallback="no"), "type", "fallback"),
     "degenerate": (lambda r: r.update(degenerate=1), "type", "degenerate"),
     "nan in extras": (lambda r: r.update(extras={"a": math.nan}), "not-finite", None),

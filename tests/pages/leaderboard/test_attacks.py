@@ -89,7 +89,8 @@ def hostile(root: Path) -> dict[str, Path]:
         "20,000 boxes in a row": archive(root / "a.zip", first(boxes=[box] * 20_000), method="a"),
         "400,000 boxes in a row": archive(root / "b.zip", first(boxes=[box] * 400_000), method="b"),
         "1,000 boxes in every row": archive(root / "c.zip", crowded, method="c"),
-        "millions of tokens": archive(root / "d.zip", first(tokens=[0.1] * 3_000_000), method="d"),
+        "a million tokens": archive(root / "d.zip", first(tokens=[1] * 1_000_000), method="d"),
+        "millions of tokens": archive(root / "l.zip", first(tokens=[0.1] * 3_000_000), method="l"),
         "an object of a million keys": archive(
             root / "e.zip", first(extras={str(k): k for k in range(1_000_000)}), method="e"
         ),
