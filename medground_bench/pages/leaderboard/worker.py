@@ -7,6 +7,8 @@ needs too much memory, it gets none; if it fails in any way, one line says so. W
 from __future__ import annotations
 
 import contextlib
+import heapq
+import itertools
 import json
 import math
 import multiprocessing
@@ -14,7 +16,7 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +28,7 @@ from medground_bench.pages.leaderboard import uploads
 from medground_bench.pages.leaderboard.archive import UploadError
 from medground_bench.pages.leaderboard.uploads import Receipt
 from medground_bench.scoring import Interval
+from medground_bench.submission import PREDICTIONS_FILE
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -42,7 +45,45 @@ for _library in ("pyarrow.parquet", "scipy.ndimage", "scipy.special"):  # what i
     import_module(_library)
 
 _AT_ONCE = 2
-_slots = threading.BoundedSemaphore(_AT_ONCE)
+_SMALL = 1 << 16  # bytes
+
+
+class _Queue:
+    """Who may run: two at once, of which one at most is large; of those that wait, the smallest first.
+
+    What is small is done in a second. So a large upload, hostile or not, keeps no small one waiting.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: list[tuple[int, int]] = []
+        self._running: list[int] = []
+        self._numbers = itertools.count()
+
+    @contextlib.contextmanager
+    def turn(self, size: int) -> Iterator[None]:
+        """Wait for the turn of an upload of so many bytes."""
+        mine = (size, next(self._numbers))
+        with self._changed:
+            heapq.heappush(self._waiting, mine)
+            self._changed.wait_for(lambda: self._waiting[0] == mine and self._free_for(size))
+            heapq.heappop(self._waiting)
+            self._running.append(size)
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running.remove(size)
+                self._changed.notify_all()
+
+    def _free_for(self, size: int) -> bool:
+        if len(self._running) >= _AT_ONCE:
+            return False
+        return size <= _SMALL or all(other <= _SMALL for other in self._running)
+
+
+_queue = _Queue()
 
 
 def receive_apart(
@@ -50,7 +91,7 @@ def receive_apart(
 ) -> Receipt:
     """:func:`~medground_bench.pages.leaderboard.uploads.receive_archive` or ``receive_folder`` in a process of its own.
 
-    At most two run at once in a server; others wait for their turn.
+    At most two run at once in a server, one of them large; others wait for their turn, small ones in front.
 
     Parameters
     ----------
@@ -75,7 +116,8 @@ def receive_apart(
         If it failed in a way that is no refusal; the message names the kind of error, for the server's owner.
     """
     context = _context()
-    with _slots:
+    path = Path(path)
+    with _queue.turn(_size(path)):
         ours, theirs = context.Pipe(duplex=False)
         arguments = (theirs, kind, [str(p) for p in (path, *places)], options, memory)
         process = context.Process(target=_work, args=arguments, daemon=True)
@@ -103,6 +145,14 @@ def receive_apart(
     if "memory" in answer or "died" in answer:
         raise UploadError("scoring it needs more memory than a submission may take", remedy="send less in it")
     raise RuntimeError(str(answer.get("failed")))
+
+
+def _size(path: Path) -> int:
+    file = path / PREDICTIONS_FILE if path.is_dir() else path
+    try:
+        return file.stat().st_size
+    except OSError:  # the worker will say what is wrong
+        return 0
 
 
 def _context() -> Any:

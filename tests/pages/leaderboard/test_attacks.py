@@ -333,9 +333,13 @@ def test_honest_uploads_are_answered_beside_hostile_ones(tmp_path: Path) -> None
         pytest.skip("no /proc on this system")
     dataset, results = write_folder(tmp_path / "dataset", ROWS), tmp_path / "results"
     kinds = hostile(tmp_path)
-    receive_apart(
-        "archive", archive(tmp_path / "w.zip", perfect(ROWS), method="warm up"), results, dataset, account="w"
-    )
+    alone = []
+    for number in range(4):  # the first one starts the server of workers
+        start = time.monotonic()
+        path = archive(tmp_path / "w.zip", perfect(ROWS), method=f"alone {number}")
+        receive_apart("archive", path, results, dataset, account="alone")
+        alone.append(time.monotonic() - start)
+    one = float(np.median(alone[1:]))
     seconds: dict[str, float] = {}
     peak = [0]
     done = threading.Event()
@@ -361,12 +365,12 @@ def test_honest_uploads_are_answered_beside_hostile_ones(tmp_path: Path) -> None
     done.set()
     watcher.join()
     slowest = max(seconds[name] for name in honest)
-    load = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     memory = f"{peak[0] / 2**20:.0f} MB"
-    print(f"\nslowest honest upload {slowest:.1f} s, memory of the workers {memory}, load {load:.1f} a core")
-    assert len(list(results.glob("*.json"))) >= 9
+    alone_and_beside = f"one upload alone {one:.1f} s, slowest of 8 beside {len(kinds)} hostile ones {slowest:.1f} s"
+    print(f"\n{alone_and_beside}; workers {memory}")
+    assert len(list(results.glob("*.json"))) >= 12
     assert peak[0] < 1 << 30
-    assert slowest < 5 * load
+    assert slowest < 15 * one, "eight share two workers, with small hostile ones among them; none waits for a large one"
 
 
 # --- what an adaptive attacker learns
