@@ -93,6 +93,7 @@ def test_the_app_in_a_browser(served: str, tmp_path: Path) -> None:
         page.until("document.querySelector('input[type=file]')")
         page.choose_file("input[type=file]", good)
         page.until("document.body.textContent.includes('good.zip')")
+        page.until("[...document.querySelectorAll('button')].some(b => b.textContent.includes('Validate'))")
         page.js("[...document.querySelectorAll('button')].find(b => b.textContent.includes('Validate')).click()")
         page.until("document.querySelector('.mgb-good')")
         assert "mean IoU 1.000" in page.js("document.querySelector('.mgb-good').textContent")
