@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
 from medground_bench.core.files import atomic_write
-from medground_bench.dataset.columns import Record
 from medground_bench.dataset.folder import open_folder
 from medground_bench.imaging import Letterbox
+
+if TYPE_CHECKING:
+    from medground_bench.dataset.columns import Record
 
 COLOURS = ("#ffb000", "#00d0ff", "#ff5fa2", "#8ee000", "#ffffff")
 

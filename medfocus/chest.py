@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medfocus.atlas import ReferencePool
 from medfocus.cache import default_cache
 from medfocus.localizer import AnatomyLocalizer
 from medfocus.result import FRAME
 from medground_bench.imaging.letterbox import Letterbox
 from medground_bench.sources.planted.anatomy import Localization
+
+if TYPE_CHECKING:
+    from medfocus.atlas import ReferencePool
 
 __all__ = ["ChestLocalizer"]
 

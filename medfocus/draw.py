@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medfocus.result import Found
 from medground_bench.imaging.letterbox import Letterbox
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from medfocus.result import Found
 
 __all__ = ["COLOURS", "draw_concepts"]
 

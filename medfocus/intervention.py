@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from medfocus.result import Found
 from medground_bench.attribution.fills import compose, fill_frame
 from medground_bench.core.anatomy import COMPOSITES
 from medground_bench.core.errors import MethodError
@@ -24,6 +23,7 @@ from medground_bench.core.schema import Box
 from medground_bench.imaging.letterbox import Letterbox
 
 if TYPE_CHECKING:
+    from medfocus.result import Found
     from medground_bench.causal.editors import Editor
     from medground_bench.lvlm import Episode
 

@@ -16,13 +16,14 @@ from medfocus.cache import LocalisationCache
 from medfocus.multi_atlas import MultiAtlasSettings, MultiAtlasTransfer
 from medfocus.paper import PaperSettings, PublishedTransfer
 from medfocus.refine import refine
-from medfocus.result import Transfer
 from medground_bench.attribution.segmenters import Segmenter, load_segmenter
 from medground_bench.core.errors import ImageError, MethodError
 from medground_bench.imaging.read import read_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from medfocus.result import Transfer
 
 __all__ = ["PRESETS", "AnatomyLocalizer", "Preset"]
 

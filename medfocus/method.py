@@ -14,13 +14,13 @@ import numpy as np
 from medfocus.cache import default_cache
 from medfocus.intervention import Effects, boxes_of, effects, groups, variants
 from medfocus.localizer import AnatomyLocalizer
-from medfocus.result import Transfer
 from medground_bench.attribution.method import Attribution, method
 from medground_bench.attribution.segmenters import resolve_segmenter
 from medground_bench.causal.editors import load_editor
 from medground_bench.core.errors import MethodError
 
 if TYPE_CHECKING:
+    from medfocus.result import Transfer
     from medground_bench.causal.editors import Editor
     from medground_bench.lvlm import Episode, Lvlm
 

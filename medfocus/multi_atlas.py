@@ -13,11 +13,11 @@ Nothing is trained. The settings were chosen on the plateau of a small search ov
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medfocus.appearance import SIDE, View, shrink, view_of
-from medfocus.atlas import Reference, ReferencePool
 from medfocus.lifted import LiftedPlan, lift, solve_lifted_uot
 from medfocus.regions import covered, crossing_box
 from medfocus.register import Alignment, ReferenceStack, sample
@@ -25,6 +25,9 @@ from medfocus.result import FRAME, Found, Transfer
 from medground_bench.core.anatomy import CONCEPTS
 from medground_bench.core.schema import Box
 from medground_bench.imaging.letterbox import Letterbox
+
+if TYPE_CHECKING:
+    from medfocus.atlas import Reference, ReferencePool
 
 __all__ = ["MultiAtlasSettings", "MultiAtlasTransfer"]
 

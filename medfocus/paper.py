@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from medfocus.appearance import as_uint8
-from medfocus.atlas import ReferencePool
 from medfocus.regions import mass_set, tight_box
 from medfocus.result import FRAME, Found, Transfer
 from medfocus.uot import image_weights, solve_grid_uot, solve_grid_uot_by_pot
 from medground_bench.core.errors import MethodError
 from medground_bench.imaging.letterbox import Letterbox
+
+if TYPE_CHECKING:
+    from medfocus.atlas import ReferencePool
 
 __all__ = ["PaperSettings", "PublishedTransfer"]
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medfocus.appearance import as_uint8
 from medfocus.regions import tight_box
 from medfocus.result import FRAME, Found, Transfer
-from medground_bench.attribution.segmenters import Segmenter
 from medground_bench.core.schema import Box
 from medground_bench.imaging.letterbox import Letterbox
+
+if TYPE_CHECKING:
+    from medground_bench.attribution.segmenters import Segmenter
 
 __all__ = ["enlarged", "overlap", "refine"]
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medground_bench.core.errors import LvlmError
 from medground_bench.core.files import atomic_folder, atomic_write
 
 from .data import SIDE
-from .training import Recipe
+
+if TYPE_CHECKING:
+    from .training import Recipe
 
 __all__ = ["load", "save", "with_tables", "write_card"]
 

@@ -9,16 +9,18 @@ like the old token of its block, which is what the language model can read.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from .architecture import build
-from .data import Pool
 from .forward import Pixels, qwen_image_tokens
 from .storage import load
+
+if TYPE_CHECKING:
+    from .data import Pool
 
 __all__ = ["from_first_version"]
 

@@ -15,7 +15,6 @@ from PIL import Image as pil
 
 from medground_bench.attribution.method import MethodLike, as_method
 from medground_bench.attribution.picture import draw
-from medground_bench.attribution.results import Attribution
 from medground_bench.core.errors import MedGroundError, MethodError
 from medground_bench.core.files import atomic_write
 from medground_bench.core.schema import Box
@@ -27,6 +26,7 @@ from medground_bench.imaging.read import read_image
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from medground_bench.attribution.results import Attribution
     from medground_bench.lvlm import Lvlm
 
 __all__ = ["AttributionResult", "attribute"]

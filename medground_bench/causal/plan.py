@@ -24,10 +24,10 @@ from medground_bench.causal.verdicts import ANSWERS, Verdict
 from medground_bench.core.errors import MedGroundError
 from medground_bench.core.schema import Candidate, question
 from medground_bench.imaging.read import Scaling, read_image
-from medground_bench.sources.base import Source
 
 if TYPE_CHECKING:
     from medground_bench.lvlm import Generated
+    from medground_bench.sources.base import Source
 
 __all__ = ["FilterPlan", "plan_filter"]
 

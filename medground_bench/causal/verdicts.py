@@ -25,14 +25,16 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medground_bench.causal.answers import read_answer
 from medground_bench.core.errors import RecordsError
 from medground_bench.core.files import atomic_write, file_lock, read_journals
 from medground_bench.core.schema import DATASETS, GATES, MODES, Candidate
 from medground_bench.core.settings import require_same
-from medground_bench.sources.base import Source
+
+if TYPE_CHECKING:
+    from medground_bench.sources.base import Source
 
 __all__ = [
     "ANSWERS",

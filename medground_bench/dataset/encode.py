@@ -14,7 +14,6 @@ from PIL import Image as pil
 
 from medground_bench.core.errors import ImageError
 from medground_bench.core.schema import Box
-from medground_bench.dataset.plan import Item
 from medground_bench.imaging import Letterbox
 from medground_bench.imaging.read import Scaling, read_radiograph
 from medground_bench.sources import source_info
@@ -22,6 +21,8 @@ from medground_bench.sources.base import copy_notes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from medground_bench.dataset.plan import Item
 
 __all__ = ["RowEncoder", "count_row", "read_notes"]
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medground_bench.core.errors import RecordsError
 from medground_bench.core.schema import Mode
 from medground_bench.dataset.records import join_verdicts
 from medground_bench.dataset.released import read_released, write_released
-from medground_bench.sources.base import Source
+
+if TYPE_CHECKING:
+    from medground_bench.sources.base import Source
 
 __all__ = ["export_released"]
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medground_bench.causal.verdicts import ANSWERS, STEM, failed_gate, has_verdicts, read_verdicts
 from medground_bench.core.errors import RecordsError
@@ -24,7 +24,9 @@ from medground_bench.dataset.released import (
     blob_id,
     read_released,
 )
-from medground_bench.sources.base import Source
+
+if TYPE_CHECKING:
+    from medground_bench.sources.base import Source
 
 __all__ = ["DOWNLOAD", "Joined", "download_released", "join_released", "join_verdicts", "load_records"]
 

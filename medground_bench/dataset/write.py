@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medground_bench.core.errors import BuildError
 from medground_bench.core.files import (
@@ -32,7 +32,9 @@ from medground_bench.dataset.card import render_card
 from medground_bench.dataset.columns import IMAGE_COLUMN, fingerprint, parquet_metadata
 from medground_bench.dataset.encode import read_notes
 from medground_bench.dataset.folder import BUILD_RECORD, FORMAT, name_by_content, read_build_record
-from medground_bench.dataset.plan import BuildSettings, Plan
+
+if TYPE_CHECKING:
+    from medground_bench.dataset.plan import BuildSettings, Plan
 
 __all__ = ["SHARD_BYTES", "build_folder"]
 

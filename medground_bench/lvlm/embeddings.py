@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from medground_bench.core.errors import LvlmError
-from medground_bench.lvlm.episode import Episode
-from medground_bench.lvlm.model import Lvlm
+
+if TYPE_CHECKING:
+    from medground_bench.lvlm.episode import Episode
+    from medground_bench.lvlm.model import Lvlm
 
 __all__ = [
     "check_finite",

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from medground_bench.core.errors import LvlmError
-from medground_bench.imaging.letterbox import Letterbox
-from medground_bench.lvlm.grid import TokenGrid
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
+
+    from medground_bench.imaging.letterbox import Letterbox
+    from medground_bench.lvlm.grid import TokenGrid
 
 __all__ = ["Episode", "Generated", "ResponseToken"]
 

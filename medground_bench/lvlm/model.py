@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,10 +17,12 @@ from medground_bench.lvlm.batching import batch_size, bytes_per_image, default_b
 from medground_bench.lvlm.episode import Episode, Generated
 from medground_bench.lvlm.families import family_of
 from medground_bench.lvlm.families.base import Family, stack_to_tensor
-from medground_bench.lvlm.geometry import TokenBoxes
 from medground_bench.lvlm.head import float32_head
 from medground_bench.lvlm.images import letterbox_image, stack_variants, to_rgb_images
 from medground_bench.lvlm.text import append_response, check_text, control_tokens, encode_prompts, response_tokens
+
+if TYPE_CHECKING:
+    from medground_bench.lvlm.geometry import TokenBoxes
 
 __all__ = ["Lvlm", "unwrap"]
 

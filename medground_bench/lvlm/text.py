@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL.Image import Image
 
 from medground_bench.core.errors import LvlmError
 from medground_bench.lvlm.episode import ResponseToken
-from medground_bench.lvlm.families.base import Family
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from medground_bench.lvlm.families.base import Family
 
 __all__ = ["append_response", "check_text", "control_tokens", "encode_prompts", "hidden_ids", "response_tokens"]
 

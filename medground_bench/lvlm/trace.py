@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from medground_bench.core.errors import LvlmError
 from medground_bench.lvlm.embeddings import check_finite, layer_numbers, leaf_embeddings, score_embeddings
-from medground_bench.lvlm.episode import Episode
-from medground_bench.lvlm.model import Lvlm
+
+if TYPE_CHECKING:
+    from medground_bench.lvlm.episode import Episode
+    from medground_bench.lvlm.model import Lvlm
 
 __all__ = ["AttentionTrace", "trace_attention"]
 

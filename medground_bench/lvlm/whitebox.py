@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -33,9 +33,11 @@ from medground_bench.lvlm.embeddings import (
     merged_embeddings,
     score_embeddings,
 )
-from medground_bench.lvlm.episode import Episode
-from medground_bench.lvlm.model import Lvlm
 from medground_bench.lvlm.trace import AttentionTrace, trace_attention
+
+if TYPE_CHECKING:
+    from medground_bench.lvlm.episode import Episode
+    from medground_bench.lvlm.model import Lvlm
 
 __all__ = [
     "AttentionTrace",

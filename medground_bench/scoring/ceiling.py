@@ -21,11 +21,11 @@ from medground_bench.imaging.boxes import mask_box
 from medground_bench.imaging.letterbox import Letterbox
 from medground_bench.imaging.overlap import METRICS, BoxScores, score_boxes
 from medground_bench.scoring.heatmaps import cell_coverage
-from medground_bench.sources import Source
 from medground_bench.sources.phantom.source import phantom_for, phantom_root
 
 if TYPE_CHECKING:
     from medground_bench.dataset.columns import Record
+    from medground_bench.sources import Source
 
 __all__ = ["BOUND_ROWS", "TILES", "best_concept", "bound_kind", "ceiling_scores"]
 

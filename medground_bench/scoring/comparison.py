@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,10 +14,12 @@ from medground_bench.imaging.overlap import METRICS, BoxScores
 from medground_bench.scoring.aggregate import aggregate, aggregate_bounds, aggregate_chance, score_quotients
 from medground_bench.scoring.ceiling import BOUND_ROWS, bound_kind
 from medground_bench.scoring.chance import CHANCE_ROWS, best_chance
-from medground_bench.scoring.files import ScoreFile, SubmissionScores
 from medground_bench.scoring.rows import Row, row_title
 from medground_bench.scoring.statistics import CONFIDENCE, RESAMPLES, Comparison, compare_methods, holm
 from medground_bench.scoring.table import RecordTable
+
+if TYPE_CHECKING:
+    from medground_bench.scoring.files import ScoreFile, SubmissionScores
 
 __all__ = ["ComparisonReport", "MethodScores", "PairComparison", "compare_scores", "pool_methods"]
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from medground_bench.scoring.aggregate import Aggregate
 from medground_bench.scoring.ceiling import BOUND_ROWS, bound_kind
 from medground_bench.scoring.chance import CHANCE_ROWS
-from medground_bench.scoring.files import ScoreFile, SubmissionScores
 from medground_bench.scoring.statistics import MIN_CLUSTERS, Interval
+
+if TYPE_CHECKING:
+    from medground_bench.scoring.aggregate import Aggregate
+    from medground_bench.scoring.files import ScoreFile, SubmissionScores
 
 __all__ = [
     "COLUMNS",

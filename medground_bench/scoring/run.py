@@ -28,12 +28,12 @@ from medground_bench.scoring.files import ScoreFile, SubmissionScores
 from medground_bench.scoring.heatmaps import HEATMAP_METRICS, TOLERANCE, score_heatmap
 from medground_bench.scoring.statistics import CONFIDENCE, RESAMPLES
 from medground_bench.scoring.table import Reference, load_reference
-from medground_bench.sources import Source
 from medground_bench.submission import Prediction, Submission, open_submission, validate_submission
 from medground_bench.submission.format import Clock, Fault
 
 if TYPE_CHECKING:
     from medground_bench.dataset.folder import DatasetFolder
+    from medground_bench.sources import Source
 
 __all__ = ["score_submission", "score_submissions"]
 

@@ -11,15 +11,15 @@ import numpy as np
 
 from medground_bench.core.errors import ScoringError
 from medground_bench.imaging.areas import RaggedBoxes, ragged, record_areas
-from medground_bench.imaging.overlap import BoxScores
 from medground_bench.scoring.agreement import human_scores
 from medground_bench.scoring.ceiling import best_concept, ceiling_scores
 from medground_bench.scoring.chance import chance_scores, inside
-from medground_bench.sources import Source
 from medground_bench.submission import must_answer
 
 if TYPE_CHECKING:
     from medground_bench.dataset.columns import Record
+    from medground_bench.imaging.overlap import BoxScores
+    from medground_bench.sources import Source
 
 __all__ = ["SIZES", "RecordTable", "Reference", "load_reference", "size_tertiles"]
 

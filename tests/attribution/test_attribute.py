@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -15,7 +15,9 @@ from medground_bench.attribution.picture import colour_map
 from medground_bench.attribution.results import Attribution
 from medground_bench.core.errors import MedGroundError, MethodError
 from medground_bench.dataset.columns import Record
-from medground_bench.lvlm import Lvlm
+
+if TYPE_CHECKING:
+    from medground_bench.lvlm import Lvlm
 
 EVIDENCE = (100.0, 40.0, 180.0, 90.0)
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -19,7 +19,9 @@ from medground_bench.core.errors import MedGroundError, MethodError
 from medground_bench.core.files import Journal, read_journals
 from medground_bench.core.schema import question, record_id
 from medground_bench.dataset.columns import Record
-from medground_bench.lvlm import Lvlm
+
+if TYPE_CHECKING:
+    from medground_bench.lvlm import Lvlm
 
 N = 5
 

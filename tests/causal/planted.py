@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,7 +19,9 @@ from medground_bench.core.errors import LvlmError
 from medground_bench.core.schema import Candidate, question
 from medground_bench.imaging.read import read_image
 from medground_bench.lvlm import Generated
-from medground_bench.sources.phantom import Phantom
+
+if TYPE_CHECKING:
+    from medground_bench.sources.phantom import Phantom
 
 MARKER = 8
 _ATTRIBUTE = re.compile(r"evidence of (.*) in the image\?")

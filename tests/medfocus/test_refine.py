@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
-from PIL import Image
 
 from medfocus import AnatomyLocalizer, ReferencePool
 from medfocus.refine import enlarged, refine
 from medfocus.result import FRAME, Found, Transfer
 from medground_bench.sources.phantom import mask_box, sample_phantom
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class Recorder:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 
 from medground_bench.core.errors import LvlmError
-from medground_bench.lvlm.grid import TokenGrid
 from medground_bench.lvlm.images import to_rgb_images
+
+if TYPE_CHECKING:
+    from medground_bench.lvlm.grid import TokenGrid
 
 __all__ = ["Family"]
 

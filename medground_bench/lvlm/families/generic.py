@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
-import torch
 
 from medground_bench.core.errors import LvlmError
 from medground_bench.lvlm.families.base import Family, Tensors
-from medground_bench.lvlm.grid import TokenGrid
+
+if TYPE_CHECKING:
+    import torch
+
+    from medground_bench.lvlm.grid import TokenGrid
 
 __all__ = ["Generic"]
 

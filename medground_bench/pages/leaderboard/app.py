@@ -20,13 +20,14 @@ from medground_bench.dataset.folder import read_build_record
 from medground_bench.pages.leaderboard.archive import Limits, UploadError
 from medground_bench.pages.leaderboard.page import collect_results, leaderboard_page
 from medground_bench.pages.leaderboard.public import QUOTA, public_scores
-from medground_bench.pages.leaderboard.uploads import Receipt
 from medground_bench.pages.leaderboard.worker import receive_apart
 from medground_bench.scoring.rows import interval_text
 from medground_bench.submission import HEADER_FILE
 
 if TYPE_CHECKING:
     import gradio
+
+    from medground_bench.pages.leaderboard.uploads import Receipt
 
 __all__ = ["build_app", "ingest", "main"]
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,9 @@ from medground_bench.core.files import atomic_write, file_lock
 from medground_bench.pages.leaderboard.archive import UploadError
 from medground_bench.pages.leaderboard.names import skeleton
 from medground_bench.scoring import Interval, ScoreFile
-from medground_bench.scoring.aggregate import Aggregate
+
+if TYPE_CHECKING:
+    from medground_bench.scoring.aggregate import Aggregate
 
 __all__ = ["DECIMALS", "MIN_RECORDS", "QUOTA", "Register", "public_scores"]
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medground_bench.sources.phantom.scene import Scene, at
-from medground_bench.sources.phantom.shapes import Mask
+
+if TYPE_CHECKING:
+    from medground_bench.sources.phantom.shapes import Mask
 
 __all__ = ["concept_masks"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,9 @@ from medground_bench.sources.phantom.anatomy import SIDES, draw_anatomy, draw_ex
 from medground_bench.sources.phantom.concepts import concept_masks
 from medground_bench.sources.phantom.findings import DRAWING_ORDER, FINDINGS, Effect, draw_layout, effect
 from medground_bench.sources.phantom.scene import Scene
-from medground_bench.sources.phantom.shapes import Field, Mask
+
+if TYPE_CHECKING:
+    from medground_bench.sources.phantom.shapes import Field, Mask
 
 __all__ = ["SIZES", "Finding", "Phantom", "mask_box", "sample_phantom"]
 

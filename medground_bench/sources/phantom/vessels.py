@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from medground_bench.sources.phantom.shapes import Field, Grid
+if TYPE_CHECKING:
+    from medground_bench.sources.phantom.shapes import Field, Grid
 
 __all__ = ["draw_vessels"]
 

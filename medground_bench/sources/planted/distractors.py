@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from medground_bench.sources.planted.anatomy import Field
-from medground_bench.sources.planted.canvas import Canvas, Window
+if TYPE_CHECKING:
+    from medground_bench.sources.planted.anatomy import Field
+    from medground_bench.sources.planted.canvas import Canvas, Window
 
 __all__ = ["DISTRACTORS", "draw_distractor"]
 

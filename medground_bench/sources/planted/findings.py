@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 
 from medground_bench.sources.distributions import distribution
 from medground_bench.sources.planted.anatomy import SIDES, Field, Mask, mask_box
-from medground_bench.sources.planted.canvas import Canvas, Window
+
+if TYPE_CHECKING:
+    from medground_bench.sources.planted.canvas import Canvas, Window
 
 __all__ = ["DRAWING_ORDER", "FINDINGS", "Drawing", "draw"]
 

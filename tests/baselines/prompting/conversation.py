@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from medground_bench.core.schema import question
 from medground_bench.lvlm import Generated
+
+if TYPE_CHECKING:
+    import pytest
 
 QUESTION = question("pleural effusion", "direct")
 

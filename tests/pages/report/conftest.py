@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -14,11 +14,13 @@ from medground_bench.attribution.generate import generate
 from medground_bench.dataset.folder import DatasetFolder, open_folder
 from medground_bench.dataset.plan import BuildSettings
 from medground_bench.dataset.write import build_folder
-from medground_bench.lvlm import Lvlm
 from medground_bench.scoring import ScoreFile, score_submissions
 from medground_bench.sources import open_source
 from medground_bench.sources.phantom import write_source
 from medground_bench.submission import write_submission
+
+if TYPE_CHECKING:
+    from medground_bench.lvlm import Lvlm
 
 HOSTILE = "</script><script>window.evil=1</script><img src=x onerror='window.evil=2'>\"'"
 """A method name and a token text that must stay text."""

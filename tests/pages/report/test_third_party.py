@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from typer.testing import CliRunner
 
 from medground_bench.attribution.generate import generate
 from medground_bench.cli import app
-from medground_bench.lvlm import Lvlm
 from medground_bench.pages.leaderboard import collect_results, leaderboard_page
 from medground_bench.pages.report import write_report
 from medground_bench.scoring import score_submissions, write_scores
 from tests.attribution.test_method import installed  # noqa: F401 - a fixture
-from tests.pages.report.conftest import Chain
+
+if TYPE_CHECKING:
+    from medground_bench.lvlm import Lvlm
+    from tests.pages.report.conftest import Chain
 
 
 def test_it_is_listed_run_scored_and_shown(installed: Path, chain: Chain, tiny_qwen: Lvlm, tmp_path: Path) -> None:  # noqa: F811

@@ -9,13 +9,16 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from medground_bench.core.files import atomic_write
 from medground_bench.sources.nih_cxr14 import SIZE_COLUMNS, SIZES
 from medground_bench.sources.phantom.layouts.common import Drawn, Row, Written, digest, jitter, sorted_groups
-from medground_bench.sources.phantom.sample import Phantom
+
+if TYPE_CHECKING:
+    from medground_bench.sources.phantom.sample import Phantom
 
 __all__ = ["names", "write_image", "write_tables"]
 

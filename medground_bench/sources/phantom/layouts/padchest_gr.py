@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -18,7 +18,9 @@ from PIL import Image
 from medground_bench.core.files import atomic_write
 from medground_bench.core.schema import Box
 from medground_bench.sources.phantom.layouts.common import Drawn, Planted, Written, digest, jitter
-from medground_bench.sources.phantom.sample import Phantom
+
+if TYPE_CHECKING:
+    from medground_bench.sources.phantom.sample import Phantom
 
 __all__ = ["names", "write_image", "write_tables"]
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from medground_bench.sources.phantom.layouts.common import Drawn, Written
-from medground_bench.sources.phantom.sample import Phantom
+
+if TYPE_CHECKING:
+    from medground_bench.sources.phantom.sample import Phantom
 
 __all__ = ["names", "write_image", "write_tables"]
 

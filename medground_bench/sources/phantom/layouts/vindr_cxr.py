@@ -11,12 +11,15 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medground_bench.core.files import atomic_write
 from medground_bench.sources.phantom.layouts.common import Drawn, Row, Written, digest, jitter, sorted_groups
-from medground_bench.sources.phantom.sample import Phantom
+
+if TYPE_CHECKING:
+    from medground_bench.sources.phantom.sample import Phantom
 
 __all__ = ["VARIANTS", "Variant", "names", "write_image", "write_tables"]
 
