@@ -1,4 +1,4 @@
-"""What two radiographs are compared by: a working frame around the exposed field, and its local contrast."""
+"""What two radiographs are compared by: a working view around the exposed field, and its local contrast."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from medground_bench.imaging.letterbox import Letterbox
 __all__ = ["SIDE", "View", "as_uint8", "local_contrast", "shrink", "view_of"]
 
 SIDE = 112
-"""Side of the working frame in pixels; registration runs on 28 and 56 cells, transport on 56."""
+"""Side of the working view in pixels; registration runs on 28 and 56 cells, transport on 56."""
 
-_SPREAD = 0.12  # of the frame: the scale beyond which brightness differences are ignored
+_SPREAD = 0.12  # of the view: the scale beyond which brightness differences are ignored
 _FLOOR = 0.05  # equalised contrast below which a neighbourhood counts as flat
 _BORDER_RANGE = 12  # grey levels within which a border row still counts as empty (JPEG noise)
 _MAX_TRIM = 0.4
@@ -23,7 +23,7 @@ _MAX_TRIM = 0.4
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A radiograph in the working frame.
+    """A radiograph in the working view.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class View:
     offset : tuple of int
         Native position (x, y) of the trimmed content.
     letterbox : Letterbox
-        Trimmed content <-> working frame.
+        Trimmed content <-> working view.
     """
 
     contrast: np.ndarray
@@ -43,7 +43,7 @@ class View:
     letterbox: Letterbox
 
     def to_native(self, box: Box) -> Box:
-        """Working-frame box -> native box, cut to the content."""
+        """working-view box -> native box, cut to the content."""
         x1, y1, x2, y2 = self.letterbox.to_native([box], clip=False)[0]
         width, height = self.letterbox.width, self.letterbox.height
         x1, x2 = (float(np.clip(v, 0, width)) + self.offset[0] for v in (x1, x2))
@@ -51,19 +51,19 @@ class View:
         return x1, y1, x2, y2
 
     def from_native(self, box: Box) -> Box:
-        """Native box -> working-frame box."""
+        """Native box -> working-view box."""
         x, y = self.offset
         return self.letterbox.to_frame([(box[0] - x, box[1] - y, box[2] - x, box[3] - y)])[0]
 
     def region(self, values: np.ndarray) -> np.ndarray:
-        """A native (h, w) map -> its area average over the working frame, (SIDE, SIDE) float32."""
+        """A native (h, w) map -> its area average over the working view, (SIDE, SIDE) float32."""
         return _place(values, self.offset, self.letterbox)
 
 
 def view_of(image: np.ndarray) -> View:
     """The working view of a grey radiograph.
 
-    Empty borders (collimation, letterbox bars) are trimmed, the rest is scaled to the frame, its histogram is
+    Empty borders (collimation, letterbox bars) are trimmed, the rest is scaled to the view, its histogram is
     equalised and the local mean and deviation are taken out, so that exposure, windowing and markers matter little.
 
     Parameters
@@ -137,9 +137,9 @@ def _place(values: np.ndarray, offset: tuple[int, int], letterbox: Letterbox) ->
     scaled = Image.fromarray(part).resize(
         (x2 - x1, y2 - y1), Image.Resampling.BOX if shrinking else Image.Resampling.BILINEAR
     )
-    frame = np.zeros((letterbox.frame_height, letterbox.frame_width), np.float32)
-    frame[y1:y2, x1:x2] = np.asarray(scaled, np.float32)
-    return frame
+    view = np.zeros((letterbox.frame_height, letterbox.frame_width), np.float32)
+    view[y1:y2, x1:x2] = np.asarray(scaled, np.float32)
+    return view
 
 
 def _content(values: np.ndarray) -> tuple[int, int, int, int]:

@@ -47,7 +47,7 @@ class MultiAtlasSettings:
     sharpness : float
         A vote weighs correlation to this power.
     reach, tone : float
-        Distance in 1/56 of the frame, and difference of local contrast, at which transport costs 1.
+        Distance in 1/56 of the view, and difference of local contrast, at which transport costs 1.
     marginal : float
         Weight of the transport's marginal penalties.
     bins : int
@@ -217,9 +217,10 @@ def _frame_mask(vote: np.ndarray, level: float, target: View, shape: tuple[int, 
     """The region on the letterboxed 224-pixel frame of the native image."""
     from PIL import Image
 
-    view, frame = target.letterbox, Letterbox.fit(shape[1], shape[0], FRAME)
+    view, letterbox = target.letterbox, Letterbox.fit(shape[1], shape[0], FRAME)
     edge = np.arange(FRAME) + 0.5
-    columns, rows = (edge - frame.content[0]) / frame.scale[0], (edge - frame.content[1]) / frame.scale[1]
+    columns = (edge - letterbox.content[0]) / letterbox.scale[0]
+    rows = (edge - letterbox.content[1]) / letterbox.scale[1]
     columns = (columns - target.offset[0]) * view.scale[0] + view.content[0]
     rows = (rows - target.offset[1]) * view.scale[1] + view.content[1]
     smooth = np.asarray(Image.fromarray(vote.astype(np.float32)).resize((FRAME, FRAME), Image.Resampling.BILINEAR))

@@ -53,7 +53,7 @@ def refine(
     factor = np.array([size[0] / width, size[1] / height] * 2)
     prompts = [np.multiply(enlarged(found.box, enlarge, width, height), factor) for found in transfer.concepts.values()]
     masks = segmenter.segment(small, prompts)
-    frame = Letterbox.fit(width, height, FRAME)
+    letterbox = Letterbox.fit(width, height, FRAME)
     refined, kept = {}, []
     for (concept, found), mask in zip(transfer.concepts.items(), masks, strict=True):
         box = tight_box(mask)
@@ -62,7 +62,7 @@ def refine(
             refined[concept] = found
             kept.append(concept)
         else:
-            refined[concept] = Found(native, _on_frame(mask, frame))
+            refined[concept] = Found(native, _on_frame(mask, letterbox))
     details = {**transfer.details, "refiner": segmenter.name, "unrefined": kept}
     return dataclasses.replace(transfer, concepts=refined, details=details)
 
@@ -85,10 +85,10 @@ def _native(box: Box, factor: np.ndarray, width: int, height: int) -> Box:
     return x1, y1, min(x2, float(width)), min(y2, float(height))
 
 
-def _on_frame(mask: np.ndarray, frame: Letterbox) -> np.ndarray:
+def _on_frame(mask: np.ndarray, letterbox: Letterbox) -> np.ndarray:
     from PIL import Image
 
-    x1, y1, x2, y2 = frame.content
-    out = np.zeros((frame.frame_height, frame.frame_width), bool)
+    x1, y1, x2, y2 = letterbox.content
+    out = np.zeros((letterbox.frame_height, letterbox.frame_width), bool)
     out[y1:y2, x1:x2] = np.asarray(Image.fromarray(mask).resize((x2 - x1, y2 - y1), Image.Resampling.NEAREST))
     return out

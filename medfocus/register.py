@@ -18,9 +18,9 @@ from medground_bench.core.schema import Box
 __all__ = ["Alignment", "ReferenceStack", "sample"]
 
 _COARSE, _FINE = 28, 56
-_CANVAS = 42  # coarse cells of a scaled reference: 1.5 times the frame
-_PADDED = 72  # FFT length: canvas + frame, and a fast size
-_MAX_SHIFT = 9  # coarse cells, a third of the frame
+_CANVAS = 42  # coarse cells of a scaled reference: 1.5 times the view
+_PADDED = 72  # FFT length: canvas + view, and a fast size
+_MAX_SHIFT = 9  # coarse cells, a third of the view
 _SCALES = np.exp(np.linspace(-0.35, 0.35, 8))
 _ASPECTS = np.exp(np.linspace(-0.2, 0.2, 5))
 _MIN_OVERLAP = 0.35  # of the energy: below it a match of two corners would win
@@ -34,7 +34,7 @@ class Alignment:
     Attributes
     ----------
     maps : ndarray, (n, 2, 3)
-        Target -> reference, (y, x) in working pixels from the frame's centre.
+        Target -> reference, (y, x) in working pixels from the middle of the view.
     scores : ndarray, (n,)
         Normalised cross-correlation over the overlap, at most 1.
     inverted : bool
@@ -46,7 +46,7 @@ class Alignment:
     inverted: bool
 
     def box(self, index: int, box: Box) -> Box:
-        """A box of the reference's working frame on the target's: its edge midpoints, mapped."""
+        """A box of the reference's working view on the target's: its edge midpoints, mapped."""
         matrix, shift = self.maps[index, :, :2], self.maps[index, :, 2]
         centre = SIDE / 2
         x1, y1, x2, y2 = box

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from baselines.shared.rows import on_grid
+from baselines.shared.attention_rows import on_grid
 from medground_bench.attribution.method import method
 
 if TYPE_CHECKING:

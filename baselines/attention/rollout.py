@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from baselines.shared.rows import on_grid, rollout_row
+from baselines.shared.attention_rows import on_grid, rollout_row
 from medground_bench.attribution.method import NoParameters, method
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from baselines.shared.rows import grad_attention_row, on_grid
+from baselines.shared.attention_rows import grad_attention_row, on_grid
 from medground_bench.attribution.method import NoParameters, method
 
 if TYPE_CHECKING:

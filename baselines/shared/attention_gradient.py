@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from baselines.shared.rows import on_grid
+from baselines.shared.attention_rows import on_grid
 
 if TYPE_CHECKING:
     import torch

@@ -107,8 +107,8 @@ class RowEncoder:
 
 def _resized(boxes: Iterable[Box], native: tuple[int, int], size: tuple[int, int]) -> list[list[float]]:
     """Boxes of the native image in the resized one; each axis by its own ratio of whole pixels."""
-    frame = Letterbox(*native, *size, content=(0, 0, *size))
-    return [list(box) for box in frame.to_frame(boxes)]
+    resize = Letterbox(*native, *size, content=(0, 0, *size))
+    return [list(box) for box in resize.to_frame(boxes)]
 
 
 def count_row(path: str | os.PathLike[str] | None, notes: list[str]) -> None:

@@ -98,8 +98,8 @@ class _Marked:
         """The boxes on a copy of the image of another size."""
         if size is None or self.size is None or size == self.size:
             return self.boxes
-        frame = Letterbox(*self.size, *size, content=(0, 0, *size))
-        return tuple(frame.to_frame(self.boxes))
+        resize = Letterbox(*self.size, *size, content=(0, 0, *size))
+        return tuple(resize.to_frame(self.boxes))
 
 
 def common_finding(attribute: str) -> str:

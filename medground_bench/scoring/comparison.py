@@ -158,17 +158,19 @@ def _pool(mode: str, method: str, parts: list[tuple[ScoreFile, SubmissionScores]
     parts = sorted(parts, key=lambda part: part[1].lvlm)
     tables = []
     for file, one in parts:
-        table = file.table.take(one.rows)
+        table = file.table.take(one.positions)
         # Candidates belong to no LVLM: what was submitted for them is told apart by the submission's.
         lvlm = np.where(table.lvlm == "", one.lvlm, table.lvlm)
         tables.append(RecordTable(**{**{k: getattr(table, k) for k in table.__dataclass_fields__}, "lvlm": lvlm}))
     names = list(dict.fromkeys(name for _, one in parts for name in one.scores))
     scores = {
-        name: np.concatenate([one.scores.get(name, np.full(len(one.rows), np.nan)) for _, one in parts])
+        name: np.concatenate([one.scores.get(name, np.full(len(one.positions), np.nan)) for _, one in parts])
         for name in names
     }
     chance = {
-        row: BoxScores(*(np.concatenate([getattr(f.chance[row], m)[one.rows] for f, one in parts]) for m in METRICS))
+        row: BoxScores(
+            *(np.concatenate([getattr(f.chance[row], m)[one.positions] for f, one in parts]) for m in METRICS)
+        )
         for row in CHANCE_ROWS
     }
     joined = RecordTable(**{k: np.concatenate([getattr(t, k) for t in tables]) for k in tables[0].__dataclass_fields__})
@@ -185,8 +187,8 @@ def _pool(mode: str, method: str, parts: list[tuple[ScoreFile, SubmissionScores]
 
 def _bound(file: ScoreFile, one: SubmissionScores, row: str, metric: str) -> np.ndarray:
     if row not in one.bounds:
-        return np.full(len(one.rows), np.nan)
-    column: np.ndarray = getattr(file.bounds[one.bounds[row]], metric)[one.rows]
+        return np.full(len(one.positions), np.nan)
+    column: np.ndarray = getattr(file.bounds[one.bounds[row]], metric)[one.positions]
     return column
 
 

@@ -64,8 +64,8 @@ class SubmissionScores:
         Its ``submission.json``.
     predictions : str
         ``"sha256:..."`` of the predictions that were scored.
-    rows : ndarray of int, shape (n,)
-        Positions of its records in the file's table.
+    positions : ndarray of int, shape (n,)
+        Of its records in the file's table.
     scores : dict of str to ndarray, shape (n,)
         ``iou``, ``precision``, ``recall``, ``f1``, ``answered``, ``fallback``, ``degenerate``,
         ``predicted_fraction``, ``area_ratio``, ``precision_lift`` and, with heat maps, ``pointing``, ``energy``,
@@ -86,7 +86,7 @@ class SubmissionScores:
 
     provenance: Mapping[str, Any]
     predictions: str
-    rows: np.ndarray
+    positions: np.ndarray
     scores: dict[str, np.ndarray]
     aggregates: list[Aggregate]
     chance_aggregates: dict[str, list[Aggregate]]
@@ -178,7 +178,7 @@ def write_scores(scores: ScoreFile, path: str | Path) -> Path:
                 "provenance": dict(s.provenance),
                 "predictions": s.predictions,
                 "warnings": s.warnings,
-                "rows": s.rows.tolist(),
+                "rows": s.positions.tolist(),
                 "scores": {k: _list(v) for k, v in s.scores.items()},
                 "aggregates": [a.to_json() for a in s.aggregates],
                 "chance_aggregates": {k: [a.to_json() for a in v] for k, v in s.chance_aggregates.items()},
@@ -268,7 +268,7 @@ def _from_json(data: Mapping[str, Any], path: Path) -> ScoreFile:
             SubmissionScores(
                 provenance={k: entry["provenance"][k] for k in entry["provenance"]},
                 predictions=entry["predictions"],
-                rows=rows,
+                positions=rows,
                 scores=scores,
                 aggregates=[Aggregate.from_json(a) for a in entry["aggregates"]],
                 chance_aggregates={

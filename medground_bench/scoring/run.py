@@ -181,7 +181,7 @@ def score_submission(
     return SubmissionScores(
         provenance=submission.header,
         predictions=submission.digest(),
-        rows=index,
+        positions=index,
         scores=scores,
         aggregates=aggregate(
             score_quotients(scores, table.evidence_fraction, chance), table, _LEVELS, chance=chance, **options
@@ -295,9 +295,9 @@ def _heatmap_scores(
         if heatmap is None:
             continue
         width, height = (int(v) for v in reference.sizes[i])
-        frame = Letterbox.fit(width, height, int(side)) if side else Letterbox.identity(width, height)
+        letterbox = Letterbox.fit(width, height, int(side)) if side else Letterbox.identity(width, height)
         mine = reference.boxes.boxes[starts[i] : starts[i] + reference.boxes.counts[i]]
-        table[:, k] = score_heatmap(np.asarray(heatmap), frame, mine, tolerance=tolerance)
+        table[:, k] = score_heatmap(np.asarray(heatmap), letterbox, mine, tolerance=tolerance)
     return dict(zip(HEATMAP_METRICS, table, strict=True))
 
 
@@ -320,8 +320,8 @@ def _file(
     seed: int,
 ) -> ScoreFile:
     """A score file with only the records that some submission covers."""
-    used = np.unique(np.concatenate([s.rows for s in scored])) if scored else np.empty(0, np.int64)
-    renumbered = [SubmissionScores(**{**s.__dict__, "rows": np.searchsorted(used, s.rows)}) for s in scored]
+    used = np.unique(np.concatenate([s.positions for s in scored])) if scored else np.empty(0, np.int64)
+    renumbered = [SubmissionScores(**{**s.__dict__, "positions": np.searchsorted(used, s.positions)}) for s in scored]
     return ScoreFile(
         config=reference.config,
         fingerprint=reference.fingerprint,

@@ -12,6 +12,7 @@ from medground_bench.core.errors import SubmissionError
 from medground_bench.core.schema import MODES
 from medground_bench.dataset.folder import open_folder
 from medground_bench.submission.checks import check_header, check_row, clean, is_number, open_heatmap, row_warnings
+from medground_bench.submission.coordinates import CoordinateCheck
 from medground_bench.submission.format import (
     HEADER_FILE,
     MAX_LINES,
@@ -21,7 +22,6 @@ from medground_bench.submission.format import (
     Fault,
     ValidationReport,
 )
-from medground_bench.submission.frames import FrameCheck
 from medground_bench.submission.strict_json import (
     MAX_LINE_BYTES,
     JsonFault,
@@ -197,7 +197,7 @@ def _read_predictions(
         return
     seen: dict[str, int] = {}
     settings = header.get("settings")
-    frame = FrameCheck(settings.get("frame_side", 224) if isinstance(settings, dict) else 224)
+    coordinates = CoordinateCheck(settings.get("frame_side", 224) if isinstance(settings, dict) else 224)
     most = MAX_LINES if known is None else 2 * len(known.wanted) + len(known.others) + 1000
     try:
         for line, parsed in iter_rows(folder, most):
@@ -206,7 +206,7 @@ def _read_predictions(
             if isinstance(parsed, Fault):
                 report.add(parsed)
                 continue
-            _judge(folder, line, parsed, known, seen, frame, report)
+            _judge(folder, line, parsed, known, seen, coordinates, report)
     except SubmissionError as error:
         report.add(Fault("time", error.message, error.remedy or ""))
         return
@@ -220,7 +220,7 @@ def _read_predictions(
             report.add(Fault("missing-id", "no prediction for this record", remedy, id=key))
     if not report.rows and not known:
         report.faults.append(Fault("empty", "no predictions", "write one row per record"))
-    report.warn(*frame.warnings())
+    report.warn(*coordinates.warnings())
 
 
 def _judge(
@@ -229,7 +229,7 @@ def _judge(
     parsed: Parsed,
     known: _Known | None,
     seen: dict[str, int],
-    frame: Any,
+    coordinates: Any,
     report: ValidationReport,
 ) -> None:
     """All faults and warnings of one parsed line."""
@@ -253,9 +253,9 @@ def _judge(
         seen.setdefault(key, line)
     if size is not None:
         if row.get("heatmap") is not None and not faults:
-            frame.add_heatmap(open_heatmap(folder, row["heatmap"]).shape, size)
-        if all(fault.code == "outside" for fault in faults):  # boxes of another frame may reach out of the image
-            frame.add(list(_readable(row.get("boxes"))), size, evidence)
+            coordinates.add_heatmap(open_heatmap(folder, row["heatmap"]).shape, size)
+        if all(fault.code == "outside" for fault in faults):  # boxes in other coordinates may reach out of the image
+            coordinates.add(list(_readable(row.get("boxes"))), size, evidence)
 
 
 def _id_faults(key: Any, known: _Known | None, seen: Mapping[str, int]) -> Iterator[Fault]:

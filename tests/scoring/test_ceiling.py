@@ -201,7 +201,7 @@ def test_ceilings_are_rows_of_their_submission(scored: Any) -> None:
         ("tiles", "tiny_b"),
         ("pixels", "tiny_b"),
     ]
-    column = scored.bounds[first.bounds["token_grid"]].iou[first.rows]
+    column = scored.bounds[first.bounds["token_grid"]].iou[first.positions]
     ceiling = first.find(bound="token_grid").values["iou"]
     assert ceiling.value == pytest.approx(column.mean())
     assert ceiling.low < ceiling.value < ceiling.high

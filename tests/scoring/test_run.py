@@ -121,7 +121,7 @@ def test_a_perfect_submission_scores_one_and_beats_chance(scored: ScoreFile) -> 
 
 def test_aggregates_are_means_over_their_groups(scored: ScoreFile) -> None:
     one = scored.submissions[2]
-    table = scored.table.take(one.rows)
+    table = scored.table.take(one.positions)
     for a in one.aggregates:
         mask = {
             "all": np.ones(len(table), bool),
@@ -334,7 +334,7 @@ def test_native_maps_in_a_square_frame_are_warned_of(rows: list[Row], dataset: P
         write_submission(folder, header(rows, settings=settings), predictions)
         report = validate_submission(folder, open_folder(dataset))
         assert report.valid
-        assert ("frame-heatmap" in {w.code for w in report.warnings}) == warned
+        assert ("heatmap-shape" in {w.code for w in report.warnings}) == warned
 
 
 def test_native_heatmaps_need_no_letterbox(rows: list[Row], dataset: Path, tmp_path: Path) -> None:

@@ -434,7 +434,7 @@ def swapped(row: Row) -> list[list[float]]:
 
 
 @pytest.mark.parametrize(
-    ("convert", "code"), [(frame_224, "frame-224"), (scaled(1), "frame-unit"), (scaled(1000), "frame-1000")]
+    ("convert", "code"), [(frame_224, "frame"), (scaled(1), "fractions"), (scaled(1000), "thousandths")]
 )
 def test_boxes_left_in_a_frame_are_noticed(
     convert: Callable, code: str, rows: list[Row], tmp_path: Path, dataset: Path
@@ -455,7 +455,7 @@ def test_boxes_in_a_thousand_scale_on_images_of_1024(tmp_path: Path) -> None:
     square[0]["boxes"] = square[1]["boxes"] = [[900.0, 900.0, 1020.0, 1020.0]]
     data = write_folder(tmp_path / "data", square)
     folder = write_submission(tmp_path / "sub", header(square), in_frame(square, scaled(1000)))
-    assert [w.code for w in validate_submission(folder, data).warnings] == ["frame-1000"]
+    assert [w.code for w in validate_submission(folder, data).warnings] == ["thousandths"]
     assert validate_submission(write_perfect(tmp_path / "good", square), data).warnings == []
 
 

@@ -130,7 +130,7 @@ def build_app(
 
 
 def board(results: str | Path) -> str:
-    """The leaderboard page in a frame of its own, where its scripts can reach nothing else."""
+    """The leaderboard page in an inline frame (iframe) of its own, where its scripts can reach nothing else."""
     from markupsafe import escape
 
     try:

@@ -146,7 +146,7 @@ def _provenance(f: int, s: int, file: ScoreFile) -> dict[str, Any]:
     facts = [(str(key), _text(value)) for key, value in one.provenance.items()]
     facts += [
         ("predictions", one.predictions),
-        ("records", f"{whole.records if (whole := one.find()) else len(one.rows)} of config {file.config}"),
+        ("records", f"{whole.records if (whole := one.find()) else len(one.positions)} of config {file.config}"),
         ("scored", f"{file.created} with {_text(file.versions)}"),
         *(("warning", warning) for warning in one.warnings[:5]),
     ]

@@ -64,7 +64,7 @@ def public_scores(scores: ScoreFile, *, min_records: int = MIN_RECORDS, decimals
         submissions=[
             replace(
                 one,
-                rows=nothing,
+                positions=nothing,
                 scores={},
                 aggregates=kept(one.aggregates),
                 chance_aggregates={row: kept(found) for row, found in one.chance_aggregates.items()},

@@ -197,7 +197,7 @@ def receive_folder(
         warnings = [clean(str(w), 300) for w in report.warnings if w.code in _TOLD_WARNINGS][:_FAULTS_SHOWN]
         one = replace(one, provenance=dict(header), predictions=digest, warnings=warnings)
         shown = public_scores(replace(scores, submissions=[one]), min_records=min_records)
-        receipt = _keep(shown, results, records=len(one.rows))
+        receipt = _keep(shown, results, records=len(one.positions))
         register.claim(header["method"], sender)
     except OSError as error:
         raise full_disk(error) or error from error

@@ -100,7 +100,7 @@ def _by_record(
     submission: Submission, scores: SubmissionScores, ids: Sequence[str], chosen: set[str]
 ) -> dict[str, tuple[Prediction, list[float]]]:
     """Record id -> prediction and its four scores."""
-    at = {ids[i]: k for k, i in enumerate(scores.rows.tolist()) if ids[i] in chosen}
+    at = {ids[i]: k for k, i in enumerate(scores.positions.tolist()) if ids[i] in chosen}
     return {
         p.id: (p, [float(scores.scores[m][at[p.id]]) for m in ("iou", "f1", "precision", "recall")])
         for p in submission

@@ -83,7 +83,7 @@ def report_page(
     methods: list[str] = []
     images: dict[str, str] = {}
     shown: list[dict[str, Any]] = []
-    total = sum(len({i for s in f.submissions for i in s.rows.tolist()}) for f in files)
+    total = sum(len({i for s in f.submissions for i in s.positions.tolist()}) for f in files)
     for file in files:
         judged: list[Judged] = [(opened[s.predictions], s) for s in file.submissions if s.predictions in opened]
         methods += [s.method for _, s in judged]

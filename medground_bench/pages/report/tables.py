@@ -59,13 +59,13 @@ def breakdown(files: Iterable[ScoreFile], level: str, title: str) -> dict[str, A
     for file in files:
         column = getattr(file.table, level)
         for one in file.submissions:
-            groups = column[one.rows].tolist()
-            ids = file.table.id[one.rows].tolist()
-            for group, cluster in zip(groups, file.table.cluster[one.rows].tolist(), strict=True):
+            groups = column[one.positions].tolist()
+            ids = file.table.id[one.positions].tolist()
+            for group, cluster in zip(groups, file.table.cluster[one.positions].tolist(), strict=True):
                 patients.setdefault(group, {}).setdefault(file.fingerprint, set()).add(cluster)
             for row, values in [
                 (one.method, one.scores["iou"]),
-                *((name, file.chance[c].iou[one.rows]) for c, name in chance.items()),
+                *((name, file.chance[c].iou[one.positions]) for c, name in chance.items()),
             ]:
                 for group, value, record in zip(groups, values.tolist(), ids, strict=True):
                     if (row, record) in counted:  # chance rows come once for each record

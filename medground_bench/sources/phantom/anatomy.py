@@ -1,8 +1,8 @@
 """Parameters of a procedural chest: drawn from the seed alone, never from the findings that are present.
 
-Lengths are in units of the anatomical frame, a square in which the chest always has about the same size: x = 0 on its
+Lengths are in units of the anatomical plane, a square in which the chest always has about the same size: x = 0 on its
 vertical axis, y = 0 at its top and y = 1 at its bottom. The patient's right is on the viewer's left (x < 0). A
-:class:`Pose` says which part of the frame the image shows.
+:class:`Pose` says which part of the plane the image shows.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def stream(seed: int, name: str) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Shape of one chest; pairs are (patient's right, patient's left), lengths in frame units."""
+    """Shape of one chest; pairs are (patient's right, patient's left), lengths in plane units."""
 
     habitus: float  # 0 slim .. 1 stout
     shift: float  # midline offset
@@ -123,14 +123,14 @@ def draw_anatomy(seed: int) -> Anatomy:
 
 @dataclass(frozen=True)
 class Pose:
-    """Which part of the anatomical frame the image shows: distance, centring and cropping.
+    """Which part of the anatomical plane the image shows: distance, centring and cropping.
 
     Attributes
     ----------
     zoom : float
-        Shorter image sides in one frame unit.
+        Shorter image sides in one plane unit.
     centre : (float, float)
-        Frame point in the middle of the image.
+        Point of the plane in the middle of the image.
     """
 
     zoom: float
@@ -162,7 +162,7 @@ class Exposure:
     contrast: float
     gamma: float
     noise: float
-    blur: float  # standard deviation in frame units
+    blur: float  # standard deviation in plane units
     collimation: float  # brightness of the unexposed border and its scatter
     marker: bool
     marker_at: tuple[float, float]  # x from the image's middle, y from its top, in shorter image sides

@@ -39,7 +39,7 @@ DRAWING_ORDER: tuple[str, ...] = ("clavicle fracture", "pneumothorax", *FINDINGS
 """What removes bone or lung comes before what covers it."""
 
 REACH = 0.02
-"""How far beyond its mask a finding may change the attenuation, in frame units (its soft edge)."""
+"""How far beyond its mask a finding may change the attenuation, in plane units (its soft edge)."""
 
 _SOFT = 0.69  # attenuation of the normal heart over the lung
 _ZONES = ("upper", "mid", "lower")
@@ -79,7 +79,7 @@ class Layout:
     zone : dict of str to int
         0 upper, 1 mid, 2 lower.
     size : dict of str to float
-        What decides how many zones a finding takes, in frame units: the radius of a consolidation or mass, the height
+        What decides how many zones a finding takes, in plane units: the radius of a consolidation or mass, the height
         of an effusion.
     """
 

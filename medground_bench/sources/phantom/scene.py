@@ -14,7 +14,7 @@ from medground_bench.sources.phantom.vessels import draw_vessels
 __all__ = ["Scene", "at"]
 
 _EDGE = 0.0055  # half-width of the edges of large structures
-_LOW = 256  # pixels in a frame unit of the grid on which the smooth parts are computed
+_LOW = 256  # pixels in a plane unit of the grid on which the smooth parts are computed
 
 
 def at(line: Callable[[Field], Field], value: float) -> float:
@@ -32,7 +32,7 @@ class Scene:
     anatomy : Anatomy
         The chest.
     pose : Pose
-        The part of the anatomical frame that the image shows.
+        The part of the anatomical plane that the image shows.
     width, height : int
         Pixels.
     """
@@ -117,7 +117,7 @@ class Scene:
         return edge * inside + outside * (np.float32(1.0) - inside)
 
     def heart_level(self, across: float = 1.0, along: float = 1.0) -> Field:
-        """Signed level of the cardiac silhouette (positive inside), about in frame units near its edge.
+        """Signed level of the cardiac silhouette (positive inside), about in plane units near its edge.
 
         ``across`` and ``along`` scale it about its upper right part, as an enlarged heart grows to the left and down.
         """

@@ -18,20 +18,20 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Grid:
-    """Pixel centres of an image in the anatomical frame.
+    """Pixel centres of an image in the anatomical plane.
 
     Attributes
     ----------
     width, height : int
         Pixels.
     x : array, shape (1, W)
-        Abscissae of the pixel centres in frame units.
+        Abscissae of the pixel centres in plane units.
     y : array, shape (H, 1)
         Ordinates.
     unit : float
-        Pixels in one frame unit.
+        Pixels in one plane unit.
     centre : (float, float)
-        Frame point in the middle of the image.
+        Point of the plane in the middle of the image.
     """
 
     width: int
@@ -43,17 +43,17 @@ class Grid:
 
     @classmethod
     def of(cls, width: int, height: int, unit: float, centre: tuple[float, float]) -> Grid:
-        """Grid of a ``width`` x ``height`` image of which one frame unit takes ``unit`` pixels."""
+        """Grid of a ``width`` x ``height`` image of which one plane unit takes ``unit`` pixels."""
         x = ((np.arange(width, dtype=np.float32) + 0.5) - width / 2) / unit + centre[0]
         y = ((np.arange(height, dtype=np.float32) + 0.5) - height / 2) / unit + centre[1]
         return cls(width, height, x[None, :].astype(np.float32), y[:, None].astype(np.float32), unit, centre)
 
     def pixels(self, x: Array, y: Array) -> tuple[Array, Array]:
-        """Frame points -> column and row, continuous (a pixel's centre is at half)."""
+        """Point of the planes -> column and row, continuous (a pixel's centre is at half)."""
         return (x - self.centre[0]) * self.unit + self.width / 2, (y - self.centre[1]) * self.unit + self.height / 2
 
     def window(self, x0: float, y0: float, x1: float, y1: float) -> tuple[slice, slice]:
-        """Rows and columns that hold the rectangle given in frame units (empty slices where it is outside)."""
+        """Rows and columns that hold the rectangle given in plane units (empty slices where it is outside)."""
         columns, lines = self.pixels(np.array([x0, x1]), np.array([y0, y1]))
         (c0, c1), (r0, r1) = np.floor(columns).astype(int), np.floor(lines).astype(int)
         rows = slice(int(np.clip(r0 - 1, 0, self.height)), int(np.clip(r1 + 2, 0, self.height)))

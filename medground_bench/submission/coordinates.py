@@ -1,7 +1,7 @@
-"""Boxes that are each fine but all in the wrong frame: the mistake that costs a whole submission.
+"""Boxes that are each fine but all in the wrong coordinates: the mistake that costs a whole submission.
 
 Predictions left in the letterboxed 224-pixel frame, in fractions, in a model's 0-1000 scale or with x and y
-exchanged are all well-formed. What gives them away is that *every* box fits such a frame although the images are
+exchanged are all well-formed. What gives them away is that *every* box fits such coordinates although the images are
 larger, or that they fit the evidence much better when read the other way.
 """
 
@@ -18,7 +18,7 @@ from medground_bench.imaging.areas import MAX_COORDINATE
 from medground_bench.imaging.overlap import score_boxes
 from medground_bench.submission.format import Fault
 
-__all__ = ["FrameCheck"]
+__all__ = ["CoordinateCheck"]
 
 BoxList = list[list[float]]
 
@@ -26,16 +26,16 @@ ENOUGH = 20_000
 """Boxes that are looked at."""
 
 _REMEDY = {
-    "frame-unit": "multiply by the image's width and height",
-    "frame-224": "map them back with medground_bench.imaging.Letterbox.fit(width, height).to_native(boxes)",
-    "frame-1000": "multiply by the image's width and height and divide by 1000",
-    "frame-heatmap": "state settings.frame_side null if the maps are over the native image",
+    "fractions": "multiply by the image's width and height",
+    "frame": "map them back with medground_bench.imaging.Letterbox.fit(width, height).to_native(boxes)",
+    "thousandths": "multiply by the image's width and height and divide by 1000",
+    "heatmap-shape": "state settings.frame_side null if the maps are over the native image",
     "transposed": "write [x1, y1, x2, y2], not [y1, x1, y2, x2]",
 }
 
 
 @dataclass
-class FrameCheck:
+class CoordinateCheck:
     """Collects the boxes and map shapes of all rows; :meth:`warnings` judges them together.
 
     ``frame_side`` is the submission's setting: the side of the square frame of its heat maps; None where they are over
@@ -57,7 +57,7 @@ class FrameCheck:
     def add(self, boxes: BoxList, size: tuple[float, float], evidence: BoxList) -> None:
         """Add one record: its readable predicted boxes, image size and evidence, all as the files have them.
 
-        After :data:`ENOUGH` boxes no more are looked at: a frame shows in the first ones as well.
+        After :data:`ENOUGH` boxes no more are looked at: that shows in the first ones as well.
         """
         if boxes and self.count < ENOUGH:
             self.count += len(boxes)
@@ -66,20 +66,20 @@ class FrameCheck:
             self.evidence.append(evidence)
 
     def warnings(self) -> list[Fault]:
-        """At most one warning about the boxes' frame, one about exchanged axes, and one about the maps' frame."""
+        """At most one warning about the boxes, one about exchanged axes, and one about the maps' frame."""
         found = []
         if self.native_maps:
             message = (
                 f"{self.native_maps} heat maps have the shape of their image, which is not square, but are taken to be "
                 f"over the square frame of {self.frame_side} pixels"
             )
-            found.append(Fault("frame-heatmap", message, _REMEDY["frame-heatmap"], field="heatmap"))
+            found.append(Fault("heatmap-shape", message, _REMEDY["heatmap-shape"], field="heatmap"))
         if not self.boxes:
             return found
         for code, name, limit, convert in (
-            ("frame-unit", "fractions of 0 to 1", 1.0, _from_unit),
-            ("frame-224", "the letterboxed 224-pixel frame", 224.0, _from_letterbox),
-            ("frame-1000", "a 0-1000 scale", 1000.0, _from_thousand),
+            ("fractions", "fractions of 0 to 1", 1.0, _from_unit),
+            ("frame", "the letterboxed 224-pixel frame", 224.0, _from_letterbox),
+            ("thousandths", "a 0-1000 scale", 1000.0, _from_thousand),
         ):
             if self._all_fit(limit):
                 message = f"all boxes lie within {limit:g}: they look like {name}, not native pixels"
@@ -90,7 +90,7 @@ class FrameCheck:
         return found
 
     def _all_fit(self, limit: float) -> bool:
-        """Whether all boxes on images larger than a frame lie inside it, which native boxes hardly would."""
+        """Whether all boxes on images larger than the limit lie inside it, which native boxes hardly would."""
         larger = [k for k, size in enumerate(self.sizes) if max(size) > limit + 1]
         if not larger or any(max(map(max, self.boxes[k])) > limit * 1.001 for k in larger):
             return False
