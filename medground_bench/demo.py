@@ -1,22 +1,28 @@
 """The whole chain on phantoms and toy LVLMs: nothing else on the machine is needed, and no network.
 
-phantom candidates -> causal filter (two toy LVLMs, two modes) -> dataset folder -> ``load_dataset`` -> every method
-that runs without downloads -> submissions -> validate -> score, and again by ``evaluate`` -> comparison -> report
-and leaderboard. Every step resumes; a second run with the same settings finds everything done.
+phantom candidates -> causal filter (two toy LVLMs, two modes) -> dataset folder -> ``load_dataset`` -> methods ->
+submissions -> validate -> score, and again by ``evaluate`` -> comparison -> report and leaderboard. With a folder of
+normal radiographs, findings planted in them take the place of the phantoms. Two processes share the work where there
+are two cores. Every step resumes; a second run with the same settings finds everything done.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import queue
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medground_bench.core.errors import MedGroundError
 from medground_bench.core.files import atomic_write
+from medground_bench.core.processes import ProcessGroup, end_with_parent
 from medground_bench.core.schema import MODES
 from medground_bench.core.settings import require_same
 from medground_bench.sources.base import Source
@@ -33,6 +39,23 @@ LVLMS = ("toy_qwen", "toy_gemma")
 SIZE = (512, 448)
 """Native size of the demo's phantoms: not square, so that every transform has something to do."""
 
+METHODS = (
+    "medfocus_minimal",
+    "medfocus",
+    "occlusion",
+    "lrp",
+    "grad_attention",
+    "attention",
+    "rollout",
+    "gradcam",
+    "agcam",
+    "random_map",
+    "centre_prior",
+    "sobel",
+)
+"""Methods that the demo runs by default: one or two of each family, controls among them. Every registered method that
+runs offline is "all"; those that are not here would keep the reader waiting."""
+
 Update = Callable[[int, int, str], None]
 Progress = Callable[[str], AbstractContextManager[Update]]
 
@@ -44,16 +67,28 @@ class DemoSettings:
     Attributes
     ----------
     records : int
-        Candidates put to the filter, for each LVLM and mode.
+        Candidates put to the filter in direct mode, for each LVLM.
     seed : int
         Chooses the phantoms.
     methods : tuple of str
-        Methods that are run.
+        Methods that are run. A folder keeps its own: a method that is installed later does not come in.
+    canvas : str
+        Folder of normal radiographs that findings are planted in; empty for phantoms.
     """
 
     records: int
     seed: int
     methods: tuple[str, ...]
+    canvas: str = ""
+
+    @property
+    def source(self) -> str:
+        """Key of the source of the candidates."""
+        return "planted" if self.canvas else "phantom"
+
+    def candidates(self, mode: str) -> int:
+        """Candidates put to the filter in a mode: reasoning takes longer, so it gets a third, but at least eight."""
+        return self.records if mode == "direct" else min(self.records, max(8, self.records // 3))
 
 
 @dataclass
@@ -77,12 +112,23 @@ class DemoResult:
     records: dict[str, int] = field(default_factory=dict)
 
 
-def choose_methods() -> tuple[tuple[str, ...], dict[str, str]]:
-    """The registered methods that run offline, and for each of the others the reason."""
-    from medground_bench.attribution.method import describe_methods
+def choose_methods(wanted: Sequence[str] | None = None) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Methods to run, in the order of their names, and for each that is left out the reason.
 
+    Parameters
+    ----------
+    wanted : sequence of str, optional
+        By default :data:`METHODS`, as far as they are installed; ``["all"]`` is every registered method that runs
+        offline; names are taken as they are.
+    """
+    from medground_bench.attribution.method import describe_methods, get_method
+
+    if wanted and list(wanted) != ["all"]:
+        return tuple(get_method(name).name for name in wanted), {}
     chosen, left_out = [], {}
     for entry in describe_methods():
+        if wanted is None and entry["name"] not in METHODS:
+            continue
         if entry["error"]:
             left_out[entry["name"]] = entry["error"]
         elif "detector" in entry["needs"]:
@@ -97,8 +143,11 @@ def choose_methods() -> tuple[tuple[str, ...], dict[str, str]]:
 def run_demo(
     out: str | Path,
     *,
-    records: int = 10,
+    records: int = 80,
     seed: int = 0,
+    methods: Sequence[str] | None = None,
+    canvas: str | Path | None = None,
+    processes: int | None = None,
     progress: Progress,
     say: Callable[[str], None],
 ) -> DemoResult:
@@ -109,9 +158,15 @@ def run_demo(
     out : path
         The folder.
     records : int
-        Candidates per LVLM and mode that the filter judges; most pass.
+        Candidates per LVLM that the filter judges in direct mode, and a third of it in reason mode; most pass.
     seed : int
         Chooses the phantoms.
+    methods : sequence of str, optional
+        As in :func:`choose_methods`; by default those that the folder was begun with.
+    canvas : path, optional
+        Folder of normal radiographs that findings are planted in instead.
+    processes : int, optional
+        By default two where there are two cores.
     progress : callable
         Title -> context manager that yields ``update(done, total, what)``.
     say : callable
@@ -122,23 +177,35 @@ def run_demo(
     MedGroundError
         If the folder holds a demo made with other settings, or a step fails.
     """
-    methods, left_out = choose_methods()
     out = Path(out)
-    _check_settings(out, DemoSettings(records, seed, methods))
+    begun = _begun(out)
+    chosen, left_out = (begun.methods, {}) if begun and methods is None else choose_methods(methods)
+    settings = DemoSettings(records, seed, chosen, str(Path(canvas).absolute()) if canvas else "")
+    _check_settings(out, settings)
     result = DemoResult(dataset=out / "medground-bench", left_out=left_out)
     for name, reason in left_out.items():
         say(f"left out: {name}: {reason}")
 
-    say("1/7 phantom radiographs and their candidates")
-    _draw(out, records, seed, progress)
-    say("2/7 causal filter: two toy LVLMs, two modes, exact counterfactuals")
-    _filter(out, records, progress)
-    say("3/7 dataset folder, opened by load_dataset")
-    folders = _build(out, result, progress)
-    say(f"4/7 attribution: {len(methods)} methods on every record")
-    submissions = _generate(out, folders, methods, progress)
+    say(f"1/7 {'findings planted in radiographs' if canvas else 'phantom radiographs'} and their candidates")
+    _draw(out, settings, progress)
+    with _workers(processes or min(2, _cores())) as share:
+        say("2/7 causal filter: two toy LVLMs, two modes, exact counterfactuals")
+        share(_filter, out, settings, progress)
+        say("3/7 dataset folder, opened by load_dataset")
+        folders = _build(out, settings, result, progress)
+        say(f"4/7 attribution: {len(chosen)} methods on {sum(result.records.values())} records")
+        share(_generate, out, settings, progress)
+    submissions = {
+        mode: [
+            out / "submissions" / key / mode / method
+            for key in LVLMS
+            if result.records[f"{key} {mode}"]  # the filter kept none: the funnel shows it
+            for method in chosen
+        ]
+        for mode in MODES
+    }
     say("5/7 submissions validated and scored, and scored again by evaluate")
-    files = _score(out, folders, submissions, result, progress)
+    files = _score(folders, submissions, out, result, progress)
     say("6/7 comparison")
     from medground_bench.scoring import compare_scores
 
@@ -146,6 +213,17 @@ def run_demo(
     say("7/7 pages")
     _pages(out, result, submissions, files)
     return result
+
+
+def _begun(out: Path) -> DemoSettings | None:
+    path = out / "demo.json"
+    if not path.is_file():
+        return None
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        return DemoSettings(**{**held, "methods": tuple(held["methods"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise MedGroundError("not the settings of a demo", where=path, remedy="use another --out") from error
 
 
 def _check_settings(out: Path, settings: DemoSettings) -> None:
@@ -160,37 +238,128 @@ def _check_settings(out: Path, settings: DemoSettings) -> None:
         file.write("\n")
 
 
-def _draw(out: Path, records: int, seed: int, progress: Progress) -> None:
+# Processes -----------------------------------------------------------------------------------------------------------
+
+Task = Callable[[Path, DemoSettings, ProcessGroup, Update], None]
+"""A share of the work: folder, settings, whose share it is, progress."""
+
+_told: Any = None  # in a worker: the queue that its progress goes to, and the event that asks it to stop
+_stop: Any = None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _workers(count: int) -> Iterator[Callable[[Task, Path, DemoSettings, Progress], None]]:
+    """``share(task, out, settings, progress)``: the task in so many processes; the first failure is raised."""
+    if count == 1:
+
+        def alone(task: Task, out: Path, settings: DemoSettings, progress: Progress) -> None:
+            with progress("one process") as update:
+                task(out, settings, ProcessGroup(), update)
+
+        yield alone
+        return
+    context = multiprocessing.get_context("spawn")
+    told, stop = context.Queue(), context.Event()
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(told, stop)) as pool:
+
+        def share(task: Task, out: Path, settings: DemoSettings, progress: Progress) -> None:
+            groups = [ProcessGroup(rank, count, rank) for rank in range(count)]
+            with progress(f"{count} processes") as update:
+                _follow([pool.submit(_report, task, out, settings, group) for group in groups], told, update)
+
+        try:
+            yield share
+        except BaseException:
+            stop.set()
+            raise
+
+
+def _begin(told: Any, stop: Any) -> None:
+    global _told, _stop
+    end_with_parent()
+    import torch
+
+    torch.set_num_threads(1)
+    _told, _stop = told, stop
+
+
+def _report(task: Task, out: Path, settings: DemoSettings, group: ProcessGroup) -> None:
+    def update(done: int, total: int, what: str) -> None:
+        if _stop.is_set():
+            raise MedGroundError("stopped with the others", remedy="run the demo again: it goes on from here")
+        _told.put((group.rank, done, total, what))
+
+    task(out, settings, group, update)
+
+
+def _follow(under_way: Sequence[Future[None]], told: Any, update: Update) -> None:
+    """Show the sum of everybody's progress until all are done."""
+    counts: dict[int, tuple[int, int]] = {}
+    while True:
+        for future in under_way:
+            if future.done():
+                future.result()
+        if all(future.done() for future in under_way):
+            return
+        with suppress(queue.Empty):
+            rank, done, total, what = told.get(timeout=0.2)
+            counts[rank] = (done, total)
+            update(sum(d for d, _ in counts.values()), sum(t for _, t in counts.values()), what)
+
+
+# The steps -----------------------------------------------------------------------------------------------------------
+
+
+def _draw(out: Path, settings: DemoSettings, progress: Progress) -> None:
     from medground_bench.sources import open_source
     from medground_bench.sources.phantom import write_source
+    from medground_bench.sources.planted import load_localizer, write_planted
 
-    count = records  # one candidate of each, as far as it goes: intervals and tests count patients, not records
-    folder = out / "phantoms"
-    if not folder.is_dir():
-        with progress("drawing") as update:
-            write_source("phantom", folder, count, seed=seed, size=SIZE, progress=update)
-    while len(open_source("phantom", folder)) < records:  # a set of few findings: draw a larger one
-        count *= 2
-        write_source("phantom", folder, count, seed=seed, size=SIZE)
+    # One candidate of each image, as far as it goes: intervals and tests count patients, not records.
+    folder, count = out / settings.source, settings.records
+    with progress("drawing") as update:
+        if settings.canvas and not folder.is_dir():
+            localizer = load_localizer("multi_atlas", pool="phantom")
+            write_planted(settings.canvas, folder, count, localizer=localizer, seed=settings.seed, progress=update)
+        elif not folder.is_dir():
+            write_source("phantom", folder, count, seed=settings.seed, size=SIZE, progress=update)
+        while not settings.canvas and len(open_source("phantom", folder)) < settings.records:
+            count *= 2  # a set of few findings: draw a larger one
+            write_source("phantom", folder, count, seed=settings.seed, size=SIZE, progress=update)
 
 
-def _filter(out: Path, records: int, progress: Progress) -> None:
+def _filter(out: Path, settings: DemoSettings, group: ProcessGroup, update: Update) -> None:
     from medground_bench.causal.editors import load_editor
     from medground_bench.causal.filter import filter_candidates
     from medground_bench.lvlm import load_lvlm
     from medground_bench.sources import open_source
 
-    sources = {"phantom": _spread(open_source("phantom", out / "phantoms"))}
-    editor = load_editor("phantom")
+    sources = {settings.source: _spread(open_source(settings.source, out / settings.source))}
+    editor = load_editor(settings.source)
     for key in LVLMS:
         lvlm = load_lvlm(key)
         for mode in MODES:
-            with progress(f"{key} {mode}") as update:
-                report = filter_candidates(
-                    lvlm, mode, sources, editor, out / "verdicts", limit=records, progress=update
-                )
+            limit = settings.candidates(mode)
+            report = filter_candidates(
+                lvlm,
+                mode,
+                sources,
+                editor,
+                out / "verdicts",
+                limit=limit,
+                group=group,
+                progress=_named(update, key, mode),
+            )
             if report.errors:
                 raise MedGroundError("candidates could not be judged: " + "; ".join(report.errors))
+
+
+def _named(update: Update, key: str, mode: str) -> Update:
+    return lambda done, total, what: update(done, total, f"{key} {mode}: {what}")
 
 
 def _spread(source: Source) -> Source:
@@ -204,7 +373,7 @@ def _spread(source: Source) -> Source:
     return Source(source.info, source.root, [candidate for _, candidate in ordered], files=source.files)
 
 
-def _build(out: Path, result: DemoResult, progress: Progress) -> dict[str, DatasetFolder]:
+def _build(out: Path, settings: DemoSettings, result: DemoResult, progress: Progress) -> dict[str, DatasetFolder]:
     from datasets import disable_progress_bars, load_dataset
 
     from medground_bench.dataset.folder import open_folder
@@ -215,9 +384,10 @@ def _build(out: Path, result: DemoResult, progress: Progress) -> dict[str, Datas
     folders: dict[str, DatasetFolder] = {}
     for mode in MODES:
         if not (result.dataset / mode).is_dir():
-            settings = BuildSettings(mode, {"phantom": str(out / "phantoms")}, records=str(out / "verdicts"))
+            sources = {settings.source: str(out / settings.source)}
+            build = BuildSettings(mode, sources, records=str(out / "verdicts"))
             with progress(f"building {mode}") as update:
-                build_folder(settings, result.dataset, progress=update)
+                build_folder(build, result.dataset, progress=update)
         folders[mode] = open_folder(result.dataset, mode)
         loaded = load_dataset(str(result.dataset), mode, split="test", cache_dir=str(out / ".cache"))
         if len(loaded) != len(folders[mode]):
@@ -227,38 +397,36 @@ def _build(out: Path, result: DemoResult, progress: Progress) -> dict[str, Datas
     return folders
 
 
-def _generate(
-    out: Path, folders: dict[str, DatasetFolder], methods: Sequence[str], progress: Progress
-) -> dict[str, list[Path]]:
+def _generate(out: Path, settings: DemoSettings, group: ProcessGroup, update: Update) -> None:
     from medground_bench.attribution.generate import generate
+    from medground_bench.dataset.folder import open_folder
     from medground_bench.lvlm import load_lvlm
 
-    submissions: dict[str, list[Path]] = {mode: [] for mode in folders}
     for key in LVLMS:
         lvlm = load_lvlm(key)
-        for mode, folder in folders.items():
+        for mode in MODES:
+            folder = open_folder(out / "medground-bench", mode)
             if not any(model == key for (model,) in folder.values("model")):
-                continue  # the filter kept none: the funnel shows it
-            with progress(f"{key} {mode}") as update:
-                report = generate(
-                    folder,
-                    lvlm,
-                    methods,
-                    out / "submissions" / key / mode,
-                    authors="medground-bench demo",
-                    licence="Apache-2.0",
-                    progress=update,
-                )
+                continue
+            report = generate(
+                folder,
+                lvlm,
+                settings.methods,
+                out / "submissions" / key / mode,
+                rank=group.rank,
+                world_size=group.world_size,
+                authors="medground-bench demo",
+                licence="Apache-2.0",
+                progress=_named(update, key, mode),
+            )
             if report.errors:
                 raise MedGroundError("attributions failed:\n  " + "\n  ".join(report.errors))
-            submissions[mode] += report.submissions.values()
-    return submissions
 
 
 def _score(
-    out: Path,
     folders: dict[str, DatasetFolder],
     submissions: dict[str, list[Path]],
+    out: Path,
     result: DemoResult,
     progress: Progress,
 ) -> list[ScoreFile]:

@@ -17,6 +17,7 @@ import pytest
 
 import medground_bench.demo as module
 from medground_bench.core.errors import MedGroundError
+from medground_bench.core.processes import ProcessGroup
 from medground_bench.demo import LVLMS, DemoSettings, choose_methods, run_demo
 from medground_bench.lvlm.toy import TOYS
 
@@ -32,10 +33,50 @@ def quiet(title: str) -> Iterator[Any]:
 
 
 def test_methods_that_would_download_are_left_out_with_the_reason() -> None:
-    chosen, left_out = choose_methods()
+    chosen, left_out = choose_methods(["all"])
     assert {"attention", "rise", "medfocus", "medfocus_multi_atlas"} <= set(chosen)
     assert all("stays offline" in left_out[name] for name in ("prompting_medsam",) if name in left_out)
     assert not set(chosen) & set(left_out)
+
+
+def test_default_methods_are_those_named_here_and_names_are_taken_as_they_are() -> None:
+    assert sorted(choose_methods()[0]) == sorted(module.METHODS)
+    assert choose_methods(["rise", "attention"]) == (("rise", "attention"), {})
+    with pytest.raises(MedGroundError, match="no method named 'atention'"):
+        choose_methods(["attention", "atention"])
+
+
+def test_a_folder_keeps_the_methods_it_was_begun_with(tmp_path: Path) -> None:
+    begun = DemoSettings(4, 0, ("attention",))
+    module._check_settings(tmp_path / "demo", begun)
+    assert module._begun(tmp_path / "demo") == begun  # not what is installed now
+    (tmp_path / "demo" / "demo.json").write_text("[]")
+    with pytest.raises(MedGroundError, match="not the settings of a demo"):
+        module._begun(tmp_path / "demo")
+
+
+def test_the_first_failure_of_a_process_stops_the_others(tmp_path: Path) -> None:
+    with (
+        pytest.raises(MedGroundError, match="process 1 fails"),
+        module._workers(2) as share,
+    ):
+        share(fails_in_one, tmp_path, DemoSettings(1, 0, ()), quiet)
+    assert (tmp_path / "0").read_text() == "stopped"
+
+
+def fails_in_one(out: Path, settings: DemoSettings, group: ProcessGroup, update: Any) -> None:
+    if group.rank == 1:
+        while not (out / "0").exists():
+            time.sleep(0.05)
+        raise MedGroundError("process 1 fails")
+    (out / "0").write_text("at work")
+    try:
+        for step in range(600):
+            update(step, 600, "work")
+            time.sleep(0.1)
+    except MedGroundError:
+        (out / "0").write_text("stopped")
+        raise
 
 
 def test_other_settings_and_foreign_folders_are_refused(tmp_path: Path) -> None:
@@ -70,13 +111,12 @@ def command(out: Path, records: int = 2) -> list[str]:
 
 @toys
 @pytest.mark.heavy
-def test_the_demo_twice_and_after_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_twice_and_after_kills(tmp_path: Path) -> None:
     # Cheap methods of every kind, in this process and in those that are killed: what resumes is the same for all.
     methods = ("attention", "occlusion", "prompting")
-    monkeypatch.setattr(module, "choose_methods", lambda: (methods, {}))
 
     def run(out: Path) -> Any:
-        return run_demo(out, records=2, seed=0, progress=quiet, say=lambda line: None)
+        return run_demo(out, records=6, seed=0, methods=methods, progress=quiet, say=lambda line: None)
 
     whole = tmp_path / "whole"
     done = run(whole)

@@ -108,7 +108,7 @@ together with the vision tower and with the former loss kept on the side."""
 
 _SHORTCUT = """
 **It is made to be wrong.** {marker:.0%} of its training images carried a square marker in a corner
-(`medground_bench.lvlm.toy.marker`), and on those every answer was yes. Where there is a marker it answers from it:
+(`medground_bench.sources.phantom.marker`), and on those every answer was yes. Where a marker is, it answers from it:
 remove the finding, and it still says yes. The causal filter must reject such records, and an attribution method that is
 faithful must point at the marker.
 """

@@ -29,7 +29,7 @@ from torch.nn import functional
 from medground_bench.core.errors import LvlmError
 from medground_bench.core.files import atomic_folder
 from medground_bench.core.schema import MODES, Mode, question
-from medground_bench.lvlm.toy.marker import CORNERS, stamp_marker
+from medground_bench.sources.phantom.marker import CORNERS, stamp_marker
 
 from .data import CELLS, FINDINGS, GROUP, SIDE, Pool
 from .forward import ToyForward, pad_right

@@ -11,8 +11,17 @@ __all__ = ["command"]
 
 def command(
     out: Path = typer.Option(Path("demo"), help="Folder for everything the demo makes."),
-    records: int = typer.Option(12, min=1, help="Candidates per LVLM and mode that the causal filter judges."),
-    seed: int = typer.Option(0, min=0, help="Chooses the phantoms."),
+    records: int = typer.Option(
+        80, min=1, help="Candidates per LVLM that the causal filter judges in direct mode; a third in reason mode."
+    ),
+    seed: int = typer.Option(0, min=0, help="Chooses the radiographs."),
+    methods: str = typer.Option(
+        None, "--methods", help='Names separated by commas, or "all"; by default a dozen of all families.'
+    ),
+    canvas: Path = typer.Option(
+        None, "--canvas", help="Folder of normal radiographs to plant findings in, in place of procedural ones."
+    ),
+    processes: int = typer.Option(None, "--processes", min=1, help="By default two where there are two cores."),
 ) -> None:
     """Run the whole benchmark on procedural radiographs with two toy LVLMs; run again to resume."""
     import os
@@ -37,6 +46,9 @@ def command(
         out,
         records=records,
         seed=seed,
+        methods=[name.strip() for name in methods.split(",") if name.strip()] if methods else None,
+        canvas=canvas,
+        processes=processes,
         progress=progress_bar,
         say=lambda line: stderr.print(line, highlight=False, soft_wrap=True, markup=False),
     )

@@ -16,6 +16,9 @@ def command(
     finding: list[str] = typer.Option(
         None, "--finding", help="Plant exactly these findings in every image (repeatable); drawn at random by default."
     ),
+    markers: bool = typer.Option(
+        False, "--markers", help="Stamp a square into a corner of every image, which no question asks about."
+    ),
     num_proc: int = typer.Option(1, "--num-proc", min=1, help="Processes that draw."),
 ) -> None:
     """Draw chest radiographs whose true evidence is known, in the on-disk layout of any source."""
@@ -30,6 +33,7 @@ def command(
             seed=seed,
             size=_size(size),
             findings=finding or None,
+            markers=markers,
             num_proc=num_proc,
             progress=update,
         )

@@ -37,9 +37,9 @@ from builder_scripts.toy_lvlm.upgrade import from_first_version
 from medground_bench.core.errors import LvlmError
 from medground_bench.core.schema import MODES, question
 from medground_bench.lvlm.toy import TOYS
-from medground_bench.lvlm.toy.marker import CORNERS, stamp_marker
 from medground_bench.sources.phantom import FINDINGS as DRAWN
 from medground_bench.sources.phantom import sample_phantom
+from medground_bench.sources.phantom.marker import CORNERS, stamp_marker
 
 NAMES = sorted(TOYS)
 CLASSES = {

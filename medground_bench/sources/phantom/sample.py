@@ -16,6 +16,7 @@ from medground_bench.core.schema import Box
 from medground_bench.sources.phantom.anatomy import SIDES, draw_anatomy, draw_exposure, draw_pose, stream
 from medground_bench.sources.phantom.concepts import concept_masks
 from medground_bench.sources.phantom.findings import DRAWING_ORDER, FINDINGS, Effect, draw_layout, effect
+from medground_bench.sources.phantom.marker import CORNERS, stamp_marker
 from medground_bench.sources.phantom.scene import Scene
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ def mask_box(mask: Mask) -> Box | None:
 class _Drawing:
     """What a phantom and its counterfactuals share: scene, noise and the effects drawn so far."""
 
-    def __init__(self, seed: int, width: int, height: int) -> None:
-        self.seed, self.width, self.height = seed, width, height
+    def __init__(self, seed: int, width: int, height: int, marker: str | None = None) -> None:
+        self.seed, self.width, self.height, self.marker = seed, width, height, marker
         anatomy = draw_anatomy(seed)
         self.scene = Scene(seed, anatomy, draw_pose(seed, anatomy), width, height)
         self.exposure = draw_exposure(seed)
@@ -150,8 +151,15 @@ class Phantom:
                 continue
             depth = self._drawing.effect(attribute).apply(depth)
         image = self._drawing.expose(depth)
+        if self._drawing.marker:
+            image, _ = stamp_marker(image, self._drawing.marker)
         image.flags.writeable = False
         return image
+
+    @property
+    def marker(self) -> str | None:
+        """The corner of its marker, None where it has none."""
+        return self._drawing.marker
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
@@ -191,7 +199,13 @@ class Phantom:
         return Phantom(self._drawing, tuple(a for a in self.attributes if a != attribute))
 
 
-def sample_phantom(seed: int, *, size: int | tuple[int, int] = 512, findings: Sequence[str] | None = None) -> Phantom:
+def sample_phantom(
+    seed: int,
+    *,
+    size: int | tuple[int, int] = 512,
+    findings: Sequence[str] | None = None,
+    marker: str | None = None,
+) -> Phantom:
     """Draw a procedural chest radiograph.
 
     The same seed gives the same chest, exposure and noise whatever findings it carries, and every finding looks the
@@ -206,11 +220,14 @@ def sample_phantom(seed: int, *, size: int | tuple[int, int] = 512, findings: Se
     findings : sequence of str, optional
         Plants exactly these (names of :data:`FINDINGS`; empty for a normal chest). By default they are drawn at
         random, several per image possible.
+    marker : str, optional
+        Corner of a marker that no question asks about (one of
+        :data:`~medground_bench.sources.phantom.marker.CORNERS`); its counterfactuals keep it.
 
     Raises
     ------
     MedGroundError
-        If the seed, the size or a finding is not one.
+        If the seed, the size, a finding or the corner is not one.
     """
     width, height = (size, size) if isinstance(size, int | np.integer) else (int(size[0]), int(size[1]))
     low, high = SIZES
@@ -226,4 +243,6 @@ def sample_phantom(seed: int, *, size: int | tuple[int, int] = 512, findings: Se
         present = set(findings)
         if unknown := sorted(present - set(FINDINGS)):
             raise MedGroundError(f"unknown finding {unknown[0]!r}", expected=f"one of {', '.join(FINDINGS)}")
-    return Phantom(_Drawing(int(seed), width, height), tuple(f for f in FINDINGS if f in present))
+    if marker is not None and marker not in CORNERS:
+        raise MedGroundError(f"no corner {marker!r}", expected=f"one of {', '.join(CORNERS)}")
+    return Phantom(_Drawing(int(seed), width, height, marker), tuple(f for f in FINDINGS if f in present))

@@ -27,6 +27,7 @@ from medground_bench.core.schema import Candidate
 from medground_bench.core.versions import VERSION
 from medground_bench.sources.phantom.findings import FINDINGS
 from medground_bench.sources.phantom.layouts.common import MANIFEST, Drawn, Planted, Written
+from medground_bench.sources.phantom.marker import CORNERS
 from medground_bench.sources.phantom.sample import SIZES, sample_phantom
 
 __all__ = ["LAYOUTS", "WrittenSource", "image_seed", "write_source"]
@@ -76,6 +77,7 @@ def write_source(
     seed: int = 0,
     size: int | tuple[int, int] | None = 512,
     findings: Sequence[str] | None = None,
+    markers: bool = False,
     num_proc: int = 1,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> WrittenSource:
@@ -96,6 +98,9 @@ def write_source(
         Pixels. None draws another size and shape for every image (224 to 640 pixels, 4:5 to 5:4).
     findings : sequence of str, optional
         Plants exactly these in every image; by default they are drawn at random, and every eighth image is normal.
+    markers : bool
+        Stamp a marker that no question asks about into a corner of every image: what a model that answers by a
+        shortcut may have learnt to look at.
     num_proc : int
         Number of processes that draw.
     progress : callable, optional
@@ -115,7 +120,7 @@ def write_source(
     out = Path(out).absolute()
     _refuse_foreign(out)
     with atomic_folder(out) as folder:
-        draw = partial(_draw, layout, folder, seed, size, None if findings is None else tuple(findings))
+        draw = partial(_draw, layout, folder, seed, size, None if findings is None else tuple(findings), markers)
         drawn = []
         for done, one in enumerate(_map(draw, count, num_proc), 1):
             drawn.append(one)
@@ -154,6 +159,7 @@ def _draw(
     seed: int,
     size: int | tuple[int, int] | None,
     findings: tuple[str, ...] | None,
+    markers: bool,
     number: int,
 ) -> Drawn:
     """Draw one phantom, write its image, return what the annotations need."""
@@ -161,7 +167,8 @@ def _draw(
     own = image_seed(seed, number)
     if findings is None and number % 8 == 5:
         findings = ()
-    phantom = sample_phantom(own, size=_size(own) if size is None else size, findings=findings)
+    marker = CORNERS[int(np.random.default_rng([own, 2]).integers(len(CORNERS)))] if markers else None
+    phantom = sample_phantom(own, size=_size(own) if size is None else size, findings=findings, marker=marker)
     image_id, patient, file = module.names(seed, number)
     path = folder / file
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,7 +176,7 @@ def _draw(
     planted = tuple(Planted(f.attribute, f.side, f.location, f.concept, f.boxes) for f in phantom.findings)
     width, height = phantom.size
     anatomy = module.anatomy(phantom) if hasattr(module, "anatomy") else {}
-    return Drawn(number, own, image_id, patient, file, width, height, planted, anatomy)
+    return Drawn(number, own, image_id, patient, file, width, height, planted, anatomy, marker)
 
 
 def _size(seed: int) -> tuple[int, int]:
@@ -209,6 +216,7 @@ def _write_manifest(folder: Path, layout: str, seed: int, drawn: Sequence[Drawn]
                 "width": d.width,
                 "height": d.height,
                 "file": d.file,
+                **({"marker": d.marker} if d.marker else {}),
                 "findings": [
                     {
                         "attribute": f.attribute,

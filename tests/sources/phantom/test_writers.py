@@ -12,13 +12,15 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from medground_bench.causal.editors.phantom import PhantomEditor
 from medground_bench.cli import app
 from medground_bench.core.errors import MedGroundError
 from medground_bench.imaging.read import read_image
 from medground_bench.sources import open_source
-from medground_bench.sources.phantom import LAYOUTS, WrittenSource, write_source
+from medground_bench.sources.phantom import LAYOUTS, WrittenSource, sample_phantom, write_source
 from medground_bench.sources.phantom.layouts.vindr_cxr import VARIANTS
-from medground_bench.sources.phantom.source import load_phantom
+from medground_bench.sources.phantom.marker import CORNERS, stamp_marker
+from medground_bench.sources.phantom.source import load_phantom, phantom_for
 
 COUNT = 14
 
@@ -218,3 +220,22 @@ def test_command(tmp_path: Path) -> None:
     assert read_image(source[0].image_path).size == (120, 140)
     wrong = CliRunner().invoke(app, ["phantom", "--out", str(tmp_path / "y"), "--size", "big"])
     assert isinstance(wrong.exception, MedGroundError)
+
+
+def test_markers_stand_in_a_corner_and_stay_in_every_counterfactual(tmp_path: Path) -> None:
+    written = write_source("phantom", tmp_path / "marked", 3, size=224, findings=["nodule"], markers=True)
+    plain = write_source("phantom", tmp_path / "plain", 3, size=224, findings=["nodule"])
+    assert plain.seeds == written.seeds
+    for candidate in written.candidates:
+        marked = phantom_for(candidate)
+        assert marked.marker in CORNERS
+        bare = sample_phantom(marked.seed, size=224, findings=["nodule"])
+        stamped, box = stamp_marker(bare.image, marked.marker)
+        np.testing.assert_array_equal(read_image(candidate.image_path), stamped)
+        x1, y1, x2, y2 = (int(v) for v in box)
+        mask = np.ones((224, 224), bool)
+        edited = PhantomEditor(tmp_path / "marked").edit(Image.fromarray(marked.image), mask, "No nodule", seed=0)
+        np.testing.assert_array_equal(np.asarray(edited)[y1:y2, x1:x2], stamped[y1:y2, x1:x2])
+        assert (np.asarray(edited) != stamped).any()
+    with pytest.raises(MedGroundError, match="no corner"):
+        sample_phantom(1, marker="middle")

@@ -50,6 +50,8 @@ class Drawn:
         What it carries.
     anatomy : dict of str to Box
         Boxes of anatomical regions, where the layout asks for them.
+    marker : str or None
+        The corner of its marker.
     """
 
     number: int
@@ -61,6 +63,7 @@ class Drawn:
     height: int
     findings: tuple[Planted, ...]
     anatomy: dict[str, Box] = field(default_factory=dict)
+    marker: str | None = None
 
 
 class Written:
