@@ -11,15 +11,17 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import medground_bench.demo as module
 from medground_bench.core.errors import MedGroundError
-from medground_bench.core.processes import ProcessGroup
 from medground_bench.demo import LVLMS, DemoSettings, choose_methods, run_demo
 from medground_bench.lvlm.toy import TOYS
+
+if TYPE_CHECKING:
+    from medground_bench.core.processes import ProcessGroup
 
 toys = pytest.mark.skipif(
     any(not (Path(folder) / "model.safetensors").is_file() for folder in TOYS.values()),
