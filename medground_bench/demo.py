@@ -195,7 +195,7 @@ def run_demo(
         folders = _build(out, settings, result, progress)
         say(f"4/7 attribution: {len(chosen)} methods on {sum(result.records.values())} records")
         share(_generate, out, settings, progress)
-    submissions = {
+    submissions: dict[str, list[Path]] = {
         mode: [
             out / "submissions" / key / mode / method
             for key in LVLMS
