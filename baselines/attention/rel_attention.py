@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from baselines.shared.checks import require
+from baselines.shared.episodes import prepare_like
 from medground_bench.attribution.method import method
-from medground_bench.imaging import Letterbox
 
 if TYPE_CHECKING:
     from medground_bench.lvlm import Episode, Lvlm
@@ -64,9 +64,7 @@ def rel_attention(lvlm: Lvlm, episode: Episode, parameters: RelAttentionParamete
     q is the record's question and g a generic prompt: attention sinks stand in both and cancel. Unsigned,
     question-aware. The paper's code divides without eps, in bfloat16; here in float32.
     """
-    box = episode.letterbox
-    fitted = Letterbox.fit(box.width, box.height, box.frame_width) == box
-    generic = lvlm.prepare(episode.image, parameters.prompt, episode.response, side=box.frame_width if fitted else None)
+    generic = prepare_like(lvlm, episode, question=parameters.prompt)
     question, plain = (_attention(lvlm, one, parameters) for one in (episode, generic))
     least = parameters.eps * (plain.mean() if parameters.relative else 1.0)
     return (question / np.maximum(plain, least)).reshape(episode.grid.rows, episode.grid.cols)

@@ -30,13 +30,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from medground_bench.core.errors import MethodError
+from medground_bench.core.errors import LvlmError, MethodError
+from medground_bench.lvlm.norms import frozen_scale, rms_norm
 
 __all__ = ["attnlrp_rules"]
 
 
 @contextmanager
-def attnlrp_rules(decoder: nn.Module, *, attention_scores: bool = True) -> Iterator[None]:
+def attnlrp_rules(decoder: nn.Module, *, attention_scores: bool = True, activations: bool = True) -> Iterator[None]:
     """Install the rules in a language model for the duration of the block.
 
     Parameters
@@ -47,6 +48,8 @@ def attnlrp_rules(decoder: nn.Module, *, attention_scores: bool = True) -> Itera
     attention_scores : bool
         Whether relevance flows through queries and keys. Without it attention weights count as constants and
         all of their product's relevance goes to the values: then, in a model without biases, relevance is conserved.
+    activations : bool
+        Whether activations follow the identity rule; without it they keep their derivative.
 
     Raises
     ------
@@ -54,12 +57,12 @@ def attnlrp_rules(decoder: nn.Module, *, attention_scores: bool = True) -> Itera
         If a layer is not of the known form: a wrong rule would be silently wrong.
     """
     with ExitStack() as stack:
-        for hook in _hooks(decoder, attention_scores):
+        for hook in _hooks(decoder, attention_scores, activations):
             stack.callback(hook.remove)
         yield
 
 
-def _hooks(decoder: nn.Module, attention_scores: bool) -> Iterator[Any]:
+def _hooks(decoder: nn.Module, attention_scores: bool, activations: bool) -> Iterator[Any]:
     layers = getattr(decoder, "layers", None)
     if not isinstance(layers, nn.ModuleList):
         raise MethodError(f"method 'lrp' does not know {type(decoder).__name__}", expected="a decoder with layers")
@@ -80,7 +83,8 @@ def _hooks(decoder: nn.Module, attention_scores: bool) -> Iterator[Any]:
         yield attention.q_proj.register_forward_hook(_scale_output(scores))
         yield attention.k_proj.register_forward_hook(_scale_output(scores))
         yield attention.v_proj.register_forward_hook(_scale_output(0.5 if attention_scores else 1.0))
-        yield mlp.act_fn.register_forward_hook(_activation)
+        if activations:
+            yield mlp.act_fn.register_forward_hook(_activation)
         yield mlp.down_proj.register_forward_pre_hook(_halve_input)
 
 
@@ -133,19 +137,12 @@ def _activation(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch
 
 
 def _norm_hook(module: nn.Module) -> Any:
-    weight = getattr(module, "weight", None)
-    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-    if not type(module).__name__.endswith("RMSNorm") or weight is None or eps is None:
-        raise MethodError(
-            f"method 'lrp' does not know the normalisation {type(module).__name__}",
-            expected="an RMS norm with a weight",
-        )
-    offset = 1.0 if type(module).__name__.startswith("Gemma") else 0.0  # Gemma stores w - 1
+    try:
+        rms_norm(module)
+    except LvlmError as error:
+        raise MethodError(f"method 'lrp' does not know it: {error.message}", expected=error.expected) from error
 
     def hook(norm: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        x = args[0].detach()
-        exact = x if x.dtype == torch.float64 else x.float()
-        slope = torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + eps) * (weight.detach().to(exact.dtype) + offset)
-        return _WithSlope.apply(args[0], output.detach(), slope)
+        return _WithSlope.apply(args[0], output.detach(), frozen_scale(norm, args[0]))
 
     return module.register_forward_hook(hook)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medground_bench.core.errors import MethodError, MissingDependencyError
+from medground_bench.sources.planted.anatomy import Localizer, load_localizer
 
 if TYPE_CHECKING:
     from medground_bench.core.schema import Box
     from medground_bench.lvlm import Episode
 
-__all__ = ["box_masks", "region_labels", "region_masks", "tile_labels"]
+__all__ = ["box_masks", "named_regions", "region_labels", "region_masks", "tile_labels"]
 
 
 def region_labels(spec: str, episode: Episode) -> np.ndarray:
@@ -22,7 +24,8 @@ def region_labels(spec: str, episode: Episode) -> np.ndarray:
     ----------
     spec : str
         ``"tiles:ROWSxCOLS"`` over the whole frame; ``"tokens"``, one region for each image token; ``"slic:N"``, about
-        N superpixels of the image (zero-parameter SLIC of scikit-image; Achanta et al., 2012) and none on the bars.
+        N superpixels of the image (zero-parameter SLIC of scikit-image; Achanta et al., 2012) and none on the bars;
+        ``"anatomy"`` or ``"anatomy:LOCALIZER"``, up to eight parts of the chest (see :func:`named_regions`).
     episode : Episode
         Its frame is divided.
 
@@ -47,7 +50,19 @@ def region_labels(spec: str, episode: Episode) -> np.ndarray:
         return tile_labels(height, width, int(rows), int(cols))
     if kind == "slic" and _positive(size):
         return _slic(episode, int(size))
-    raise MethodError(f"unknown regions {spec!r}", expected="tiles:8x8, tokens or slic:64")
+    if kind == "anatomy":
+        return _anatomy(episode, size or "multi_atlas")[0]
+    raise MethodError(f"unknown regions {spec!r}", expected="tiles:8x8, tokens, slic:64 or anatomy")
+
+
+def named_regions(spec: str, episode: Episode) -> tuple[np.ndarray, list[str]]:
+    """As :func:`region_labels`, with the regions' names; of other partitions than ``anatomy`` the list is empty.
+
+    The parts of a chest are the upper, middle and lower third of either lung, by height of the lung's mask, heart and
+    mediastinum where they lie outside the lungs, and the rest of the image. What a localiser does not find is none.
+    """
+    kind, _, localizer = spec.partition(":")
+    return _anatomy(episode, localizer or "multi_atlas") if kind == "anatomy" else (region_labels(spec, episode), [])
 
 
 def region_masks(spec: str, episode: Episode) -> np.ndarray:
@@ -76,12 +91,44 @@ def _positive(text: str) -> bool:
     return text.isdecimal() and int(text) > 0
 
 
+@lru_cache(maxsize=1)
+def _localizer(name: str) -> Localizer:
+    return load_localizer(name)
+
+
+def _anatomy(episode: Episode, localizer: str) -> tuple[np.ndarray, list[str]]:
+    found = _localizer(localizer)(np.asarray(episode.image.convert("L"))).masks
+    masks = {name: episode.letterbox.heatmap_to_frame(mask.astype(float)) > 0.5 for name, mask in found.items()}
+    x1, y1, x2, y2 = episode.letterbox.content
+    height, width = episode.frame_array.shape[:2]
+    labels = np.full((height, width), -1)
+    labels[y1:y2, x1:x2] = _REST
+    for name in ("mediastinum", "upper mediastinum", "cardiac silhouette"):
+        labels[masks.get(name, False) & (labels == _REST)] = _CENTRE
+    for side, lung in enumerate(("right lung", "left lung")):
+        rows, cols = np.nonzero(masks.get(lung, np.zeros((height, width), bool)) & (labels != -1))
+        if len(rows):
+            third = (rows - rows.min()) * 3 // (np.ptp(rows) + 1)
+            labels[rows, cols] = 3 * side + third
+    kept, dense = np.unique(labels, return_inverse=True)
+    names = [_PARTS[k] for k in kept if k >= 0]
+    return dense.reshape(labels.shape) - int(kept[0] == -1), names
+
+
+_PARTS = (
+    *(f"{side} lung, {part} third" for side in ("right", "left") for part in ("upper", "middle", "lower")),
+    "heart and mediastinum",
+    "rest of the image",
+)
+_CENTRE, _REST = 6, 7
+
+
 def _slic(episode: Episode, count: int) -> np.ndarray:
     try:
         from skimage.segmentation import slic
     except ImportError as error:
         raise MissingDependencyError(
-            "superpixels need scikit-image", remedy='pip install "medground-bench[radedit]"'
+            "superpixels need scikit-image", remedy='pip install "medground-bench[methods]"'
         ) from error
     frame = episode.frame_array
     x1, y1, x2, y2 = episode.letterbox.content

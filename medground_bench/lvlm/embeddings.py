@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from medground_bench.core.errors import LvlmError
+from medground_bench.lvlm.batching import run_in_batches
 
 if TYPE_CHECKING:
     from medground_bench.lvlm.episode import Episode
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_finite",
+    "embedding_log_probs",
     "image_features",
     "layer_numbers",
     "leaf_embeddings",
@@ -66,11 +69,50 @@ def merged_embeddings(
     return text.index_copy(1, positions, features)
 
 
-def score_embeddings(lvlm: Lvlm, episode: Episode, embeddings: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities of the response's tokens, (N, T) float32, from merged embeddings (N, S, D); differentiable."""
+def score_embeddings(
+    lvlm: Lvlm, episode: Episode, embeddings: torch.Tensor, hidden: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Log-probabilities of the response's tokens, (N, T) float32, from merged embeddings (N, S, D); differentiable.
+
+    ``hidden``, (N, S) bool, takes positions out of everybody's attention; the places of the others stay.
+    """
     inputs = lvlm.adapter.batch(lvlm.model, episode.inputs, {}, embeddings.shape[0])
     inputs.pop("input_ids")
+    if hidden is not None:
+        inputs["attention_mask"] = inputs["attention_mask"].masked_fill(hidden, 0)
     return lvlm.response_log_probs(episode, {**inputs, "inputs_embeds": embeddings})
+
+
+def embedding_log_probs(
+    lvlm: Lvlm,
+    episode: Episode,
+    count: int,
+    variants: Callable[[int, int], torch.Tensor],
+    hidden: torch.Tensor | None = None,
+) -> np.ndarray:
+    """Log-probabilities of the response's tokens for variants of the merged embeddings, (N, T) float64.
+
+    Parameters
+    ----------
+    lvlm, episode
+        The model and the text; the vision tower is not run.
+    count : int
+        N.
+    variants : callable
+        ``(start, stop)`` -> merged embeddings (stop - start, S, D): only a batch of them is held at a time.
+    hidden : tensor, (N, S) bool, optional
+        As in :func:`score_embeddings`.
+    """
+
+    def step(start: int, stop: int) -> np.ndarray:
+        with torch.no_grad():
+            part = None if hidden is None else hidden[start:stop]
+            scores = score_embeddings(lvlm, episode, variants(start, stop), part)
+        check_finite(scores, "the score", lvlm)
+        return scores.double().cpu().numpy()
+
+    parts, _ = run_in_batches(count, lvlm.fitting_batch(episode), step)
+    return np.concatenate(parts)
 
 
 def leaf_embeddings(lvlm: Lvlm, episode: Episode, image: Any = None) -> torch.Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from medground_bench.core.errors import LvlmError
-from medground_bench.lvlm import generation
+from medground_bench.lvlm import generation, soft
 from medground_bench.lvlm.batching import batch_size, bytes_per_image, default_budget, run_in_batches
 from medground_bench.lvlm.episode import Episode, Generated
 from medground_bench.lvlm.families import family_of
@@ -417,14 +417,25 @@ class Lvlm:
         stack = stack_variants(images, episode.letterbox)
         if len(stack) == 0:
             return np.zeros((0, len(episode.rows)), np.float32)
-        budget = self.memory_budget if self.memory_budget is not None else default_budget(self.device)
-        size = batch_size if batch_size is not None else self._fitting(episode, budget)
+        size = batch_size if batch_size is not None else self.fitting_batch(episode)
         if size < 1:
             raise LvlmError(f"a batch of {size} images cannot be scored", expected="a batch size of at least 1")
         parts, _ = run_in_batches(len(stack), size, lambda a, b: self._score_batch(episode, stack[a:b]))
         return np.concatenate(parts)
 
-    def _fitting(self, episode: Episode, budget: int) -> int:
+    def soft_log_probs(self, episode: Episode, frames: torch.Tensor) -> torch.Tensor:
+        """As :meth:`log_probs`, (N, T), of frames in float, (N, 1 or 3, H, W), with gradients and without rounding."""
+        return soft.soft_log_probs(self, episode, frames)
+
+    def frame_gradients(
+        self, episode: Episode, frames: np.ndarray, weights: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Scores of float frames and their gradients there: see :func:`medground_bench.lvlm.soft.frame_gradients`."""
+        return soft.frame_gradients(self, episode, frames, weights)
+
+    def fitting_batch(self, episode: Episode) -> int:
+        """Images per forward pass that the memory budget allows."""
+        budget = self.memory_budget if self.memory_budget is not None else default_budget(self.device)
         images = episode.inputs if self._family.whole else self.image_inputs(episode)
         patches = self._family.vision_tokens(self.config, images, 1)
         element = torch.finfo(self.dtype).bits // 8

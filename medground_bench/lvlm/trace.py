@@ -12,12 +12,13 @@ import torch
 
 from medground_bench.core.errors import LvlmError
 from medground_bench.lvlm.embeddings import check_finite, layer_numbers, leaf_embeddings, score_embeddings
+from medground_bench.lvlm.norms import frozen_scale
 
 if TYPE_CHECKING:
     from medground_bench.lvlm.episode import Episode
     from medground_bench.lvlm.model import Lvlm
 
-__all__ = ["AttentionTrace", "trace_attention"]
+__all__ = ["AttentionTrace", "attention_parts", "trace_attention"]
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,15 @@ class AttentionTrace:
         S.
     log_probs : ndarray
         (T,) float32, of the response's tokens in this pass.
+    final : tensor
+        (S, D), what leaves the last decoder layer, before the final norm.
     """
 
-    def __init__(self, lvlm: Lvlm, layers: Mapping[int, _Layer], length: int, log_probs: np.ndarray) -> None:
+    def __init__(
+        self, lvlm: Lvlm, layers: Mapping[int, _Layer], length: int, log_probs: np.ndarray, final: torch.Tensor
+    ) -> None:
         self._lvlm = lvlm
+        self.final = final
         self._layers = layers
         self.layers = tuple(layers)
         self.length = length
@@ -102,6 +108,41 @@ class AttentionTrace:
     def values(self, layer: int) -> torch.Tensor:
         """Values of one layer, (H, S, d) float32: those of a group once per head."""
         return self._per_head(self._keys_values(self._record(layer))[1])
+
+    @torch.no_grad()
+    def residual(self, layer: int, rows: Sequence[int] | None = None) -> torch.Tensor:
+        """The residual stream that enters a decoder layer, (R, D) float32."""
+        record = self._record(layer)
+        return record.residual[self._rows(rows)].float()
+
+    @torch.no_grad()
+    def head_outputs(self, layer: int, positions: Sequence[int] | None = None) -> torch.Tensor:
+        """What each head would write of each position, ``W_O^h v_h[p]``, (H, P, D) float32.
+
+        Attention writes ``scale[r] * sum_(h, p) A[h, r, p] head_outputs[h, p]`` into row r, with ``write_scale``.
+        """
+        record = self._record(layer)
+        values = self.values(layer)[:, self._rows(positions)]  # (H, P, d)
+        weight = record.module.o_proj.weight.float().reshape(-1, *values[:, 0].shape)  # (D, H, d)
+        return torch.einsum("hpd,ohd->hpo", values, weight)
+
+    @torch.no_grad()
+    def write_scale(self, layer: int, rows: Sequence[int] | None = None) -> torch.Tensor:
+        """Frozen scale of the norm between attention and residual stream, (R, D) float32; 1 where there is none."""
+        norm = self._lvlm.adapter.attention_norm(self._lvlm.layers[self._number(layer)])
+        attended = self._attended(layer, rows)
+        return torch.ones_like(attended) if norm is None else frozen_scale(norm, attended)
+
+    @torch.no_grad()
+    def written(self, layer: int, rows: Sequence[int] | None = None) -> torch.Tensor:
+        """What attention adds to the residual stream, (R, D) float32."""
+        return self._attended(layer, rows) * self.write_scale(layer, rows)
+
+    def _attended(self, layer: int, rows: Sequence[int] | None) -> torch.Tensor:
+        record = self._record(layer)
+        heads = torch.einsum("hrs,hsd->rhd", self.weights(layer, rows), self.values(layer)).flatten(1)
+        out: torch.Tensor = record.module.o_proj(heads.to(record.hidden.dtype))
+        return out.float()
 
     @torch.no_grad()
     def gradient(self, layer: int, rows: Sequence[int] | None = None) -> torch.Tensor:
@@ -274,6 +315,9 @@ def trace_attention(
     wanted = layer_numbers(layers, len(lvlm.layers), "attention layers")
     with torch.set_grad_enabled(gradients), ExitStack() as stack:
         entered, left, residual = _watch_attention(lvlm, wanted, stack)
+        final: list[torch.Tensor] = []
+        keep = lvlm.layers[-1].register_forward_hook(lambda m, a, out: final.append(_first(out)[0].detach()))
+        stack.callback(keep.remove)
         embeddings = leaf_embeddings(lvlm, episode, image)
         if gradients:
             embeddings.requires_grad_(True)
@@ -298,7 +342,28 @@ def trace_attention(
             residual=residual[layer][0].detach(),
             gradient=None if gradient is None else gradient[0],
         )
-    return AttentionTrace(lvlm, records, episode.length, scores[0].detach().cpu().numpy())
+    return AttentionTrace(lvlm, records, episode.length, scores[0].detach().cpu().numpy(), final[0])
+
+
+def attention_parts(lvlm: Lvlm, module: Any, entered: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores before the softmax (H, S, S) and values (H, S, d) of one attention layer, float32, part of the graph.
+
+    Parameters
+    ----------
+    lvlm : Lvlm
+        The model.
+    module : Module
+        One of its attention layers.
+    entered : mapping
+        What its forward was given, for one sequence: ``hidden_states``, ``position_embeddings``, ``attention_mask``.
+    """
+    hidden = entered["hidden_states"][0]
+    cos, sin = lvlm.adapter.rotary_tables(module, *entered["position_embeddings"])
+    record = _Layer(module, hidden, cos[0], sin[0], entered.get("attention_mask"), hidden[0], hidden, None)
+    trace = AttentionTrace(lvlm, {0: record}, len(hidden), np.zeros(0), hidden)
+    keys, values = trace._keys_values(record)
+    scores = trace._scores(record, keys, torch.arange(len(hidden)))
+    return scores, values.float().repeat_interleave(len(scores) // len(values), dim=0)
 
 
 def _watch_attention(
@@ -360,7 +425,13 @@ def _leave(layer: Any, residual: torch.Tensor, heads: torch.Tensor) -> torch.Ten
         out = layer(residual[None])
     finally:
         layer.self_attn = attention
-    return (out[0] if isinstance(out, tuple) else out)[0]
+    return _first(out)[0]
+
+
+def _first(out: Any) -> torch.Tensor:
+    """A layer's hidden states, which some releases return alone."""
+    hidden: torch.Tensor = out[0] if isinstance(out, tuple) else out
+    return hidden
 
 
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

@@ -23,16 +23,17 @@ import numpy as np
 import torch
 
 from medground_bench.core.errors import LvlmError
-from medground_bench.lvlm.batching import batch_size as fit
-from medground_bench.lvlm.batching import bytes_per_image, default_budget, run_in_batches
+from medground_bench.lvlm.batching import run_in_batches
 from medground_bench.lvlm.embeddings import (
     check_finite,
+    embedding_log_probs,
     image_features,
     layer_numbers,
     leaf_embeddings,
     merged_embeddings,
     score_embeddings,
 )
+from medground_bench.lvlm.soft import gradient_batch
 from medground_bench.lvlm.trace import AttentionTrace, trace_attention
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AttentionTrace",
     "embedding_gradients",
+    "embedding_log_probs",
     "hidden_gradients",
     "hidden_states",
     "image_features",
@@ -173,7 +175,7 @@ def pixel_gradients(
         raise LvlmError(f"pixel values of shape {tuple(values.shape)}", expected=f"{tuple(base.shape)} per image")
     each = base.shape[0]
     count = values.shape[0] // each
-    size = batch_size if batch_size is not None else _fitting_gradients(lvlm, episode)
+    size = batch_size if batch_size is not None else gradient_batch(lvlm, episode)
     others = {name: value for name, value in own.items() if name != "pixel_values"}
 
     def step(start: int, stop: int) -> tuple[np.ndarray, torch.Tensor]:
@@ -199,15 +201,3 @@ def pixel_map(lvlm: Lvlm, episode: Episode, values: torch.Tensor) -> torch.Tenso
     attributions of single inputs: a pixel's share is the sum over the inputs it feeds.
     """
     return lvlm.adapter.to_image(lvlm.config, values, episode.inputs).sum(dim=0)
-
-
-def _fitting_gradients(lvlm: Lvlm, episode: Episode) -> int:
-    """Images per backward pass: every layer's activations stay, not one layer's."""
-    images = lvlm.image_inputs(episode)
-    patches = lvlm.adapter.vision_tokens(lvlm.config, images, 1)
-    element = torch.finfo(lvlm.dtype).bits // 8
-    one = bytes_per_image(lvlm.config, episode.length, len(episode.rows), patches, element)
-    vision = lvlm.config.vision_config
-    depth = len(lvlm.layers) + int(getattr(vision, "num_hidden_layers", 0) or getattr(vision, "depth", 1))
-    budget = lvlm.memory_budget if lvlm.memory_budget is not None else default_budget(lvlm.device)
-    return fit(budget, one * depth)

@@ -14,9 +14,19 @@ from medground_bench.sources.phantom import sample_phantom
 from tests.baselines.kit import ADDITIVE, AND, OR, WEIGHTS, Entry, Player, dead, left_only, of_image, quadrants
 from tests.baselines.kit import white_episode as white
 
+HALVES = (0.5, 0.5, 0, 0)
+
 BLACK_BOX = {
     "occlusion": Entry({"rows": 2, "cols": 2}, WEIGHTS, (1, 1, 0, 0), (0, 0, 0, 0), exact=True),
     "rise": Entry({"masks": 2048, "cells": 2}, finds_redundant=True),
+    "eagle": Entry({"regions": "tiles:2x2"}, exact=True, finds_redundant=True),
+    "lima": Entry({"regions": "tiles:2x2"}, exact=True, finds_redundant=True),
+    "vps": Entry({"regions": "tiles:2x2"}, exact=True, finds_redundant=True),
+    "kernel_shap": Entry({"regions": "tiles:2x2"}, WEIGHTS, HALVES, HALVES, exact=True, finds_redundant=True),
+    "shapley_anatomy": Entry({"regions": "tiles:2x2"}, WEIGHTS, HALVES, HALVES, exact=True, finds_redundant=True),
+    "lime": Entry({"regions": "tiles:2x2", "fill": "black"}, finds_redundant=True),
+    "sobol": Entry({"regions": "tiles:2x2", "points": 64}, exact=True, finds_redundant=True),
+    "hsic": Entry({"regions": "tiles:2x2"}, finds_redundant=True),
     "medfocus": Entry({"refiner": "none"}, anatomy=True),
     "medfocus_multi_atlas": Entry({}, anatomy=True),
     "medfocus_minimal": Entry({}, anatomy=True),
@@ -33,10 +43,21 @@ WHITE_BOX = (
     "integrated_gradients",
     "legrad",
     "lrp",
+    "token_patching",
+    "atp",
+    "relp",
+    "gim",
+    "logit_attribution",
+    "alti_logit",
 )
 """They read gradients of the score, or of a layer's logits: with a dead head there is nothing to read."""
 
 APART = {
+    "smdl": "is eagle with features of the tower",
+    "shap_kl": "explains a distribution over answers, not the score",
+    "ifr": "reads what flows into the rows, whatever the score",
+    "ifr_two_hop": "reads what flows into the rows, whatever the score",
+    "globenc": "reads what flows into the rows, whatever the score",
     "attention": "reads attention alone, whatever the score",
     "rollout": "reads attention alone, whatever the score",
     "rel_attention": "reads attention alone, whatever the score",

@@ -127,6 +127,14 @@ class Family(ABC):
             raise LvlmError(f"{type(model).__name__} has no list of decoder layers")
         return layers
 
+    def attention_norm(self, layer: Any) -> Any:
+        """The norm between a layer's attention and the residual stream (Gemma's sandwich), or None."""
+        return layer.post_attention_layernorm if hasattr(layer, "pre_feedforward_layernorm") else None
+
+    def mlp_norm(self, layer: Any) -> Any:
+        """The norm through which a layer's MLP reads the residual stream."""
+        return getattr(layer, "pre_feedforward_layernorm", layer.post_attention_layernorm)
+
     def rotary_tables(self, attention: Any, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The rotary tables as (B, S, d), whatever form the layers receive them in."""
         return cos, sin

@@ -1,0 +1,1 @@
+"""Methods that search for the regions that matter, one after the other."""

@@ -1,0 +1,156 @@
+"""EAGLE: regions in the order in which they suffice for the response and are necessary for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from baselines.shared.checks import require
+from baselines.shared.games import SCORES, RegionGame
+from medground_bench.attribution.method import Attribution, from_heatmap, method
+
+if TYPE_CHECKING:
+    from medground_bench.lvlm import Episode, Lvlm
+
+__all__ = ["EagleParameters", "eagle", "order_map", "search_regions"]
+
+_FULL, _BEST, _WORST = 5, 10, 8  # the fast search looks at all every 5 steps, else at 10; the other end, at 8
+
+Objective = Callable[[np.ndarray], np.ndarray]
+"""(N, n) bool, sets of regions -> (N,) objective, which :func:`search_regions` maximises."""
+
+
+@dataclass(frozen=True)
+class EagleParameters:
+    """Parameters of ``eagle`` and its presets.
+
+    Attributes
+    ----------
+    regions : str
+        Partition of the frame: ``slic:64``, ``tiles:8x8``, ``tokens``, ``anatomy``.
+    fill : str
+        What takes the place of a region.
+    score : str
+        Probability of the response: ``pmean`` as published, or ``pbar``.
+    insight, necessity : float
+        Weights of what the set does alone and of what is lost without it.
+    search : {"fast", "greedy", "bidirectional"}
+        ``greedy``: all remaining regions in every step. ``fast``: all in every fifth, in between the ten that were best
+        then. ``bidirectional``: as ``greedy``, and each step also sends the worst of the eight last to the end.
+    map : {"shifted", "released", "rank"}
+        A region's value: the objective still to come before its step, or after it (as released, which gives the last
+        region that matters no more than one that does not), or its place in the order.
+    budget : int
+        Most forward passes; superpixels and tiles become fewer until ``n (n + 1)`` fit. 0: as many as it takes.
+    """
+
+    regions: str = "slic:64"
+    fill: str = "black"
+    score: str = "pmean"
+    insight: float = 1.0
+    necessity: float = 1.0
+    search: str = "fast"
+    map: str = "shifted"
+    budget: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.score in SCORES, "eagle", f"score must be one of {', '.join(SCORES)}")
+        require(self.search in ("fast", "greedy", "bidirectional"), "eagle", "search is fast, greedy or bidirectional")
+        require(self.map in ("shifted", "released", "rank"), "eagle", "map must be shifted, released or rank")
+        require(self.budget == 0 or self.budget >= 6, "eagle", "budget must be 0 or at least 6 passes")
+
+
+@method(
+    "eagle",
+    family="search",
+    parameters=EagleParameters,
+    over="frame",
+    cost="1828 F for 64 regions; 4160 F by search=greedy",
+    reference="Chen et al., EAGLE, CVPR 2026 (arXiv 2509.22496)",
+)
+def eagle(lvlm: Lvlm, episode: Episode, parameters: EagleParameters) -> Attribution:
+    """Greedy order by ``F(S) = p(x keeps S) + 1 - p(x without S)``; a region's heat is what was still to come.
+
+    Unsigned, question-aware. Ties go to the region of lower number. Released maps take the value after a region's own
+    step (``map="released"``), and the released fast search pairs sorted scores with regions in the old order.
+    """
+    return explain(lvlm, episode, parameters, lambda chosen: np.zeros(len(chosen)))
+
+
+def explain(lvlm: Lvlm, episode: Episode, parameters: EagleParameters, bonus: Objective) -> Attribution:
+    """EAGLE with something added to its objective."""
+    game = RegionGame(lvlm, episode, _affordable(parameters), parameters.fill, parameters.score)
+
+    def objective(chosen: np.ndarray) -> np.ndarray:
+        both = game.values(np.concatenate([chosen, ~chosen]))
+        alone, without = both[: len(chosen)], both[len(chosen) :]
+        return parameters.insight * alone + parameters.necessity * (1 - without) + bonus(chosen)
+
+    order, scores = search_regions(objective, game.count, parameters.search)
+    values = np.zeros(game.count)
+    base = float(objective(np.zeros((1, game.count), bool))[0])
+    values[order] = order_map(np.array(scores), base, parameters.map)
+    extras = {"regions": game.count, "order": order, "objective": [base, *scores]}
+    return from_heatmap(game.heat(values), episode, extras=extras)
+
+
+def search_regions(objective: Objective, count: int, search: str) -> tuple[list[int], list[float]]:
+    """Order of all regions, best first, and the objective of each initial part of it."""
+    front: list[int] = []
+    back: list[int] = []
+    scores: list[float] = []
+    pending = np.arange(count)
+    ranked = pending
+
+    def of(base: list[int], candidates: np.ndarray) -> np.ndarray:
+        sets = np.zeros((len(candidates), count), bool)
+        sets[:, base] = True
+        sets[range(len(candidates)), candidates] = True
+        return objective(sets)
+
+    while len(pending):
+        full = search != "fast" or len(front) % _FULL == 0
+        candidates = pending if full else np.sort(ranked[:_BEST])
+        found = of(front, candidates)
+        if full:
+            ranked = candidates[np.argsort(-found, kind="stable")]
+        best = int(candidates[int(np.argmax(found))])
+        front.append(best)
+        scores.append(float(found.max()))
+        pending, ranked = pending[pending != best], ranked[ranked != best]
+        if search == "bidirectional" and len(pending) > _WORST:
+            last = np.sort(ranked[-_WORST:])
+            worst = int(last[int(np.argmin(of(back, last)))])
+            back.append(worst)
+            pending, ranked = pending[pending != worst], ranked[ranked != worst]
+    for region in reversed(back):
+        scores.append(float(of(front, np.array([region]))[0]))
+        front.append(region)
+    return front, scores
+
+
+def order_map(scores: np.ndarray, base: float, kind: str) -> np.ndarray:
+    """Values of the regions in their order, 0 to 1, from the objective after each step; all 0 if it never changes."""
+    drops = np.abs(np.diff(scores, prepend=base))
+    if not drops.any():
+        return np.zeros(len(scores))
+    if kind == "rank":
+        return 1 - np.arange(len(scores)) / len(scores)
+    left = -np.cumsum(drops) + (drops if kind == "shifted" else 0)
+    spread = np.ptp(left)
+    return (left - left.min()) / spread if spread else np.ones(len(scores))
+
+
+def _affordable(parameters: EagleParameters) -> str:
+    """The partition, with fewer parts where the budget asks for it."""
+    most = int((-1 + (1 + 4 * parameters.budget) ** 0.5) / 2)
+    kind, _, size = parameters.regions.partition(":")
+    if not parameters.budget or kind not in ("slic", "tiles"):
+        return parameters.regions
+    if kind == "slic":
+        return f"slic:{min(int(size), most)}"
+    side = min(int(most**0.5), *(int(v) for v in size.split("x")))
+    return f"tiles:{side}x{side}"

@@ -1,0 +1,157 @@
+"""Patching and its estimates: a decoder that is linear, redundant evidence, and the real classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from PIL import Image  # noqa: E402
+
+from baselines.shared.patching import patching_estimate  # noqa: E402
+from medground_bench.attribution.method import get_method  # noqa: E402
+from medground_bench.lvlm.embeddings import score_embeddings  # noqa: E402
+from medground_bench.lvlm.tempered import tempered_attention  # noqa: E402
+from medground_bench.lvlm.testing import tiny_gemma, tiny_qwen  # noqa: E402
+from medground_bench.lvlm.whitebox import merged_embeddings  # noqa: E402
+
+
+def build(family: str, **options: Any) -> Any:
+    return tiny_qwen(**options) if family == "qwen" else tiny_gemma(image_size=112, tokens=16, **options)
+
+
+def prepare(lvlm: Any) -> Any:
+    pixels = np.random.default_rng(0).integers(0, 256, (84, 140), dtype=np.uint8)
+    return lvlm.prepare(Image.fromarray(pixels), "Is there evidence of cardiomegaly in the image?", "Yes.", side=None)
+
+
+def heat(name: str, lvlm: Any, episode: Any, **options: Any) -> np.ndarray:
+    method = get_method(name)
+    return np.asarray(method.run(lvlm, episode, method.make_parameters(options)).heatmap, float)
+
+
+def with_decoder(decoder: Any) -> tuple[Any, Any]:
+    """An LVLM whose score is a function of its merged embeddings (N, S, D)."""
+    lvlm = tiny_qwen()
+    lvlm.response_log_probs = lambda episode, inputs: decoder(inputs["inputs_embeds"])[:, None]
+    return lvlm, prepare(lvlm)
+
+
+@pytest.mark.parametrize("reference", ["token_mean", "zero", "black", "blur"])
+def test_on_a_linear_decoder_estimate_and_effect_are_exact(reference: str) -> None:
+    weight = torch.randn(4000, generator=torch.Generator().manual_seed(0))
+
+    def decoder(embeddings: Any) -> Any:
+        flat = embeddings.flatten(1)
+        return flat @ weight.repeat(flat.shape[1] // 4000 + 1)[: flat.shape[1]]
+
+    lvlm, episode = with_decoder(decoder)
+    effect, estimate = (heat(n, lvlm, episode, reference=reference) for n in ("token_patching", "atp"))
+    np.testing.assert_allclose(effect, estimate, atol=2e-4 * np.abs(effect).max())
+    assert np.ptp(effect) > 0
+    whole = get_method("token_patching")
+    found = whole.run(lvlm, episode, whole.make_parameters({"reference": reference}))
+    np.testing.assert_allclose(found.extras["all"], effect.sum(), rtol=1e-3, atol=1e-4)
+
+
+def test_redundant_evidence_has_no_effect_alone() -> None:
+    """Two tokens, either of which will do: patching one does nothing, patching both does."""
+    lvlm = tiny_qwen()
+    episode = prepare(lvlm)
+    own = merged_embeddings(lvlm, episode)[0].detach()
+    one, two = episode.image_positions[2], episode.image_positions[3]  # neighbours in a row
+    lvlm.response_log_probs = lambda episode, inputs: torch.maximum(
+        *(-(inputs["inputs_embeds"][:, p] - own[p]).norm(dim=-1) for p in (one, two))
+    )[:, None]
+    assert not heat("token_patching", lvlm, episode).any()
+    assert heat("token_patching", lvlm, episode, neighbourhood=3).max() > 0
+
+
+@pytest.mark.parametrize("family", ["qwen", "gemma"])
+def test_it_is_the_effect_of_one_token(family: str) -> None:
+    lvlm = build(family)
+    episode = prepare(lvlm)
+    found = heat("token_patching", lvlm, episode, reference="zero").ravel()
+    own = merged_embeddings(lvlm, episode).detach()
+    for k in (0, 3, len(found) - 1):
+        changed = own.clone()
+        changed[0, episode.image_positions[k]] = 0
+        with torch.no_grad():
+            one, other = (float(score_embeddings(lvlm, episode, e).double().sum()) for e in (own, changed))
+        assert found[k] == pytest.approx(one - other, abs=1e-5)
+
+
+@pytest.mark.parametrize("family", ["qwen", "gemma"])
+def test_many_steps_are_complete(family: str) -> None:
+    lvlm = build(family)
+    episode = prepare(lvlm)
+    whole = get_method("token_patching").run(lvlm, episode).extras["all"]
+    assert heat("atp", lvlm, episode, steps=64).sum() == pytest.approx(whole, rel=0.02)
+
+
+@pytest.mark.parametrize("family", ["qwen", "gemma"])
+def test_relp_from_zero_by_all_rules_is_lrp(family: str) -> None:
+    lvlm = build(family)
+    episode = prepare(lvlm)
+    mine = heat("relp", lvlm, episode, reference="zero", attention="attnlrp")
+    np.testing.assert_allclose(mine, heat("lrp", lvlm, episode), atol=1e-5 * np.abs(mine).max())
+
+
+@pytest.mark.parametrize("family", ["qwen", "gemma"])
+def test_relp_in_one_layer_of_attention_is_direct_attribution(family: str) -> None:
+    """No MLP, no biases, frozen attention: relevance of a token is what it writes into the logit."""
+    lvlm = build(family, layers=1)
+    with torch.no_grad():
+        layer: Any = lvlm.layers[0]
+        layer.mlp.down_proj.weight.zero_()
+        if layer.self_attn.v_proj.bias is not None:
+            layer.self_attn.v_proj.bias.zero_()
+    episode = prepare(lvlm)
+    mine = heat("relp", lvlm, episode, reference="zero")
+    np.testing.assert_allclose(mine, heat("logit_attribution", lvlm, episode), atol=1e-5 * np.abs(mine).max())
+
+
+@pytest.mark.parametrize("family", ["qwen", "gemma"])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_the_softmax_of_the_backward_pass(family: str, temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the eager kernel with a straight-through softmax written into it."""
+    import sys
+
+    mine_lvlm, eager = build(family), build(family, attention="eager")
+    with tempered_attention(mine_lvlm, temperature):
+        mine = patching_estimate(mine_lvlm, prepare(mine_lvlm), "zero")
+    home = sys.modules[type(eager.layers[0].self_attn).__module__]
+
+    def straight_through(module: Any, query: Any, key: Any, value: Any, mask: Any, scaling: float, **_: Any) -> Any:
+        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
+        scores = query @ key.transpose(2, 3) * scaling
+        scores = scores if mask is None else scores + mask[..., : key.shape[2]]
+        soft = (scores / temperature).softmax(-1)
+        weights = soft + (scores.softmax(-1) - soft).detach()
+        return (weights @ value).transpose(1, 2), weights
+
+    original = home.eager_attention_forward
+    inner = {id(layer.self_attn) for layer in eager.layers}
+    monkeypatch.setattr(
+        home,
+        "eager_attention_forward",
+        lambda module, *a, **k: (straight_through if id(module) in inner else original)(module, *a, **k),
+    )
+    expected = patching_estimate(eager, prepare(eager), "zero")
+    np.testing.assert_allclose(mine, expected, atol=2e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("family", ["qwen", "gemma"])
+def test_gim_differs_from_atp_and_leaves_the_score_alone(family: str) -> None:
+    lvlm = build(family)
+    episode = prepare(lvlm)
+    own = merged_embeddings(lvlm, episode).detach()
+    with torch.no_grad():
+        before = score_embeddings(lvlm, episode, own)
+        with tempered_attention(lvlm, 2.0):
+            assert torch.equal(before, score_embeddings(lvlm, episode, own))
+    mine, plain = heat("gim", lvlm, episode), heat("atp", lvlm, episode)
+    assert abs(np.corrcoef(mine.ravel(), plain.ravel())[0, 1]) < 0.999
