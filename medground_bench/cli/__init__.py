@@ -35,6 +35,8 @@ _COMMANDS = (
     "generate",
     "validate",
     "score",
+    "protocols",
+    "evaluate",
     "compare",
     "report",
     "leaderboard",

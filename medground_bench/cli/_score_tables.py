@@ -14,8 +14,9 @@ from medground_bench.core.errors import printable
 
 if TYPE_CHECKING:
     from medground_bench.scoring import ComparisonReport, PairComparison, Row, ScoreFile
+    from medground_bench.scoring.protocols.result import ProtocolResult
 
-__all__ = ["console", "print_comparison", "print_scores"]
+__all__ = ["console", "print_comparison", "print_protocol", "print_scores"]
 
 
 def console() -> Console:
@@ -74,6 +75,55 @@ def print_comparison(report: ComparisonReport, out: Console, *, levels: Sequence
             shown = [p for p in pairs if p.mode == mode and p.metric == metric]
             if shown:
                 out.print(_pair_table(f"{mode}: {title} (Holm over {len(shown)})", shown))
+
+
+def print_protocol(results: Sequence[ProtocolResult], out: Console) -> None:
+    """One protocol on several submissions: a row a submission, best first by the measure in front."""
+    from medground_bench.scoring.rows import interval_text
+
+    first = results[0]
+    shown = [m for m in first.measures if any(m.name in r.values for r in results)]
+    if not shown:
+        out.print(f"{first.protocol}: no record has a number", markup=False)
+        return
+
+    def order(result: ProtocolResult) -> float:
+        whole = result.find()
+        value = whole.values[shown[0].name].value if whole and shown[0].name in whole.values else float("nan")
+        return value if shown[0].better == "low" else -value
+
+    table = _table(f"{first.protocol}, {first.lvlm}, {first.mode}: {first.asks}", ("row", "n", "patients"))
+    for measure in shown:
+        arrow = {"high": " ↑", "low": " ↓"}.get(measure.better, "")
+        table.add_column(Text(printable(measure.name.replace("_", " ") + arrow)), justify="right")
+    for result in sorted(results, key=order):
+        whole = result.find()
+        if whole is None:
+            continue
+        counted = max(sum(column == column) for column in result.values.values())
+        cells = [interval_text(whole.values.get(m.name)) for m in shown]
+        style = "dim" if result.kind == "control" else None
+        _add(table, result.method, str(counted), str(whole.clusters), *cells, style=style)
+    out.print(table)
+    if first.note:
+        out.print(f"  note: {first.note}", style="yellow", markup=False, highlight=False)
+    for measure in shown:
+        chance = "" if measure.chance is None else f"; chance: {measure.chance}"
+        out.print(f"  {measure.name}: {measure.title}{chance}", style="dim", markup=False, highlight=False)
+    for result in results:
+        for reason, count in result.skipped.items():
+            out.print(printable(f"  {result.method}: {count} records left out: {reason}"), markup=False, style="dim")
+        for extra in result.tables:
+            rows = [{str(k): _text(v) for k, v in row.items()} for row in extra.rows]
+            if rows:
+                inner = _table(f"{result.method}: {extra.title}", list(rows[0]))
+                for row in rows:
+                    _add(inner, *row.values())
+                out.print(inner)
+
+
+def _text(value: object) -> str:
+    return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 _SCORES = ("IoU", "F1", "Precision", "Recall")

@@ -47,6 +47,11 @@ CASES = {
     "atlas": Case("atlas --phantom --count 1 --out OUT", folder=True),
     "eval results": Case("submit SUBMISSION --dataset DATASET --write-eval-results OUT --benchmark a/b", folder=True),
     "score": Case("score SUBMISSION --dataset DATASET --resamples 100 --out OUT", folder=False),
+    "evaluate": Case(
+        f"evaluate SUBMISSION --protocol necessity --set necessity.draws=1 --lvlm {LVLM} --dataset DATASET --limit 1 "
+        "--resamples 100 --out OUT",
+        folder=True,
+    ),
     "compare": Case("compare SCORES --resamples 100 --out OUT.json", folder=False),
     "compare, csv": Case("compare SCORES --resamples 100 --out OUT.csv", folder=False),
     "report": Case("report SUBMISSION --dataset DATASET --scores SCORES --records 1 --out OUT", folder=False),

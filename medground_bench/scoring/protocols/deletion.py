@@ -1,0 +1,101 @@
+"""Deletion and insertion: how fast the answer goes when the hottest parts go first, and how fast it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from medground_bench.attribution.fills import FILLS, compose
+from medground_bench.scoring.protocols.case import Case
+from medground_bench.scoring.protocols.maps import order, prefix_masks, trapezoid, unit_sums, units
+from medground_bench.scoring.protocols.protocol import Measure, Skip, protocol
+
+__all__ = ["DeletionParameters", "deletion"]
+
+
+@dataclass(frozen=True)
+class DeletionParameters:
+    """Options.
+
+    Attributes
+    ----------
+    fill : str
+        What takes the place of what is deleted. Methods that were made with a fill have an advantage with it: most of
+        them use black.
+    regions : str
+        Units that are deleted whole (see :func:`medground_bench.attribution.regions.region_labels`).
+    steps : int
+        Points of a curve beyond the first.
+    randoms : int
+        Random orders that a map is compared with.
+    least : float
+        A record is left out if the whole image changes the confidence by less.
+    """
+
+    fill: str = "blur"
+    regions: str = "tiles:8x8"
+    steps: int = 32
+    randoms: int = 5
+    least: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.fill not in FILLS or self.steps < 1 or self.randoms < 1:
+            raise ValueError(f"fill must be one of {', '.join(FILLS)}, steps and randoms at least 1")
+
+
+@protocol(
+    "deletion",
+    asks="Do the hottest parts of the map carry the answer, more than parts at random?",
+    measures=[
+        Measure("skill", "insertion minus deletion, beyond random orders", chance=0.0),
+        Measure("difference", "insertion minus deletion", chance="difference_random"),
+        Measure("deletion", "area under the deletion curve", "low", chance="deletion_random"),
+        Measure("insertion", "area under the insertion curve", "high", chance="insertion_random"),
+        Measure("deletion_random", "of random orders", ""),
+        Measure("insertion_random", "of random orders", ""),
+        Measure("difference_random", "of random orders", ""),
+        Measure("highest", "highest confidence on the insertion curve", bounds=(0.0, 1.0)),
+    ],
+    needs=("heatmaps", "lvlm"),
+    parameters=DeletionParameters,
+    cost="2 x steps F, and as many for each random order (shared by all methods)",
+    reference="RISE (Petsiuk et al. 2018); difference as in Yang et al. 2022; highest confidence as in EAGLE (2025)",
+)
+def deletion(case: Case, parameters: DeletionParameters) -> Mapping[str, float]:
+    """Curves of ``p = exp(s / T)``, normalised to 0 (nothing left) and 1 (the image), over the share of the image.
+
+    Units are ordered by mean heat. Log-probabilities have no lower bound and would let one step decide; p has.
+    """
+    heat = case.heatmap
+    probe = case.probe
+    masks, areas = units(case, parameters.regions)
+    rng = case.rng("deletion")
+    orders = [order(rng.random(len(areas)), rng) for _ in range(parameters.randoms)]
+    mine = order(unit_sums(case, masks, heat) / areas, case.rng("ties"))
+    empty = probe.filled(parameters.fill)
+    ends = probe.confidence(np.stack([empty, probe.frame]))
+    if abs(ends[1] - ends[0]) < parameters.least:
+        raise Skip("the image hardly changes the answer's confidence")
+
+    def curves(ranked: np.ndarray) -> tuple[float, float, float]:
+        removed, counts = prefix_masks(masks, ranked, parameters.steps)
+        share = np.concatenate([[0.0], np.cumsum(areas[ranked])])[counts]
+        down = probe.confidence(compose(probe.frame, removed, empty))
+        up = probe.confidence(compose(empty, removed, probe.frame))
+        scaled = [(c - ends[0]) / (ends[1] - ends[0]) for c in (down, up)]
+        return trapezoid(scaled[0], share), trapezoid(scaled[1], share), float(up.max())
+
+    down, up, highest = curves(mine)
+    at_random = np.array([curves(ranked)[:2] for ranked in orders]).mean(axis=0)
+    return {
+        "skill": (up - down) - (at_random[1] - at_random[0]),
+        "difference": up - down,
+        "deletion": down,
+        "insertion": up,
+        "deletion_random": at_random[0],
+        "insertion_random": at_random[1],
+        "difference_random": at_random[1] - at_random[0],
+        "highest": highest,
+    }

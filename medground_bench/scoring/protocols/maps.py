@@ -1,0 +1,138 @@
+"""What several protocols do with heat maps: units of the frame in order of heat, and how alike two maps are."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from medground_bench.attribution.regions import region_labels
+from medground_bench.imaging import resize_heatmap
+from medground_bench.scoring.protocols.case import Case
+
+__all__ = [
+    "alike",
+    "correlation",
+    "in_pixels",
+    "order",
+    "prefix_masks",
+    "top_overlap",
+    "trapezoid",
+    "unit_sums",
+    "units",
+]
+
+TOP = 0.1
+"""Share of the map that counts as its top in :func:`top_overlap`."""
+
+
+def units(case: Case, regions: str) -> tuple[np.ndarray, np.ndarray]:
+    """Regions of the frame that hold some of the image, and how much of it.
+
+    Parameters
+    ----------
+    case : Case
+        Whose frame.
+    regions : str
+        See :func:`medground_bench.attribution.regions.region_labels`.
+
+    Returns
+    -------
+    masks : ndarray, (n, H, W) bool
+        The letterbox's bars belong to none.
+    areas : ndarray, (n,)
+        Shares of the image, which sum to 1 where the regions cover it.
+    """
+    labels = region_labels(regions, case.probe.episode)
+    x1, y1, x2, y2 = case.letterbox.content
+    image = np.zeros(labels.shape, bool)
+    image[y1:y2, x1:x2] = True
+    found = np.unique(labels[image & (labels >= 0)])
+    masks = (labels == found[:, None, None]) & image
+    return masks, masks.sum(axis=(1, 2)) / image.sum()
+
+
+def unit_sums(case: Case, masks: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """A map's heat in every unit: cells are of one value all over, and divided by area between the units they meet."""
+    frame = in_pixels(case, heat) * (heat.size / masks[0].size)
+    return np.array([frame[mask].sum() for mask in masks])
+
+
+def in_pixels(case: Case, heat: np.ndarray) -> np.ndarray:
+    """A map in pixels of the frame, not interpolated where it is coarser: what lies in a cell has its value."""
+    height, width = case.letterbox.frame_height, case.letterbox.frame_width
+    if heat.shape[0] > height or heat.shape[1] > width:
+        return case.over_frame(heat)
+    rows, cols = (((np.arange(n) + 0.5) * k / n).astype(int) for n, k in zip((height, width), heat.shape, strict=True))
+    return np.asarray(heat[np.ix_(rows, cols)], np.float64)
+
+
+def order(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Positions by value, largest first; equal values in random order, so that a constant map is a random one."""
+    shuffled = rng.permutation(len(values))
+    return shuffled[np.argsort(-values[shuffled], kind="stable")]
+
+
+def prefix_masks(masks: np.ndarray, ranked: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first 0 ... n units as masks, and how many units each has, in at most ``steps`` steps."""
+    counts = np.unique(np.rint(np.linspace(0, len(ranked), min(steps, len(ranked)) + 1)).astype(int))
+    place = np.empty(len(ranked), int)
+    place[ranked] = np.arange(len(ranked))
+    when = np.full(masks.shape[1:], len(ranked))
+    for unit, mask in enumerate(masks):
+        when[mask] = place[unit]
+    when[~masks.any(axis=0)] = np.iinfo(int).max
+    return when[None] < counts[:, None, None], counts
+
+
+def trapezoid(y: np.ndarray, x: np.ndarray) -> float:
+    """Area under a curve."""
+    return float(((y[1:] + y[:-1]) / 2 * np.diff(x)).sum())
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's rank correlation; 0 where one of them is constant."""
+    from scipy.stats import spearmanr
+
+    a, b = np.ravel(a), np.ravel(b)
+    return float(spearmanr(a, b).statistic) if np.ptp(a) and np.ptp(b) else 0.0
+
+
+def top_overlap(a: np.ndarray, b: np.ndarray, share: float = TOP) -> float:
+    """IoU of the hottest ``share`` of two maps of one shape; of equal values all or none are in."""
+
+    def top(values: np.ndarray) -> np.ndarray:
+        return values > np.quantile(values, 1 - share) if np.ptp(values) else np.zeros(values.shape, bool)
+
+    one, other = top(a), top(b)
+    union = (one | other).sum()
+    return float((one & other).sum() / union) if union else 0.0
+
+
+def alike(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
+    """How alike two maps are, at the coarser one's resolution.
+
+    Returns
+    -------
+    dict of str to float
+        ``spearman``; ``kendall`` (tau-b) and ``cosine`` of the centred maps (Wang & Kong 2022 link the two); ``top``,
+        the IoU of the hottest tenths.
+    """
+    from scipy.stats import kendalltau
+
+    if a.size > b.size:
+        a = resize_heatmap(a, (b.shape[0], b.shape[1]))
+    elif b.size > a.size or a.shape != b.shape:
+        b = resize_heatmap(b, (a.shape[0], a.shape[1]))
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if not (np.ptp(a) and np.ptp(b)):
+        return {"spearman": 0.0, "kendall": 0.0, "cosine": 0.0, "top": 0.0}
+    # Kendall's tau of 50,000 pixels takes a second and says the same as of 784 cells.
+    small = [resize_heatmap(m, (min(m.shape[0], 28), min(m.shape[1], 28))).ravel() for m in (a, b)]
+    x, y = (a - a.mean()).ravel(), (b - b.mean()).ravel()
+    # Scaled first: squares of small gradients vanish.
+    x, y = x / np.abs(x).max(), y / np.abs(y).max()
+    return {
+        "spearman": correlation(a, b),
+        "kendall": float(np.nan_to_num(kendalltau(*small).statistic)),
+        "cosine": float(x @ y / np.sqrt((x @ x) * (y @ y))),
+        "top": top_overlap(a, b),
+    }

@@ -1,0 +1,59 @@
+"""Deletion and insertion: the hand values of the additive game, and controls at chance."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.baselines.kit import WEIGHTS
+from tests.scoring.protocols.kit import SIDE, World, additive, mean, quadrant_map, run, world
+
+OPTIONS = {"fill": "black", "regions": "tiles:2x2", "steps": 4, "randoms": 3}
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> World:
+    return world(tmp_path, additive)
+
+
+def test_hand_values(board: World) -> None:
+    """1, 1/2, 1/4, 1/8, 0 by the trapezoid rule."""
+    result = run(board, board.submit("right", heat=lambda r: quadrant_map(WEIGHTS)), "deletion", OPTIONS)
+    assert mean(result, "deletion") == pytest.approx(0.34375, abs=1e-4)
+    assert mean(result, "insertion") == pytest.approx(0.65625, abs=1e-4)
+    assert mean(result, "difference") == pytest.approx(0.3125, abs=1e-4)
+    assert mean(result, "highest") == pytest.approx(1.0)
+
+
+def test_no_order_is_better(board: World) -> None:
+    for k, order in enumerate(permutations(range(4))):
+        heat = np.empty(4)
+        heat[list(order)] = [4, 3, 2, 1]
+        path = board.submit(f"order{k}", heat=lambda r, heat=heat: quadrant_map(heat))
+        assert mean(run(board, path, "deletion", OPTIONS), "deletion") >= 0.34375 - 1e-4
+
+
+def test_a_map_of_any_resolution_gives_the_same(board: World) -> None:
+    fine = np.kron(np.asarray(WEIGHTS).reshape(2, 2), np.ones((SIDE // 2, SIDE // 2)))
+    result = run(board, board.submit("fine", heat=lambda r: fine), "deletion", OPTIONS)
+    assert mean(result, "deletion") == pytest.approx(0.34375, abs=1e-4)
+
+
+def test_random_maps_have_no_skill(tmp_path: Path) -> None:
+    board = world(tmp_path, additive, n=60)
+    rng = np.random.default_rng(3)
+    path = board.submit("random", heat=lambda r: rng.random((2, 2)))
+    result = run(board, path, "deletion", {**OPTIONS, "randoms": 10})
+    interval = result.find().values["skill"]  # type: ignore[union-attr]
+    assert interval.low < 0 < interval.high
+    assert mean(result, "deletion_random") == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_dead_answer_is_left_out(tmp_path: Path) -> None:
+    board = world(tmp_path, lambda frame, question: 0.7)
+    result = run(board, board.submit("right", heat=lambda r: quadrant_map(WEIGHTS)), "deletion", OPTIONS)
+    assert result.skipped == {"the image hardly changes the answer's confidence": 8}
+    assert result.find() is None

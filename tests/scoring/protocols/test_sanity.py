@@ -1,0 +1,300 @@
+"""Randomisation, questions, targets, mosaics, BAM, noise and leakage: methods whose answer is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from medground_bench.attribution.method import method
+from medground_bench.core.errors import LvlmError
+from medground_bench.lvlm import Lvlm
+from medground_bench.lvlm.randomise import parameter_groups, shuffled
+from medground_bench.scoring.protocols.bam import concept_attribution
+from medground_bench.scoring.protocols.grid_pointing import cell_share, mosaic
+from medground_bench.scoring.protocols.maps import alike, top_overlap
+from medground_bench.scoring.protocols.noise import feature_precision, uscore
+from medground_bench.scoring.protocols.randomisation import entropy
+from medground_bench.scoring.protocols.run import run_protocols
+from tests.scoring.protocols.kit import SIDE, World, mean, run, world
+
+
+@method("bright", family="test", over="frame")
+def bright(lvlm: Any, episode: Any, parameters: Any) -> np.ndarray:
+    """What is bright, whatever is asked: a method that knows neither model nor question."""
+    return episode.frame_array.astype(float)
+
+
+@method("asked", family="test", over="frame")
+def asked(lvlm: Any, episode: Any, parameters: Any) -> np.ndarray:
+    """The bright pixels of the left half for one answer, of the right half for the other."""
+    frame = episode.frame_array.astype(float)
+    left = np.arange(frame.shape[1]) < frame.shape[1] / 2
+    return frame * (left if episode.response.lower().startswith("yes") else ~left) + 1e-3 * frame
+
+
+METHODS = {"bright": bright, "asked": asked}
+
+
+def grain(k: int) -> np.ndarray:
+    """A spot of the record on a grainy ground."""
+    pixels = np.random.default_rng(k).integers(20, 60, (SIDE, SIDE), dtype=np.uint8)
+    pixels[20:30, 10:20] = 250
+    return pixels
+
+
+def seen(frame: np.ndarray, question: str) -> float:
+    return 0.95 if (frame > 200).sum() >= 30 else 0.05
+
+
+def spot(k: int) -> list[list[float]]:
+    return [[10.0, 20.0, 20.0, 30.0]]
+
+
+def board_of(root: Path, game: Any = seen, **columns: Any) -> World:
+    return world(root, game, image=columns.pop("image", grain), boxes=columns.pop("boxes", spot), **columns)
+
+
+def submission(board: World, name: str = "bright") -> Path:
+    def heat(record: Any) -> np.ndarray:
+        episode = board.lvlm.prepare(record.image, record.question, "Yes", side=SIDE)
+        return np.asarray(METHODS[name].function(board.lvlm, episode, None))
+
+    return board.submit(name, heat=heat)
+
+
+class TestShuffled:
+    def test_everything_is_put_back(self, tiny_qwen: Lvlm) -> None:
+        before = {name: p.detach().clone() for name, p in tiny_qwen.model.named_parameters()}
+        with shuffled(tiny_qwen, ["decoder"]):
+            moved = {n for n, p in tiny_qwen.model.named_parameters() if not torch.equal(p, before[n])}
+            sums = [
+                (float(p.detach().double().sum()), float(before[n].double().sum()))
+                for n, p in tiny_qwen.model.named_parameters()
+                if n in moved
+            ]
+        layers = {id(p) for p in tiny_qwen.layers.parameters()}
+        assert moved
+        assert all(id(p) in layers for n, p in tiny_qwen.model.named_parameters() if n in moved)
+        assert np.allclose(*np.transpose(sums), atol=1e-3)
+        assert all(torch.equal(p, before[n]) for n, p in tiny_qwen.model.named_parameters())
+
+    def test_after_an_error_too(self, tiny_gemma: Lvlm) -> None:
+        before = [p.detach().clone() for p in tiny_gemma.model.parameters()]
+        with pytest.raises(ZeroDivisionError), shuffled(tiny_gemma, ["head", "vision", "projector"]):
+            raise ZeroDivisionError
+        assert all(torch.equal(p, b) for p, b in zip(tiny_gemma.model.parameters(), before, strict=True))
+
+    @pytest.mark.parametrize("family", ["tiny_qwen", "tiny_gemma"])
+    def test_every_parameter_is_of_one_group(self, family: str, request: pytest.FixtureRequest) -> None:
+        lvlm = request.getfixturevalue(family)
+        groups = parameter_groups(lvlm)
+        ids = [id(p) for found in groups.values() for p in found]
+        assert sorted(ids) == sorted(id(p) for p in lvlm.model.parameters())
+        assert all(groups.values())
+
+    def test_unknown_parts(self, tiny_qwen: Lvlm) -> None:
+        with pytest.raises(LvlmError, match="unknown part"), shuffled(tiny_qwen, ["feet"]):
+            pass
+
+
+def test_randomisation_tells_who_looks_at_the_model(tiny_qwen: Lvlm, tmp_path: Path) -> None:
+    """A map of pixels stays as it is; one that is a picture of the head's weights does not."""
+
+    @method("weights", family="test", over="frame")
+    def weights(lvlm: Any, episode: Any, parameters: Any) -> np.ndarray:
+        values = next(iter(lvlm.layers.parameters())).detach().float().ravel()[:400]
+        return np.asarray(values, float).reshape(20, 20)
+
+    board = board_of(tmp_path, n=2, model=lambda k: tiny_qwen.key, id=lambda k: f"{tiny_qwen.key}/{k}")
+    found = {"bright": bright, "weights": weights}
+    for name, each in found.items():
+        path = board.submit(
+            name,
+            heat=lambda r, each=each: each.function(tiny_qwen, board.lvlm.prepare(r.image, "?", "Yes", SIDE), None),
+        )
+        text = (path / "submission.json").read_text().replace('"tiny_a"', f'"{tiny_qwen.key}"')
+        (path / "submission.json").write_text(text)
+        report = run_protocols(
+            [path], board.folder, ["randomisation"], tmp_path / "out", lvlm=tiny_qwen, methods=found, resamples=200
+        )
+        assert not report.errors, report.errors
+        result = report.results[name, "randomisation"]
+        independent = name == "bright"
+        assert mean(result, "model_independent") == float(independent)
+        assert mean(result, "only_vision") == pytest.approx(1.0)
+        assert (abs(mean(result, "only_decoder")) < 0.3) != independent
+        assert "never a ranking" in result.note
+        assert result.count["runs"] == 14
+
+
+class TestQuestions:
+    @pytest.fixture
+    def board(self, tmp_path: Path) -> World:
+        """Two questions about each of four images."""
+        return board_of(
+            tmp_path,
+            image_id=lambda k: f"shared{k // 2}",
+            dataset=lambda k: "vindr_cxr",
+            question=lambda k: f"question {k % 2}",
+            image=lambda k: grain(k // 2),
+        )
+
+    def test_a_map_of_the_image_alone_ignores_the_question(self, board: World) -> None:
+        result = run(board, submission(board), "question_independence")
+        assert mean(result, "similarity") == pytest.approx(1.0)
+        assert mean(result, "ignores") == 1
+        assert result.count["passes"] == 0
+
+    def test_random_maps_do_not(self, board: World) -> None:
+        rng = np.random.default_rng(0)
+        result = run(board, board.submit("random", heat=lambda r: rng.random((8, 8))), "question_independence")
+        assert abs(mean(result, "similarity")) < 0.3
+        assert mean(result, "ignores") == 0
+
+    def test_a_lonely_question_is_left_out(self, tmp_path: Path) -> None:
+        board = board_of(tmp_path)
+        result = run(board, submission(board), "question_independence")
+        assert result.skipped == {"the only question about its image": 8}
+
+
+class TestTarget:
+    def test_a_map_of_the_image_alone(self, tmp_path: Path) -> None:
+        board = board_of(tmp_path)
+        result = run(board, submission(board), "random_target", methods=METHODS)
+        assert mean(result, "correlation") == pytest.approx(1.0)
+
+    def test_a_map_of_the_answer(self, tmp_path: Path) -> None:
+        board = board_of(tmp_path)
+        result = run(board, submission(board, "asked"), "random_target", methods=METHODS)
+        assert mean(result, "correlation") < 0
+        assert mean(result, "top") == 0
+
+    def test_a_method_that_is_not_there(self, tmp_path: Path) -> None:
+        board = board_of(tmp_path)
+        path = submission(board)
+        report = run_protocols([path], board.folder, ["random_target"], tmp_path / "out", lvlm=board.lvlm)
+        assert report.missing == [
+            "random_target on bright: its method has to be run again, and cannot: no method named 'bright'"
+        ]
+
+
+class TestGrid:
+    def test_hand_maps(self) -> None:
+        """Three parts inside and one outside; what is negative does not count."""
+        heat = np.zeros((4, 4))
+        heat[0, 0], heat[3, 3], heat[0, 3] = 3, 1, -9
+        assert cell_share(heat, 0) == 0.75
+        assert cell_share(heat, 3) == 0.25
+        assert cell_share(-np.ones((4, 4)), 0) == 0.0
+
+    def test_a_mosaic_is_four_halves(self) -> None:
+        frames = [np.full((8, 8), value, np.uint8) for value in (10, 20, 30, 40)]
+        assert mosaic(frames)[::4, ::4].tolist() == [[10, 20], [30, 40]]
+
+    def test_the_bright_spot_is_found(self, tmp_path: Path) -> None:
+        """Records whose own question the others' images deny: each looks for its own grey level."""
+
+        def game(frame: np.ndarray, question: str) -> float:
+            level = int(question.split()[-1])
+            return 0.95 if ((frame >= level - 2) & (frame <= level + 2)).sum() >= 10 else 0.05
+
+        def pixels(k: int) -> np.ndarray:
+            out = np.full((SIDE, SIDE), 20, np.uint8)
+            out[20:40, 10:30] = 100 + 18 * k
+            return out
+
+        def target(lvlm: Any, episode: Any) -> np.ndarray:
+            level = int(episode.question.split()[-1])
+            return (np.abs(episode.frame_array.astype(float) - level) <= 2).astype(float)
+
+        board = board_of(tmp_path, game, image=pixels, question=lambda k: f"level {100 + 18 * k}")
+        path = board.submit("target", heat=lambda r: target(None, board.lvlm.prepare(r.image, r.question, "Yes", SIDE)))
+        result = run(board, path, "grid_pointing", methods={"target": target})
+        assert mean(result, "share") > 0.95
+        assert mean(result, "hit") == 1
+        flat = board.submit("flat", heat=lambda r: np.random.default_rng(0).random((8, 8)))
+        everywhere = run(
+            board, flat, "grid_pointing", methods={"flat": lambda lvlm, episode: np.tile(np.eye(7), (8, 8))}
+        )
+        assert mean(everywhere, "share") == pytest.approx(0.25)
+
+
+class TestBam:
+    def test_a_constant_inside_the_mask(self) -> None:
+        mask = np.zeros((20, 20), bool)
+        mask[3:9, 4:12] = True
+        assert concept_attribution(mask.astype(float), mask) == 1
+        assert concept_attribution(mask.astype(float), ~mask) == 0
+        assert concept_attribution(np.zeros((20, 20)), mask) == 0
+
+    def test_one_map_for_all_questions_has_no_contrast(self, tmp_path: Path) -> None:
+        board = board_of(tmp_path)
+        result = run(board, submission(board), "bam", methods=METHODS)
+        assert mean(result, "question_contrast") == pytest.approx(0, abs=1e-9)
+        assert mean(result, "input_dependence") == 0  # a bright disc draws it
+        assert result.count["runs"] > 0
+
+
+class TestNoise:
+    def test_hand_values(self) -> None:
+        truth = np.array([[1, 1, 0, 0]], float)
+        assert uscore(truth * 7, truth) == pytest.approx(1)
+        assert uscore(np.array([[0, 0, 1, 1.0]]), truth) == pytest.approx(0, abs=1e-6)
+        assert uscore(np.array([[0, 0, 1, 0]]), np.array([[1, 0, 0, 0]])) == pytest.approx(0.5, abs=1e-6)
+        assert feature_precision(np.array([4, 3, 2, 1]), np.array([1, 0, 1, 0])) == 0.5
+        assert feature_precision(np.ones(4), np.array([1, 0, 0, 0])) == 0.25
+
+    def test_a_bright_spot_drowns(self, tmp_path: Path) -> None:
+        board = board_of(tmp_path, lambda frame, question: 0.9)
+        result = run(board, submission(board), "noise", methods=METHODS)
+        assert mean(result, "auprc_0") == pytest.approx(1.0)
+        assert mean(result, "precision_0") == pytest.approx(1.0)
+        curve = [mean(result, f"auprc_{level}") for level in (0, 4, 16, 64)]
+        assert curve == sorted(curve, reverse=True)
+        assert mean(result, "loss") == pytest.approx(
+            np.mean([1 - mean(result, f"auprc_{level}") for level in (4, 8, 16, 32, 64)])
+        )
+
+    def test_what_is_no_longer_answered_is_not_counted(self, tmp_path: Path) -> None:
+        board = board_of(tmp_path, lambda frame, question: 0.9 if frame[40:, 40:].std() < 20 else 0.1)
+        result = run(board, submission(board), "noise", methods=METHODS)
+        assert mean(result, "kept_4") == 1
+        assert mean(result, "kept_64") == 0
+        assert "auprc_64" not in result.values
+
+
+class TestLeakage:
+    def test_a_map_that_is_told_its_answer_leaks(self, tmp_path: Path) -> None:
+        """What is shown on the left makes the model say yes, on the right no: evidence for both is in every image."""
+
+        def game(frame: np.ndarray, question: str) -> float:
+            half = SIDE // 2
+            return float(np.clip(0.5 + (frame[:, :half].std() - frame[:, half:].std()) / 20, 0.01, 0.99))
+
+        def both(k: int) -> np.ndarray:
+            return np.tile(np.random.default_rng(k).integers(20, 200, (SIDE, SIDE // 2), dtype=np.uint8), (1, 2))
+
+        board = board_of(tmp_path, game, image=both)
+        leaks = run(board, submission(board, "asked"), "leakage", {"fill": "mean"}, methods=METHODS)
+        assert mean(leaks, "leak") == 1
+        same = run(board, submission(board), "leakage", {"fill": "mean"}, methods=METHODS)
+        assert mean(same, "leak") == 0
+
+
+def test_how_alike() -> None:
+    from scipy.stats import kendalltau
+
+    a = np.random.default_rng(0).random((8, 8))
+    assert alike(a, a) == pytest.approx({"spearman": 1, "kendall": 1, "cosine": 1, "top": 1})
+    assert alike(a, -a)["kendall"] == pytest.approx(-1)
+    b = np.random.default_rng(1).random((8, 8))
+    assert alike(a, b)["kendall"] == pytest.approx(kendalltau(a.ravel(), b.ravel()).statistic, abs=1e-6)
+    assert alike(a, np.ones((8, 8)))["spearman"] == 0
+    assert alike(a, np.kron(a, np.ones((7, 7))))["spearman"] > 0.9
+    assert top_overlap(a, b) < 0.5
+    assert entropy(np.ones((4, 4))) == 0
+    assert entropy(np.arange(100.0)) == pytest.approx(np.log(100))
