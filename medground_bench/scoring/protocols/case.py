@@ -15,7 +15,6 @@ import numpy as np
 from medground_bench.attribution.fills import compose, fill_frame
 from medground_bench.attribution.method import Method, MethodLike, as_method
 from medground_bench.attribution.regions import box_masks
-from medground_bench.attribution.results import Attribution
 from medground_bench.causal.answers import Answer, read_answer
 from medground_bench.causal.cache import EditCache
 from medground_bench.causal.editors.base import Editor, EditRequest
@@ -24,17 +23,18 @@ from medground_bench.causal.masks import box_mask
 from medground_bench.core.errors import EditorError, MedGroundError, MethodError
 from medground_bench.core.files import sha256_of, within
 from medground_bench.core.schema import Box, Candidate
-from medground_bench.dataset.columns import Record
 from medground_bench.imaging import Letterbox, resize_heatmap
 from medground_bench.scoring.protocols.cache import Store, unknown, variant_key
 from medground_bench.scoring.protocols.protocol import Protocol, Skip
-from medground_bench.sources import Source
-from medground_bench.submission import Prediction, Submission
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from medground_bench.attribution.results import Attribution
+    from medground_bench.dataset.columns import Record
     from medground_bench.lvlm import Episode, Lvlm
+    from medground_bench.sources import Source
+    from medground_bench.submission import Prediction, Submission
 
 __all__ = ["Case", "Count", "Probe", "Trial"]
 

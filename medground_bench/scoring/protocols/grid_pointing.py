@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from medground_bench.dataset.columns import Record
 from medground_bench.imaging import Letterbox
-from medground_bench.scoring.protocols.case import Case
 from medground_bench.scoring.protocols.maps import in_pixels
 from medground_bench.scoring.protocols.protocol import Measure, Skip, protocol
+
+if TYPE_CHECKING:
+    from medground_bench.dataset.columns import Record
+    from medground_bench.scoring.protocols.case import Case
 
 __all__ = ["GridParameters", "cell_share", "grid_pointing", "mosaic"]
 
@@ -97,7 +100,8 @@ def grid_pointing(case: Case, parameters: GridParameters) -> Mapping[str, float]
 
 def _others(case: Case, rng: np.random.Generator) -> list[Record]:
     """One record of every other patient and image, in random order."""
-    mine, found = case.record, {}
+    mine = case.record
+    found: dict[tuple[str, str], Record] = {}
     for record in case.trial.records.values():
         if (record.dataset, record.patient_id) != (mine.dataset, mine.patient_id):
             found.setdefault((record.dataset, record.image_id), record)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medground_bench.attribution.fills import FILLS, compose
-from medground_bench.scoring.protocols.case import Case
 from medground_bench.scoring.protocols.maps import order, unit_sums, units
 from medground_bench.scoring.protocols.protocol import Measure, protocol
 from medground_bench.scoring.protocols.target import opposite
+
+if TYPE_CHECKING:
+    from medground_bench.scoring.protocols.case import Case
 
 __all__ = ["LeakageParameters", "leakage"]
 

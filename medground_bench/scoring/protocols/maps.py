@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from medground_bench.attribution.regions import region_labels
 from medground_bench.imaging import resize_heatmap
-from medground_bench.scoring.protocols.case import Case
+
+if TYPE_CHECKING:
+    from medground_bench.scoring.protocols.case import Case
 
 __all__ = [
     "alike",

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medground_bench.attribution.fills import compose
-from medground_bench.scoring.protocols.case import Case
 from medground_bench.scoring.protocols.protocol import Measure, protocol
+
+if TYPE_CHECKING:
+    from medground_bench.scoring.protocols.case import Case
 
 __all__ = ["NecessityParameters", "necessity", "necessity_edited", "random_places"]
 

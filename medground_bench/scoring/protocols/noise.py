@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medground_bench.scoring.heatmaps import score_heatmap
 from medground_bench.scoring.protocols.bam import framed_probe
-from medground_bench.scoring.protocols.case import Case
 from medground_bench.scoring.protocols.maps import in_pixels
 from medground_bench.scoring.protocols.protocol import Measure, Skip, protocol
+
+if TYPE_CHECKING:
+    from medground_bench.scoring.protocols.case import Case
 
 __all__ = ["NoiseParameters", "feature_precision", "noise", "uscore"]
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medground_bench.scoring.protocols.case import Case
 from medground_bench.scoring.protocols.maps import alike
 from medground_bench.scoring.protocols.protocol import Measure, Skip, protocol
+
+if TYPE_CHECKING:
+    from medground_bench.scoring.protocols.case import Case
 
 __all__ = ["RandomisationParameters", "randomisation"]
 

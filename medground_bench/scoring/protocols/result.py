@@ -20,7 +20,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,7 +28,9 @@ from medground_bench.core.errors import ScoringError
 from medground_bench.core.files import atomic_write
 from medground_bench.scoring.aggregate import Aggregate, Quotient, aggregate
 from medground_bench.scoring.protocols.protocol import Measure, Protocol, Table
-from medground_bench.scoring.table import RecordTable
+
+if TYPE_CHECKING:
+    from medground_bench.scoring.table import RecordTable
 
 __all__ = ["ProtocolResult", "aggregate_values", "read_result", "read_results", "write_result"]
 

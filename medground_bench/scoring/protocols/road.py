@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medground_bench.scoring.protocols.case import Case
 from medground_bench.scoring.protocols.protocol import Measure, protocol
+
+if TYPE_CHECKING:
+    from medground_bench.scoring.protocols.case import Case
 
 __all__ = ["RoadParameters", "impute", "road"]
 

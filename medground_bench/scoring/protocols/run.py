@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medground_bench.attribution.method import MethodLike
-from medground_bench.causal.editors.base import Editor
 from medground_bench.core.errors import MedGroundError, ScoringError, SubmissionError
 from medground_bench.core.files import Journal, atomic_write, file_lock, read_journals
 from medground_bench.core.settings import require_same
@@ -26,13 +24,15 @@ from medground_bench.scoring.protocols.protocol import Protocol, Skip, get_proto
 from medground_bench.scoring.protocols.result import ProtocolResult, aggregate_values, describe, write_result
 from medground_bench.scoring.statistics import RESAMPLES
 from medground_bench.scoring.table import RecordTable, Reference, load_reference
-from medground_bench.sources import Source
 from medground_bench.submission import open_submission, validate_submission
 
 if TYPE_CHECKING:
+    from medground_bench.attribution.method import MethodLike
+    from medground_bench.causal.editors.base import Editor
     from medground_bench.dataset.columns import Record
     from medground_bench.dataset.folder import DatasetFolder
     from medground_bench.lvlm import Lvlm
+    from medground_bench.sources import Source
 
 __all__ = ["ProtocolReport", "run_protocols"]
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medground_bench.scoring.protocols.case import Case
 from medground_bench.scoring.protocols.maps import correlation, unit_sums, units
 from medground_bench.scoring.protocols.protocol import Measure, Skip, protocol
 from medground_bench.scoring.protocols.sets import SetParameters, drops, random_sets
+
+if TYPE_CHECKING:
+    from medground_bench.scoring.protocols.case import Case
 
 __all__ = ["sensitivity_n"]
 

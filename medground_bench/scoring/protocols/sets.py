@@ -6,11 +6,14 @@ The sets are the record's, not the method's: what their removal costs is asked o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medground_bench.attribution.fills import FILLS
-from medground_bench.scoring.protocols.case import Case
+
+if TYPE_CHECKING:
+    from medground_bench.scoring.protocols.case import Case
 
 __all__ = ["SetParameters", "drops", "random_sets"]
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from medground_bench.scoring.protocols.case import Case
 from medground_bench.scoring.protocols.maps import alike
 from medground_bench.scoring.protocols.protocol import Measure, NoParameters, protocol
+
+if TYPE_CHECKING:
+    from medground_bench.scoring.protocols.case import Case
 
 __all__ = ["opposite", "random_target"]
 

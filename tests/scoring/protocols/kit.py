@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -15,12 +15,14 @@ from medground_bench.dataset.folder import DatasetFolder, open_folder
 from medground_bench.imaging import Letterbox
 from medground_bench.lvlm import Generated
 from medground_bench.lvlm.grid import TokenGrid
-from medground_bench.scoring.protocols.result import ProtocolResult
 from medground_bench.scoring.protocols.run import run_protocols
 from medground_bench.submission import write_submission
 from tests.baselines.doubles import plain_episode
 from tests.baselines.kit import WEIGHTS, quadrants
 from tests.scoring.folders import header, make_rows, write_folder
+
+if TYPE_CHECKING:
+    from medground_bench.scoring.protocols.result import ProtocolResult
 
 SIDE = 56
 FLOOR = 1e-6

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -11,7 +11,6 @@ import torch
 
 from medground_bench.attribution.method import method
 from medground_bench.core.errors import LvlmError
-from medground_bench.lvlm import Lvlm
 from medground_bench.lvlm.randomise import parameter_groups, shuffled
 from medground_bench.scoring.protocols.bam import concept_attribution
 from medground_bench.scoring.protocols.grid_pointing import cell_share, mosaic
@@ -20,6 +19,9 @@ from medground_bench.scoring.protocols.noise import feature_precision, uscore
 from medground_bench.scoring.protocols.randomisation import entropy
 from medground_bench.scoring.protocols.run import run_protocols
 from tests.scoring.protocols.kit import SIDE, World, mean, run, world
+
+if TYPE_CHECKING:
+    from medground_bench.lvlm import Lvlm
 
 
 @method("bright", family="test", over="frame")
