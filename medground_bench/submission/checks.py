@@ -22,8 +22,9 @@ from medground_bench.submission.format import (
     ROW_KEYS,
     Fault,
 )
+from medground_bench.submission.masks import mask_shape_fault, read_mask
 
-__all__ = ["check_header", "check_row", "clean", "is_number", "open_heatmap", "row_warnings"]
+__all__ = ["check_header", "check_row", "clean", "is_number", "mask_warnings", "open_heatmap", "row_warnings"]
 
 _TOLERANCE = 0.01  # pixels: rounding of written coordinates is no fault
 _FAULTS_PER_ROW = 25
@@ -190,6 +191,8 @@ def _optional_faults(row: Mapping[str, Any]) -> Iterator[Fault]:
                     yield Fault("type", f"{clean(token)} is not a finite number", remedy, field=f"tokens[{k}]")
     if not isinstance(row.get("extras", {}), dict | None):
         yield Fault("type", f"{clean(row['extras'])} is not an object", "write an object", field="extras")
+    if row.get("masks") is not None and (wrong := mask_shape_fault(row["masks"])):
+        yield Fault("masks", wrong, "write a list of COCO run lengths or names of PNG files", field="masks")
     if not isinstance(row.get("error", ""), str | None):
         yield Fault("type", f"{clean(row['error'])} is not a text", "write a text", field="error")
     for key in ("fallback", "degenerate"):
@@ -255,3 +258,17 @@ def row_warnings(row: Mapping[str, Any]) -> list[Fault]:
         return []
     names = clean(", ".join(map(str, unknown[:5])))
     return [Fault("unknown-key", f"unknown keys: {names}", f"they are ignored; known are {', '.join(ROW_KEYS)}")]
+
+
+def mask_warnings(row: Mapping[str, Any], folder: Path, size: tuple[float, float] | None) -> list[Fault]:
+    """Masks of a row that cannot be evaluated: its boxes still can."""
+    masks = row.get("masks")
+    if not masks or size is None or mask_shape_fault(masks):
+        return []
+    for k, item in enumerate(masks):
+        try:
+            read_mask(folder, item, (int(size[0]), int(size[1])))
+        except MedGroundError as error:
+            remedy = f"save it as {error.expected}" if error.expected else "correct it, or leave the masks out"
+            return [Fault("masks", clean(error.message, 200), remedy, field=f"masks[{k}]")]
+    return []

@@ -44,6 +44,7 @@ ROW_KEYS = (
     "fallback",
     "degenerate",
     "heatmap",
+    "masks",
     "extras",
     "error",
 )

@@ -36,6 +36,8 @@ class Prediction:
         Anything else, JSON.
     error : str or None
         Why the method failed on this record.
+    masks : tuple
+        Regions as masks (see :mod:`medground_bench.submission.masks`), where the method draws them.
     """
 
     id: str
@@ -48,6 +50,7 @@ class Prediction:
     heatmap: str | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
+    masks: tuple[Any, ...] = ()
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Prediction:
@@ -64,6 +67,7 @@ class Prediction:
             heatmap=row.get("heatmap"),
             extras=row.get("extras") or {},
             error=row.get("error"),
+            masks=tuple(row.get("masks") or ()),
         )
 
     def to_row(self) -> dict[str, Any]:
@@ -80,6 +84,8 @@ class Prediction:
             row["extras"] = dict(self.extras)
         if self.heatmap is not None:
             row["heatmap"] = self.heatmap
+        if self.masks:
+            row["masks"] = list(self.masks)
         if self.error is not None:
             row["error"] = self.error
         return row

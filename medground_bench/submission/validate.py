@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 from medground_bench.core.errors import SubmissionError
 from medground_bench.core.schema import MODES
 from medground_bench.dataset.folder import open_folder
-from medground_bench.submission.checks import check_header, check_row, clean, is_number, open_heatmap, row_warnings
+from medground_bench.submission.checks import (
+    check_header,
+    check_row,
+    clean,
+    is_number,
+    mask_warnings,
+    open_heatmap,
+    row_warnings,
+)
 from medground_bench.submission.coordinates import CoordinateCheck
 from medground_bench.submission.format import (
     HEADER_FILE,
@@ -248,7 +256,7 @@ def _judge(
         remedy = "NaN and Infinity are not JSON: leave the value out"
         faults.append(Fault("not-finite", "holds NaN or Infinity", remedy, line=line, id=shown))
     report.add(*faults)
-    report.warn(*(replace(w, line=line, id=shown) for w in row_warnings(row)))
+    report.warn(*(replace(w, line=line, id=shown) for w in [*row_warnings(row), *mask_warnings(row, folder, size)]))
     if isinstance(key, str):
         seen.setdefault(key, line)
     if size is not None:

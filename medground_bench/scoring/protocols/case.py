@@ -318,6 +318,8 @@ class Trial:
         header = self.submission.header
         if "heatmaps" in needs and not any(p.heatmap for p in self.predictions.values()):
             return "the submission has no heat maps"
+        if "masks" in needs and not any(p.masks for p in self.predictions.values()):
+            return "the submission has no masks"
         if "signed" in needs and not self.signed:
             return "its heat maps are not signed (settings.signed)"
         if "reason" in needs and header["mode"] != "reason":

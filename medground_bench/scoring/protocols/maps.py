@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "alike",
     "correlation",
+    "hottest",
     "in_pixels",
     "order",
     "prefix_masks",
@@ -85,6 +86,16 @@ def prefix_masks(masks: np.ndarray, ranked: np.ndarray, steps: int) -> tuple[np.
         when[mask] = place[unit]
     when[~masks.any(axis=0)] = np.iinfo(int).max
     return when[None] < counts[:, None, None], counts
+
+
+def hottest(case: Case, heat: np.ndarray) -> tuple[float, float]:
+    """The hottest point in native pixels, (x, y); of several equally hot cells the mean."""
+    box = case.letterbox
+    rows, cols = np.nonzero(heat == heat.max())
+    x = (cols.mean() + 0.5) * box.frame_width / heat.shape[1]
+    y = (rows.mean() + 0.5) * box.frame_height / heat.shape[0]
+    ((x1, y1, _, _),) = box.to_native([(x, y, x, y)], clip=False)
+    return x1, y1
 
 
 def trapezoid(y: np.ndarray, x: np.ndarray) -> float:

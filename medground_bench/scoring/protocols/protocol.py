@@ -36,9 +36,9 @@ __all__ = [
 
 ENTRY_POINT_GROUP = "medground_bench.protocols"
 
-NEEDS = ("heatmaps", "signed", "lvlm", "weights", "editor", "method", "sources", "reason")
-"""What a protocol may need beyond the boxes: heat maps in the submission; signed ones; the LVLM whose answers they
-explain; its weights too; a counterfactual editor; the submission's method, installed, to run it on other inputs;
+NEEDS = ("heatmaps", "signed", "masks", "lvlm", "weights", "editor", "method", "sources", "reason")
+"""What a protocol may need beyond the boxes: heat maps in the submission; signed ones; masks; the LVLM whose answers
+they explain; its weights too; a counterfactual editor; the submission's method, installed, to run it on other inputs;
 sources of the records, for what they know of patients and masks; records of the mode ``reason``."""
 
 

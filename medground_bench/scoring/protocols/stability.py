@@ -1,0 +1,115 @@
+"""Stability: whether the map stays when nothing that matters has changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from medground_bench.scoring.protocols.bam import framed_probe
+from medground_bench.scoring.protocols.maps import alike
+from medground_bench.scoring.protocols.protocol import Measure, Skip, protocol
+from medground_bench.scoring.protocols.shift import shifted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from medground_bench.scoring.protocols.case import Case, Probe
+
+__all__ = ["StabilityParameters", "stability"]
+
+PARAPHRASES = ("Does the image show {}?", "Can {} be seen in this radiograph?")
+"""Other words for the benchmark's question; its suffix stays."""
+
+_CHANGES = ("noise", "jpeg", "contrast", "pixel", "words")
+
+
+@dataclass(frozen=True)
+class StabilityParameters:
+    """Attributes: ``tolerance``, nats a token by which a change may move the response."""
+
+    tolerance: float = 0.05
+
+
+@protocol(
+    "stability",
+    asks="Does the map stay the same under changes that leave the answer as it is?",
+    measures=[
+        Measure("kendall", "Kendall's tau-b, mean over the changes", bounds=(-1, 1), chance=0.0),
+        Measure("cosine", "cosine of the centred maps", bounds=(-1, 1), chance=0.0),
+        Measure("top", "IoU of the hottest tenths", bounds=(0, 1)),
+        Measure("worst", "Kendall's tau-b under the change that moves it most", bounds=(-1, 1)),
+        *(Measure(f"kendall_{name}", f"under {name}", bounds=(-1, 1)) for name in _CHANGES),
+        Measure("max_sensitivity", "largest relative change of the map", "low", (0, np.inf)),
+        Measure("rerun", "rank correlation with the same method run again here", bounds=(-1, 1)),
+        Measure("seeds", "rank correlation with another seed of the method", bounds=(-1, 1)),
+        Measure("unchanged", "changes that left the response as it was", "", (0, 1)),
+    ],
+    needs=("heatmaps", "lvlm", "method"),
+    parameters=StabilityParameters,
+    cost="up to 8 runs of the method, 5 F",
+    reference="max-sensitivity (Yeh et al. 2019); tau and cosine (Wang & Kong 2022)",
+    note="'rerun' compares with the submission: where it was made in another data type or on another device, that is "
+    "what it measures. The control centre_prior is perfectly stable.",
+)
+def stability(case: Case, parameters: StabilityParameters) -> Mapping[str, float]:
+    """Noise of 2 grey levels, JPEG at quality 90, contrast of 3 % more, a shift by a pixel, other words."""
+    heat, probe = case.heatmap, case.probe
+    before = probe.scores(probe.frame[None])[0].mean()
+    found: dict[str, dict[str, float]] = {}
+    tried, largest = 0, 0.0
+    for name, other in _changes(case).items():
+        tried += 1
+        after = other.scores(other.frame[None])[0].mean()
+        if abs(after - before) >= parameters.tolerance:
+            continue
+        try:
+            changed = case.again(other)
+        except Skip:
+            continue
+        found[name] = alike(heat, changed)
+        if changed.shape == heat.shape:
+            largest = max(largest, float(np.linalg.norm(changed - heat) / np.linalg.norm(heat)))
+    out = {"unchanged": len(found) / tried}
+    if found:
+        for measure in ("kendall", "cosine", "top"):
+            out[measure] = float(np.mean([f[measure] for f in found.values()]))
+        out |= {f"kendall_{name}": f["kendall"] for name, f in found.items()}
+        out |= {"worst": min(f["kendall"] for f in found.values()), "max_sensitivity": largest}
+    out["rerun"] = alike(heat, case.again(probe))["spearman"]
+    _, values = case.trial.method
+    if any(f.name == "seed" for f in dataclasses.fields(values)):
+        out["seeds"] = alike(heat, case.again(probe, seed=int(values.seed or 0) + 1))["spearman"]
+    return out
+
+
+def _changes(case: Case) -> dict[str, Probe]:
+    """The record, changed in ways that do not matter."""
+    probe, rng = case.probe, case.rng("stability")
+    x1, y1, x2, y2 = probe.letterbox.content
+    image = probe.frame[y1:y2, x1:x2].astype(float)
+    grain = rng.normal(0, 2, image.shape[:2])
+
+    def framed(values: np.ndarray) -> Probe:
+        frame = probe.frame.copy()
+        frame[y1:y2, x1:x2] = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+        return framed_probe(case, frame)
+
+    stream = io.BytesIO()
+    Image.fromarray(image.astype(np.uint8)).save(stream, "JPEG", quality=90)
+    out = {
+        "noise": framed(image + (grain if image.ndim == 2 else grain[..., None])),
+        "jpeg": framed(np.asarray(Image.open(stream), float)),
+        "contrast": framed((image - image.mean()) * 1.03 + image.mean()),
+        "pixel": framed(shifted(image, 1)),
+    }
+    attribute = case.record.attribute
+    bare = f"Is there evidence of {attribute} in the image?"
+    if bare in probe.question:
+        words = PARAPHRASES[int(rng.integers(len(PARAPHRASES)))].format(attribute)
+        out["words"] = probe.other(question=probe.question.replace(bare, words))
+    return out

@@ -1,0 +1,273 @@
+"""CheXlocalize's scores, masks, strata and subgroups: hand values, and chance where nothing differs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medground_bench.core.schema import Candidate
+from medground_bench.imaging.masks import PolygonMask
+from medground_bench.scoring.protocols.chexlocalize import _fisher, fill_holes, otsu, shape_features
+from medground_bench.scoring.protocols.masks import boundary_f, instance_f
+from medground_bench.scoring.protocols.run import run_protocols
+from medground_bench.scoring.protocols.strata import stratum
+from medground_bench.scoring.protocols.subgroups import age_group, permuted_gap, standardised
+from medground_bench.sources.base import Source, SourceInfo
+from medground_bench.submission import write_submission
+from medground_bench.submission.masks import encode_rle
+from tests.scoring.folders import header
+from tests.scoring.protocols.kit import SIDE, World, mean, quadrant, run, world
+
+INFO = SourceInfo("vindr_cxr", "", "", "", "", False, "", ())
+
+
+def flat(root: Path, n: int = 8, **columns: Any) -> World:
+    return world(root, lambda frame, question: 0.9, n=n, **columns)
+
+
+def source_of(board: World, **fields: Any) -> list[Source]:
+    """Sources that know the board's records; each field is a function of the record's number."""
+    found = []
+    for k, row in enumerate(board.rows):
+        more = {name: value(k) for name, value in fields.items()}
+        found.append(
+            Candidate(k, row["dataset"], row["image_id"], row["patient_id"], row["attribute"], (), Path("x"), **more)
+        )
+    return [Source(INFO, Path("x"), found)]
+
+
+class TestParts:
+    def test_otsu_equals_scikit_image(self) -> None:
+        filters = pytest.importorskip("skimage.filters")
+        for seed in range(5):
+            rng = np.random.default_rng(seed)
+            values = np.clip(np.concatenate([rng.normal(60, 15, 900), rng.normal(170, 20, 300)]), 0, 255).astype(
+                np.uint8
+            )
+            assert abs(otsu(values) - filters.threshold_otsu(values)) <= 1
+
+    def test_by_hand(self) -> None:
+        assert otsu(np.array([[0, 0, 10], [200, 210, 200]], np.uint8)) == 10
+        ring = np.ones((5, 5), bool)
+        ring[2, 2] = False
+        assert fill_holes(ring).all()
+
+    def test_shapes(self) -> None:
+        mask = np.zeros((40, 60), bool)
+        mask[5:15, 10:50] = True
+        mask[20:24, 3:7] = True
+        assert shape_features(mask) == pytest.approx(
+            {"instances": 2, "area": 416 / 2400, "elongation": 4, "rectangularity": 1}
+        )
+        y, x = np.ogrid[:101, :101]
+        disc = shape_features((y - 50) ** 2 + (x - 50) ** 2 <= 40**2)
+        assert disc["elongation"] == pytest.approx(1, abs=0.03)
+        assert disc["rectangularity"] == pytest.approx(np.pi / 4, abs=0.03)
+        diamond = shape_features(abs(y - 50) + abs(x - 50) <= 40)
+        assert diamond["rectangularity"] == pytest.approx(1, abs=0.06)
+        assert np.isnan(shape_features(np.zeros((3, 3), bool))["area"])
+
+    def test_fisher(self) -> None:
+        low, high, p = _fisher(0.5, 28)
+        assert low < 0.5 < high
+        assert p == pytest.approx(2 * 0.00300, rel=0.05)  # atanh(.5) * 5 = 2.747
+        assert _fisher(0.0, 28)[2] == pytest.approx(1)
+
+
+class TestCheXlocalize:
+    def test_the_evidence_as_a_map(self, tmp_path: Path) -> None:
+        board = flat(tmp_path)
+        heat = np.zeros((SIDE, SIDE))
+        heat[: SIDE // 2, : SIDE // 2] = 1
+        result = run(board, board.submit("truth", heat=lambda r: heat), "chexlocalize")
+        for name in ("hit", "iou_otsu", "iou_0.5"):
+            assert mean(result, name) == 1
+        assert mean(result, "area") == 0.25
+        tuned = result.tables[0].rows
+        assert tuned[-1]["finding"] == "all"
+        assert tuned[-1]["iou"] == 1
+        assert result.tables[1].rows == []  # the evidence is the same everywhere
+
+    def test_the_opposite_corner(self, tmp_path: Path) -> None:
+        board = flat(tmp_path)
+        heat = np.zeros((2, 2))
+        heat[1, 1] = 1
+        result = run(board, board.submit("wrong", heat=lambda r: heat), "chexlocalize")
+        assert mean(result, "hit") == 0
+        assert mean(result, "iou_0.7") == 0
+
+    def test_a_random_point_hits_by_area(self, tmp_path: Path) -> None:
+        board = flat(tmp_path, n=120)
+        rng = np.random.default_rng(0)
+        result = run(board, board.submit("random", heat=lambda r: rng.random((14, 14))), "chexlocalize")
+        interval = result.find().values["hit"]  # type: ignore[union-attr]
+        assert interval.low < mean(result, "area") < interval.high
+
+    def test_the_threshold_comes_from_other_patients(self, tmp_path: Path) -> None:
+        """A map of two levels: above 0.5 it is the evidence, above 0.3 twice of it."""
+        board = flat(tmp_path)
+        heat = np.zeros((2, 2))
+        heat[0, 0], heat[0, 1] = 1, 0.45
+        fine = np.kron(heat, np.ones((SIDE // 2, SIDE // 2)))
+        result = run(board, board.submit("levels", heat=lambda r: fine), "chexlocalize")
+        assert mean(result, "iou_0.3") == 0.5
+        rows = result.tables[0].rows
+        assert rows[-1]["threshold"] == pytest.approx(0.5)
+        assert rows[-1]["iou"] == 1
+
+    def test_masks_of_the_source_are_preferred(self, tmp_path: Path) -> None:
+        board = flat(tmp_path)
+        right = PolygonMask(((28, 28), (56, 28), (56, 56), (28, 56)), (SIDE, SIDE))
+        sources = source_of(board, masks=lambda k: (right,))
+        heat = np.array([[0.0, 0], [0, 1]])
+        result = run(board, board.submit("masked", heat=lambda r: heat), "chexlocalize", sources=sources)
+        assert mean(result, "hit") == 1
+
+    def test_a_few_patients_are_neither_tuned_nor_regressed(self, tmp_path: Path) -> None:
+        board = flat(tmp_path, n=3)
+        result = run(board, board.submit("few", heat=lambda r: np.eye(4)), "chexlocalize")
+        assert result.tables[0].title == "no tuning and no regression from 3 patients"
+
+
+class TestMasks:
+    def test_hand_values(self) -> None:
+        a = np.zeros((20, 20), bool)
+        a[2:8, 2:8] = True
+        b = np.roll(a, 1, axis=1)
+        assert boundary_f(a, a, 0) == 1
+        assert boundary_f(a, np.roll(a, 12, axis=1), 1) == 0
+        assert boundary_f(a, b, 1) == 1
+        far = np.roll(a, 10, axis=0)
+        assert instance_f([a, far], [far, a]) == 1
+        assert instance_f([a], [far, a]) == pytest.approx(2 / 3)
+        assert instance_f([b], [a]) == 1  # 30 / 42
+        assert instance_f([np.roll(a, 3, axis=1)], [a]) == 0  # 18 / 54
+        assert instance_f([], []) == 1
+
+    def submit(self, board: World, masks: Any) -> Path:
+        rows = [{"id": r.id, "boxes": [], "masks": masks(k)} for k, r in enumerate(board.folder)]
+        head = header(board.rows, method="drawn", settings={"frame_side": SIDE})
+        return write_submission(board.root / "drawn", head, rows)
+
+    def test_the_evidence_drawn(self, tmp_path: Path) -> None:
+        board = flat(tmp_path)
+        truth = np.zeros((SIDE, SIDE), bool)
+        truth[: SIDE // 2, : SIDE // 2] = True
+        result = run(board, self.submit(board, lambda k: [encode_rle(truth)]), "masks")
+        for name in ("iou", "dice", "boundary_f", "instance_f1", "centroid_hit", "box_iou"):
+            assert mean(result, name) == 1
+        half = np.zeros((SIDE, SIDE), bool)
+        half[: SIDE // 2] = True
+        result = run(board, self.submit(board, lambda k: [encode_rle(half)]), "masks")
+        assert mean(result, "iou") == 0.5
+        assert mean(result, "dice") == pytest.approx(2 / 3)
+
+    def test_masks_of_another_size_are_counted(self, tmp_path: Path) -> None:
+        board = flat(tmp_path)
+        masks = [encode_rle(np.ones((4, 4), bool)), encode_rle(np.ones((SIDE, SIDE), bool))]
+        result = run(board, self.submit(board, lambda k: [masks[k > 0]]), "masks")
+        assert result.skipped == {"a mask of 4 x 4 pixels (expected: the native size, 56 x 56)": 1}
+        assert mean(result, "iou") == 0.25
+
+    def test_boxes_alone(self, tmp_path: Path) -> None:
+        board = flat(tmp_path)
+        path = board.submit("boxes", lambda r: [quadrant(0)])
+        report = run_protocols([path], board.folder, ["masks"], tmp_path / "out")
+        assert report.missing == ["masks on boxes: the submission has no masks"]
+
+
+class TestStrata:
+    def test_where_the_edges_are(self) -> None:
+        assert [stratum(s) for s in (0.0099, 0.01, 0.049, 0.05, 0.15)] == [
+            "below 1 %",
+            "1 to 5 %",
+            "1 to 5 %",
+            "5 to 15 %",
+            "above 15 %",
+        ]
+
+    def test_by_size(self, tmp_path: Path) -> None:
+        """Small evidence missed, large evidence found."""
+        small, large = [0.0, 0.0, 5.0, 5.0], [0.0, 0.0, 28.0, 28.0]
+        board = flat(tmp_path, boxes=lambda k: [small if k % 2 else large])
+        result = run(board, board.submit("large", lambda r: [large]), "strata", lvlm=None)
+        rows = {row["evidence"]: row for row in result.tables[0].rows}
+        assert rows["above 15 %"]["iou"] == 1
+        assert rows["below 1 %"]["iou"] == pytest.approx(25 / 784)
+        assert rows["below 1 %"]["records"] == 4
+        assert len(result.tables) == 1  # no maps, no thresholds
+
+    def test_by_threshold(self, tmp_path: Path) -> None:
+        board = flat(tmp_path)
+        heat = np.zeros((SIDE, SIDE))
+        heat[:28, :28] = 1
+        heat[:20, :20] = 2
+        result = run(board, board.submit("steps", heat=lambda r: heat), "strata")
+        assert mean(result, "iou_q0.5") == pytest.approx(400 / 784)  # more than half of what is hot is hottest
+        assert mean(result, "best_threshold_gain") >= 0
+        assert [row["quantile"] for row in result.tables[1].rows] == [0.5, 0.7, 0.8, 0.9, 0.95, 0.99]
+
+
+class TestSubgroups:
+    def test_ages(self) -> None:
+        assert [age_group(a) for a in (0, 17, 18, 39, 40, 79, 80, 120)] == [
+            "below 18",
+            "below 18",
+            "18 to 39",
+            "18 to 39",
+            "40 to 59",
+            "60 to 79",
+            "80 and older",
+            "80 and older",
+        ]
+
+    def test_equal_groups_give_uniform_p_values(self) -> None:
+        rng = np.random.default_rng(0)
+        groups = np.array(["F", "M"] * 30)
+        p = [permuted_gap(rng.random(60), groups, np.arange(60), 199, seed) for seed in range(100)]
+        assert 0.4 < np.mean(p) < 0.6
+        assert np.mean(np.array(p) <= 0.1) == pytest.approx(0.1, abs=0.08)
+
+    def test_a_shift_is_found(self) -> None:
+        rng = np.random.default_rng(1)
+        groups = np.array(["F", "M"] * 30)
+        scores = 0.1 * rng.random(60) + 0.3 * (groups == "F")
+        assert permuted_gap(scores, groups, np.arange(60), 999) == 0.001
+
+    def test_a_gap_that_is_the_mix_of_findings(self) -> None:
+        """Both groups have 0.8 on effusions and 0.2 on nodules, and other shares of them."""
+        groups = np.array(["F"] * 10 + ["M"] * 10)
+        kinds = ["effusion"] * 8 + ["nodule"] * 2 + ["effusion"] * 2 + ["nodule"] * 8
+        scores = np.array([0.8 if kind == "effusion" else 0.2 for kind in kinds])
+        assert scores[:10].mean() - scores[10:].mean() == pytest.approx(0.36)
+        assert standardised(scores, groups, kinds) == pytest.approx({"F": 0.5, "M": 0.5})
+        assert standardised(scores, groups, list(range(20))) == {}
+
+    def test_tables(self, tmp_path: Path) -> None:
+        board = flat(tmp_path, n=40)
+        sources = source_of(board, sex=lambda k: "FM"[k % 2], age=lambda k: 30 if k < 39 else 90)
+        right = lambda r: [quadrant(0)] if int(r.image_id[3:]) % 2 else [quadrant(3)]  # noqa: E731
+        path = board.submit("unfair", right)
+        result = run(board, path, "subgroups", {"least": 10, "permutations": 499}, sources=sources, lvlm=None)
+        rows = {(r["field"], r["group"], r["metric"]): r for r in result.tables[0].rows}
+        assert rows["sex", "M", "iou"]["mean"] == 1
+        assert rows["sex", "F", "iou"]["mean"] == 0
+        assert rows["age", "80 and older", "iou"]["note"] == "fewer than 10 patients"
+        assert rows["age", "80 and older", "iou"]["mean"] is None
+        gaps = {(g["field"], g["metric"]): g for g in result.tables[1].rows}
+        assert gaps["sex", "iou"]["gap"] == 1
+        assert gaps["sex", "iou"]["worst"] == "F"
+        assert gaps["sex", "iou"]["p_holm"] == pytest.approx(2 * 0.002)
+        assert gaps["age", "iou"]["worst"] == "fewer than two large groups"
+        assert gaps["view", ""]["worst"] == "no record has it"
+
+    def test_sources_that_know_nothing(self, tmp_path: Path) -> None:
+        board = flat(tmp_path)
+        path = board.submit("any", lambda r: [quadrant(0)])
+        report = run_protocols([path], board.folder, ["subgroups"], tmp_path / "out")
+        assert report.missing == ["subgroups on any: no source knows its records (--source NAME=DIR)"]
+        result = run(board, path, "subgroups", sources=source_of(board), lvlm=None)
+        assert result.skipped == {"its source tells neither sex nor age nor view": 8}
