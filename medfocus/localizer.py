@@ -17,7 +17,7 @@ from medfocus.multi_atlas import MultiAtlasSettings, MultiAtlasTransfer
 from medfocus.paper import PaperSettings, PublishedTransfer
 from medfocus.refine import refine
 from medground_bench.attribution.segmenters import Segmenter, load_segmenter
-from medground_bench.core.errors import ImageError, MethodError
+from medground_bench.core.errors import ImageError, MethodError, nearest
 from medground_bench.imaging.read import read_image
 
 if TYPE_CHECKING:
@@ -146,7 +146,11 @@ def _settings(preset: str, overrides: Mapping[str, Any]) -> Any:
     names = [field.name for field in dataclasses.fields(kind)]
     unknown = sorted(set(overrides) - set(names))
     if unknown:
-        raise MethodError(f"preset {preset!r} has no setting {', '.join(unknown)}", expected=", ".join(names))
+        raise MethodError(
+            f"preset {preset!r} has no setting {', '.join(unknown)}",
+            expected=", ".join(names),
+            remedy=nearest(unknown[0], names),
+        )
     return kind(**overrides)
 
 

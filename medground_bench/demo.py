@@ -412,7 +412,7 @@ def _generate(out: Path, settings: DemoSettings, group: ProcessGroup, update: Up
                 folder,
                 lvlm,
                 settings.methods,
-                out / "submissions" / key / mode,
+                out / "submissions",
                 rank=group.rank,
                 world_size=group.world_size,
                 authors="medground-bench demo",

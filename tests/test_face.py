@@ -87,7 +87,7 @@ def test_the_first_code_of_the_readme_runs(demo: Path, monkeypatch: pytest.Monke
     assert {s.method for s in names["scores"].submissions} == {"medfocus", "dark"}
     for file in ("out.png", "mine.png"):
         assert Image.open(file).width == 512
-    header = json.loads(Path("submissions/dark/submission.json").read_text())
+    header = json.loads(Path("submissions/toy_qwen/direct/dark/submission.json").read_text())
     assert header["settings"]["below"] == 60
     assert header["settings"]["function"].endswith(".dark")
 
@@ -105,11 +105,13 @@ def test_the_command_line_says_the_same(demo: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*command, "--set", "occlusion.rows=4", "--out", str(tmp_path / "command")])
     assert done.exit_code == 0, done.output
     for name in methods:
-        one, other = (tmp_path / place / name / "predictions.jsonl" for place in ("python", "command"))
+        one, other = (
+            tmp_path / place / "toy_qwen/direct" / name / "predictions.jsonl" for place in ("python", "command")
+        )
         assert one.read_text() == other.read_text()
-        assert mgb.validate(tmp_path / "command" / name, records).valid
+        assert mgb.validate(tmp_path / "command/toy_qwen/direct" / name, records).valid
     scores = mgb.score(report, records, resamples=200)
-    paths = [str(tmp_path / "command" / name) for name in methods]
+    paths = [str(tmp_path / "command/toy_qwen/direct" / name) for name in methods]
     file = tmp_path / "scores.json"
     done = CliRunner().invoke(app, ["score", *paths, *common, "--resamples", "200", "--out", str(file)])
     assert done.exit_code == 0, done.output

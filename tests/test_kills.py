@@ -126,7 +126,7 @@ def test_generate(tmp_path: Path, tiny_qwen: Lvlm) -> None:
     shutil.rmtree(out)
     assert renamings == 6  # two settings, two heat maps, predictions, header
     for _ in every_kill(run, renamings):
-        submission = out / "bright"
+        submission = out / tiny_qwen.key / "direct" / "bright"
         if (submission / "submission.json").exists():  # a folder that has it is complete
             assert validate_submission(submission).valid
             assert contents(out, "submission.json") == new

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from baselines.shared.once import once
 from medground_bench.core.errors import MethodError, MissingDependencyError
+from medground_bench.core.hub import local_only
 from medground_bench.core.schema import Box
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def load_detector(folder_or_id: str) -> Detector:
     ------
     MissingDependencyError
         If torch or transformers is not installed.
+    MedGroundError
+        If it is a hub id that is neither on this machine nor to be had (told within seconds).
     MethodError
         If the folder or hub id holds no OWL-ViT that can be loaded.
     """
@@ -89,9 +92,10 @@ def load_detector(folder_or_id: str) -> Detector:
         raise MissingDependencyError(
             f"the detector needs {error.name}", remedy='pip install "medground-bench[lvlm]"'
         ) from error
+    local = local_only(folder_or_id, "the method's parameter 'detector' (--set prompting_medsam.detector=FOLDER)")
     try:
-        processor = OwlViTProcessor.from_pretrained(folder_or_id)
-        model = OwlViTForObjectDetection.from_pretrained(folder_or_id, use_safetensors=True)
+        processor = OwlViTProcessor.from_pretrained(folder_or_id, local_files_only=local)
+        model = OwlViTForObjectDetection.from_pretrained(folder_or_id, use_safetensors=True, local_files_only=local)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         raise MethodError(
             f"no OWL-ViT detector can be loaded: {_first_sentence(error)}",

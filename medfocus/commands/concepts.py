@@ -16,6 +16,7 @@ def command(
     refiner: str = typer.Option(
         "none", "--refiner", help="none, litemedsam, a MedSAM checkpoint, or the folder or hub id of a SamModel."
     ),
+    set_: list[str] = typer.Option([], "--set", help="Setting of the preset: NAME=VALUE (JSON or text)."),
     out: Path | None = typer.Option(None, "--out", help="PNG to write (default: NAME_concepts.png here)."),
 ) -> None:
     """Find the 11 anatomical concepts on a frontal radiograph, print their boxes and draw them."""
@@ -25,10 +26,12 @@ def command(
     from medfocus.localizer import AnatomyLocalizer
     from medground_bench.core.console import stderr, stdout
     from medground_bench.core.files import atomic_write
+    from medground_bench.core.settings import parse_settings_for
     from medground_bench.imaging.read import read_image
 
     radiograph = read_image(image)
-    localizer = AnatomyLocalizer(pool, preset, None if refiner == "none" else refiner)  # type: ignore[arg-type]
+    settings = parse_settings_for(preset, set_)
+    localizer = AnatomyLocalizer(pool, preset, None if refiner == "none" else refiner, settings)  # type: ignore[arg-type]
     with stderr.status("locating"):
         transfer = localizer.localise(radiograph)
     table = Table("concept", "x1", "y1", "x2", "y2")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
@@ -84,7 +85,7 @@ def generate(
         Registered names, methods, or functions ``(lvlm, episode, **options)``; the episode of a record is prepared
         once for all of them.
     out : path
-        Gets ``.parts/`` (what a later run resumes from) and one submission folder per method.
+        Submissions come to lie at ``out/LVLM/MODE/METHOD``; ``out/LVLM/MODE/.parts`` is what a later run resumes from.
     settings : mapping of str to mapping, optional
         Method -> parameter overrides.
     side : int or None
@@ -117,7 +118,7 @@ def generate(
     ...     return [[0, 0, size, size]]
     >>> report = generate(records, lvlm, ["occlusion", corner], "submissions")  # doctest: +SKIP
     >>> report.submissions["corner"]  # doctest: +SKIP
-    PosixPath('submissions/corner')
+    PosixPath('submissions/toy_qwen/direct/corner')
     """
     out = Path(out)
     settings = settings or {}
@@ -142,6 +143,7 @@ def generate(
             remedy="choose another --lvlm, or filter candidates for this one (medground-bench filter)",
         )
     header = _header(records, lvlm, rows, side, limit)
+    out = _place(out, header["lvlm"], header["mode"])
     _check_header(out, header, {m.name: _settings(m, parameters) for m, parameters in plans})
 
     names = [method.name for method, _ in plans]
@@ -168,6 +170,28 @@ def generate(
         report = GenerateReport(computed=computed, reused=reused, errors=errors)
         _write_submissions(out, plans, rows, header, lvlm, {"authors": authors, "licence": licence}, report)
     return report
+
+
+def _place(out: Path, lvlm: str, mode: str) -> Path:
+    """``out/LVLM/MODE``, where the submissions of one run lie.
+
+    Raises
+    ------
+    MedGroundError
+        If ``out`` itself holds the parts of a run, as in version 0.1.0.
+    """
+    place = out / re.sub(r"[^A-Za-z0-9._+-]+", "_", lvlm) / mode
+    if (out / _PARTS).is_dir():
+        inside = out.parts[-2:] == place.parts[-2:]
+        raise MedGroundError(
+            "submissions lie in LVLM/MODE/METHOD below --out, and this folder holds the parts of a run itself",
+            where=out,
+            expected=f"a folder for all LVLMs and modes; this run would write to {place}",
+            remedy=f"give --out {out.parent.parent}"
+            if inside
+            else f"move what it holds ({_PARTS} too) to {place}, or give another --out",
+        )
+    return place
 
 
 def _methods(methods: MethodLike | Sequence[MethodLike]) -> list[Method]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
 import hashlib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -20,7 +20,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from medground_bench.attribution.results import Attribution, Over, as_attribution, from_heatmap
-from medground_bench.core.errors import MethodError
+from medground_bench.core.errors import MethodError, nearest
 
 if TYPE_CHECKING:
     from medground_bench.lvlm import Episode, Lvlm
@@ -42,6 +42,9 @@ ENTRY_POINT_GROUP = "medground_bench.methods"
 
 NEEDS = ("white_box", "gradients", "generation", "detector", "segmenter", "localizer", "references", "calibration")
 """What a method may need beyond scoring the response: see ``medground-bench methods``."""
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,95}")
 
 
 MethodFunction = Callable[["Lvlm", "Episode", Any], Any]
@@ -89,6 +92,28 @@ class Method:
     over: Over | None = None
     provenance: Mapping[str, str] = field(default_factory=dict, hash=False)
 
+    def named(self, name: str) -> Method:
+        """The same method under another name, so that variants of it lie beside each other; provenance says whose.
+
+        Raises
+        ------
+        MethodError
+            If the name cannot be that of a folder.
+
+        Examples
+        --------
+        >>> @method("darkness", family="control", over="frame")
+        ... def darkness(lvlm, episode, parameters):
+        ...     return 255 - np.asarray(episode.frame.convert("L"), float)
+        >>> darkness.named("darkness_squared").provenance
+        {'variant_of': 'darkness'}
+        """
+        if not _NAME.fullmatch(name):
+            raise MethodError(
+                f"{name!r} is no name of a method", expected="up to 96 letters, digits or . _ + -, the first no sign"
+            )
+        return dataclasses.replace(self, name=name, provenance={**self.provenance, "variant_of": self.name})
+
     def make_parameters(self, overrides: Mapping[str, Any] | None = None) -> Any:
         """The method's parameters with some replaced.
 
@@ -103,6 +128,7 @@ class Method:
             raise MethodError(
                 f"method {self.name!r} has no parameter {', '.join(unknown)}",
                 expected=", ".join(sorted(fields)) or "no parameters",
+                remedy=nearest(unknown[0], fields),
             )
         values = {name: self._typed(fields[name], value) for name, value in (overrides or {}).items()}
         try:
@@ -286,11 +312,10 @@ def get_method(name: str) -> Method:
     """
     entries = _entry_points().get(name)
     if not entries:
-        near = difflib.get_close_matches(name, available_methods(), n=3, cutoff=0.6)
         raise MethodError(
             f"no method named {name!r}",
             expected=f"one of {', '.join(available_methods())}",
-            remedy=f"did you mean {' or '.join(map(repr, near))}?" if near else None,
+            remedy=nearest(name, available_methods()),
         )
     if len(entries) > 1:
         raise MethodError(

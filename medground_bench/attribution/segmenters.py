@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from medground_bench.core.errors import MethodError, MissingDependencyError
-from medground_bench.core.hub import is_repo_id
+from medground_bench.core.hub import is_repo_id, local_only
 from medground_bench.core.versions import distribution_version
 
 if TYPE_CHECKING:
@@ -313,9 +313,10 @@ class SamTransformers:
         _require("transformers")
         from transformers import SamModel, SamProcessor
 
+        local = local_only(folder_or_id, "the segmenter (or refiner)")
         try:
-            self._processor = SamProcessor.from_pretrained(folder_or_id)
-            self._model = SamModel.from_pretrained(folder_or_id, use_safetensors=True)
+            self._processor = SamProcessor.from_pretrained(folder_or_id, local_files_only=local)
+            self._model = SamModel.from_pretrained(folder_or_id, use_safetensors=True, local_files_only=local)
         except (OSError, ValueError, RuntimeError) as error:
             raise MethodError(
                 f"no SamModel can be loaded: {str(error).splitlines()[0]}",

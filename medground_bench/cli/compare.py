@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from medground_bench.core.errors import ScoringError
+from medground_bench.core.errors import ScoringError, nearest
 
 if TYPE_CHECKING:
     from medground_bench.scoring import ComparisonReport
@@ -18,7 +18,9 @@ _LEVELS = ("all", "macro", "lvlm", "dataset", "dataset_macro", "size")
 
 
 def command(
-    scores: list[Path] = typer.Argument(..., help="Score files of 'medground-bench score'.", metavar="SCORES..."),
+    scores: list[Path] = typer.Argument(
+        ..., help="Score files of 'medground-bench score', or folders that hold some.", metavar="SCORES"
+    ),
     out: list[Path] = typer.Option(
         [], help="Also write a .json file, or a .csv file (pairs beside it in .pairs.csv); repeatable."
     ),
@@ -30,16 +32,18 @@ def command(
     """Compare methods: pooled over LVLMs, beside chance; every pair, and each against chance, tested (Holm).
 
     Tests flip the signs of patients' differences; fewer than six patients give neither an interval nor a p-value.
+
+    Example: medground-bench compare scores.json --metric f1 --level all,dataset
     """
     from medground_bench.cli._score_tables import console, print_comparison
-    from medground_bench.scoring import METRICS, compare_scores, read_scores
+    from medground_bench.scoring import METRICS, compare_scores, find_scores, read_scores
 
     levels = [name.strip() for name in level.split(",") if name.strip()]
     _check("metric", [metric], METRICS)
     _check("level", levels, _LEVELS)
     for path in out:
         _check("--out ending", [path.suffix], (".json", ".csv"))
-    report = compare_scores([read_scores(path) for path in scores], resamples=resamples, seed=seed)
+    report = compare_scores([read_scores(path) for path in find_scores(scores)], resamples=resamples, seed=seed)
     for path in out:
         _write(report, path, {"resamples": resamples, "seed": seed})
     print_comparison(report, console(), levels=levels, metric=metric)
@@ -50,7 +54,8 @@ def command(
 def _check(what: str, values: list[str], known: tuple[str, ...]) -> None:
     for value in values:
         if value not in known:
-            raise ScoringError(f"unknown {what} {value!r}", expected=f"one of {', '.join(known)}")
+            expected = f"one of {', '.join(known)}"
+            raise ScoringError(f"unknown {what} {value!r}", expected=expected, remedy=nearest(value, known))
 
 
 def _write(report: ComparisonReport, path: Path, settings: dict[str, Any]) -> None:

@@ -22,7 +22,9 @@ def command(
     out: Path = typer.Option(..., help="Folder for the verdicts; the same command resumes."),
     mode: str = typer.Option("direct", help="How to ask: direct or reason."),
     editor: str = typer.Option("radedit", help="radedit, phantom (exact, phantoms only) or inpaint (classical)."),
-    editor_set: list[str] = typer.Option([], help="Setting of the editor: NAME=VALUE (JSON or text)."),
+    set_: list[str] = typer.Option(
+        [], "--set", "--editor-set", help="Setting of the editor: NAME=VALUE (JSON or text), e.g. steps=50."
+    ),
     radedit_unet: str | None = typer.Option(None, help="Folder or hub id of RadEdit's UNet."),
     radedit_vae: str | None = typer.Option(None, help="Folder or hub id of its VAE."),
     radedit_text_encoder: str | None = typer.Option(None, help="Folder or hub id of its text encoder."),
@@ -52,10 +54,10 @@ def command(
     from medground_bench.causal.editors import load_editor
     from medground_bench.causal.filter import filter_candidates
     from medground_bench.cli._lvlm import load_for_command
-    from medground_bench.cli._settings import parse_settings
     from medground_bench.cli._sources import parse_sources
     from medground_bench.core.console import progress_bar, stderr
     from medground_bench.core.processes import process_group
+    from medground_bench.core.settings import parse_settings, parse_settings_for
     from medground_bench.sources import open_source
 
     if lvlm_key and len(lvlm_key) != len(lvlm):
@@ -68,7 +70,7 @@ def command(
         )
     sources = {name: open_source(name, folder) for name, folder in parse_sources(source).items()}
     place = group.device(device)
-    settings = parse_settings("editor-set", editor_set)
+    settings = parse_settings_for(editor, set_)
     if editor == "radedit":
         parts = {"unet": radedit_unet, "vae": radedit_vae, "text_encoder": radedit_text_encoder, "device": place}
         settings = {**{k: v for k, v in parts.items() if v is not None}, **settings}
@@ -101,7 +103,7 @@ def command(
     errors: list[str] = []
     for key, loader in loaders.items():
         # One model in memory at a time; the edits that the first asked for are there for the next.
-        with progress_bar(f"{key} {mode}") as progress:
+        with progress_bar(f"{key} {mode}", resumes=True) as progress:
             report = filter_candidates(
                 loader(),
                 mode,

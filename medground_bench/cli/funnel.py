@@ -35,6 +35,13 @@ def command(
         table.add_row(*row.group, *(f"{c:,}" for c in cells))
     # In a file or a pipe every row stands on one line, whatever its width.
     (stdout if stdout.is_terminal else Console(width=240)).print(table)
+    if any(row.flagged for row in rows):
+        stdout.print(
+            "flagged: an edit looks as if it had failed (nothing changed where it should, or much where it should "
+            "not); the candidate is judged all the same",
+            style="dim",
+            soft_wrap=True,
+        )
     skipped = sum(row.skipped for row in rows)
     if skipped:
         stdout.print(f"{skipped} candidates have no valid evidence box and were not judged", style="dim")

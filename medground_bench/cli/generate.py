@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import typer
@@ -14,11 +15,16 @@ def command(
     config: str = typer.Option("direct", help="Config of the folder: direct or reason."),
     lvlm: str = typer.Option(..., help="LVLM key, hub id or local folder."),
     method: list[str] = typer.Option(..., help="Registered method(s): repeat, or separate by commas; 'all' for all."),
-    out: Path = typer.Option(..., help="Folder for the submissions (one per method)."),
+    out: Path = typer.Option(..., help="Folder for the submissions: they come to lie at LVLM/MODE/METHOD in it."),
     lvlm_key: str | None = typer.Option(
         None, help="Key of the LVLM in the records, when --lvlm is a folder or hub id."
     ),
-    set_: list[str] = typer.Option([], "--set", help="Parameter: METHOD.NAME=VALUE (JSON or text)."),
+    name: str | None = typer.Option(
+        None, help="Name of the submission instead of its method's: variants of one method lie beside each other."
+    ),
+    set_: list[str] = typer.Option(
+        [], "--set", help="Parameter: METHOD.NAME=VALUE (JSON or text), or NAME=VALUE for every method that has it."
+    ),
     limit: int | None = typer.Option(None, min=1, help="Only the first N records, for a trial."),
     side: int = typer.Option(224, min=0, help="Side of the letterboxed frame in pixels; 0 feeds the native image."),
     dtype: str | None = typer.Option(None, help="float32, bfloat16 or float16 (default: by device)."),
@@ -37,18 +43,27 @@ def command(
     """Generate submissions: any LVLM, any registered methods; run again to resume.
 
     Over several GPUs or nodes: accelerate launch -m medground_bench generate ...
+
+    Example: medground-bench generate --dataset demo/medground-bench --lvlm toy_qwen --method occlusion,lrp
+    --set occlusion.rows=4 --out submissions
     """
     from medground_bench.attribution.generate import generate
-    from medground_bench.attribution.method import available_methods
+    from medground_bench.attribution.method import available_methods, get_method
     from medground_bench.cli._lvlm import load_for_command
-    from medground_bench.cli._settings import parse_settings
     from medground_bench.core.console import progress_bar, stderr
     from medground_bench.core.processes import process_group
+    from medground_bench.core.settings import parse_settings, parse_settings_of
     from medground_bench.dataset.folder import open_folder
 
     names = [n.strip() for value in method for n in value.split(",") if n.strip()]
-    names = available_methods() if names == ["all"] else names
-    settings = _settings(set_, names)
+    methods = [get_method(n) for n in dict.fromkeys(available_methods() if names == ["all"] else names)]
+    parameters = {m.name: [f.name for f in dataclasses.fields(m.parameters)] for m in methods}
+    settings = parse_settings_of(parameters, set_)
+    if name is not None:
+        if len(methods) != 1:
+            raise MedGroundError(f"--name {name} for {len(methods)} methods", expected="one --method with a --name")
+        settings = dict.fromkeys([name], settings.get(methods[0].name, {}))
+        methods = [methods[0].named(name)]
     folder = open_folder(dataset, config)
     group = process_group()
     model = load_for_command(
@@ -59,11 +74,11 @@ def command(
         attention=attention,
         decoding=parse_settings("decoding", decoding),
     )
-    with progress_bar(f"{model.key} {config}") as progress:
+    with progress_bar(f"{model.key} {config}", resumes=True) as progress:
         report = generate(
             folder,
             model,
-            names,
+            methods,
             out,
             settings=settings,
             side=side or None,
@@ -77,30 +92,10 @@ def command(
             progress=progress,
         )
     stderr.print(f"{report.computed} attributions computed, {report.reused} found from earlier runs")
-    for name, path in report.submissions.items():
-        typer.echo(f"{name}: {path}")
+    for one, path in report.submissions.items():
+        typer.echo(f"{one}: {path}")
     if report.errors:
         raise MedGroundError(
             f"{len(report.errors)} attributions failed:\n  " + "\n  ".join(report.errors),
             remedy="run the same command again to try those once more; with --answer-errors they count as no boxes",
         )
-
-
-def _settings(pairs: list[str], names: list[str]) -> dict[str, dict[str, object]]:
-    """``METHOD.NAME=VALUE`` pairs -> method -> parameters; values are JSON where they parse, else text."""
-    import json
-
-    settings: dict[str, dict[str, object]] = {}
-    for pair in pairs:
-        left, equals, text = pair.partition("=")
-        name, dot, parameter = left.rpartition(".")
-        if not (equals and dot and name in names):
-            raise MedGroundError(
-                f"--set {pair!r} is not understood",
-                expected=f"METHOD.NAME=VALUE with METHOD one of {', '.join(names)}",
-            )
-        try:
-            settings.setdefault(name, {})[parameter] = json.loads(text)
-        except ValueError:
-            settings.setdefault(name, {})[parameter] = text
-    return settings

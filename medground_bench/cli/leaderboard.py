@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from medground_bench.core.errors import printable
+from medground_bench.core.errors import ScoringError, printable
 
 __all__ = ["command"]
 
@@ -16,12 +16,21 @@ def command(
     out: Path = typer.Option(Path("leaderboard.html"), help="Page to write."),
     title: str = typer.Option("MedGround-Bench leaderboard", help="Title of the page."),
 ) -> None:
-    """Write the leaderboard: methods x LVLM x mode x dataset, with intervals and chance rows."""
+    """Write the leaderboard: methods x LVLM x mode x dataset, with intervals and chance rows.
+
+    Nothing is written where no score file is found.
+
+    Example: medground-bench leaderboard demo/results --out leaderboard.html
+    """
     from medground_bench.pages import write_page
     from medground_bench.pages.leaderboard import collect_results, leaderboard_page
+    from medground_bench.scoring import find_scores
 
     files, rejected = collect_results(results)
-    write_page(out, leaderboard_page(files, rejected, title=title))
     for entry in rejected:
         typer.echo(printable(f"left out: {entry['path']}: {entry['reason']}"), err=True)
+    if not files:
+        find_scores([results])  # says what lies there instead
+        raise ScoringError("none of the score files can be shown", where=results, remedy="score the submissions again")
+    write_page(out, leaderboard_page(files, rejected, title=title))
     typer.echo(f"written: {out} ({sum(len(f.submissions) for f in files)} submissions)", err=True)

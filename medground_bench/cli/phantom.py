@@ -37,8 +37,10 @@ def command(
             num_proc=num_proc,
             progress=update,
         )
+    normal = len(written.images) - len({c.image_id for c in written.candidates})
     stdout.print(
-        f"{len(written.images)} images with {len(written.candidates)} candidates in {out} (source {layout})",
+        f"{len(written.images)} images ({normal} without a finding, so without a candidate) with "
+        f"{len(written.candidates)} candidates in {out} (source {layout})",
         soft_wrap=True,
         highlight=False,
         markup=False,

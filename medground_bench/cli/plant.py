@@ -23,6 +23,7 @@ def command(
     pool: str = typer.Option(
         "phantom", "--pool", help="References of multi_atlas: a folder with pool.json, or the phantoms that ship."
     ),
+    set_: list[str] = typer.Option([], "--set", help="Setting of the localizer: NAME=VALUE (JSON or text)."),
 ) -> None:
     """Draw findings into real radiographs: a benchmark with exact evidence from any folder of normal images.
 
@@ -30,11 +31,12 @@ def command(
     refused and listed; the list is also in planted.json.
     """
     from medground_bench.core.console import progress_bar, stderr, stdout
+    from medground_bench.core.settings import parse_settings_for
     from medground_bench.sources.planted import load_localizer
     from medground_bench.sources.planted.write import write_planted
 
     names = [name.strip() for name in findings.split(",") if name.strip()] if findings else None
-    settings = {"pool": pool} if localizer == "multi_atlas" else {}
+    settings = {**({"pool": pool} if localizer == "multi_atlas" else {}), **parse_settings_for(localizer, set_)}
     with progress_bar("planting") as update:
         written = write_planted(
             canvas,

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from medground_bench.submission import ValidationReport
 
 __all__ = ["command"]
 
@@ -18,7 +22,11 @@ class Format(str, Enum):
 
 
 def command(
-    submission: Path = typer.Argument(..., help="Folder with submission.json and predictions.jsonl."),
+    submissions: list[Path] = typer.Argument(
+        ...,
+        help="Folders with submission.json and predictions.jsonl, or folders of such folders.",
+        metavar="SUBMISSION",
+    ),
     dataset: Path | None = typer.Option(
         None, help="Dataset folder it was made for; without it only the files' form is checked."
     ),
@@ -26,32 +34,42 @@ def command(
     format_: Format = typer.Option(Format.text, "--format", help="text for people, json for machines."),
     strict: bool = typer.Option(False, help="Warnings also make it not valid."),
 ) -> None:
-    """Check a submission and list every faulty row with its line, id, field and remedy.
+    """Check submissions and list every faulty row with its line, id, field and remedy.
 
-    Exit code 0: valid. 1: not valid.
+    Exit code 0: all are valid. 1: one is not. --format json prints one object, a list of several submissions.
+
+    Example: medground-bench validate demo/submissions/toy_qwen/direct/occlusion --dataset demo/medground-bench
     """
     import json
 
-    from medground_bench.dataset.folder import open_folder
-    from medground_bench.submission import validate_submission
+    from medground_bench.submission import find_submissions, validate_submission
 
-    folder = open_folder(dataset, config) if dataset is not None and config is not None else dataset
-    report = validate_submission(submission, folder)
-    valid = report.valid and not (strict and report.warnings)
+    folders = find_submissions(submissions)
+    reports = [validate_submission(folder, dataset, config) for folder in folders]
+    valid = [report.valid and not (strict and report.warnings) for report in reports]
     if format_ is Format.json:
-        typer.echo(json.dumps({**report.to_json(), "valid": valid}, indent=2))
+        said = [{**report.to_json(), "valid": ok} for report, ok in zip(reports, valid, strict=True)]
+        typer.echo(json.dumps(said[0] if len(said) == 1 else said, indent=2))
     else:
-        for fault in report.faults:
-            typer.echo(f"error: {fault}")
-        if report.unlisted:
-            typer.echo(f"error: {sum(report.unlisted.values())} more faults are not listed: correct these first")
-        for warning in report.warnings:
-            typer.echo(f"warning: {warning}")
-        counts = ", ".join(f"{count} {code}" for code, count in report.counts().items())
-        checked = "" if dataset is not None else " (form only: give --dataset to check ids and image bounds)"
-        verdict = "valid" if valid else "not valid"
-        typer.echo(
-            f"{verdict}: {report.rows} rows, {report.count} faults{f' ({counts})' if counts else ''}, "
-            f"{len(report.warnings)} warnings{checked}"
-        )
-    raise typer.Exit(0 if valid else 1)
+        for folder, report, ok in zip(folders, reports, valid, strict=True):
+            if len(folders) > 1:
+                typer.echo(f"{folder}:")
+            _print(report, ok, checked=dataset is not None)
+        if len(folders) > 1:
+            typer.echo(f"{sum(valid)} of {len(folders)} submissions are valid")
+    raise typer.Exit(0 if all(valid) else 1)
+
+
+def _print(report: ValidationReport, valid: bool, *, checked: bool) -> None:
+    for fault in report.faults:
+        typer.echo(f"error: {fault}")
+    if report.unlisted:
+        typer.echo(f"error: {sum(report.unlisted.values())} more faults are not listed: correct these first")
+    for warning in report.warnings:
+        typer.echo(f"warning: {warning}")
+    counts = ", ".join(f"{count} {code}" for code, count in report.counts().items())
+    note = "" if checked else " (form only: give --dataset to check ids and image bounds)"
+    typer.echo(
+        f"{'valid' if valid else 'not valid'}: {report.rows} rows, {report.count} faults"
+        f"{f' ({counts})' if counts else ''}, {len(report.warnings)} warnings{note}"
+    )

@@ -7,7 +7,9 @@ any other exception is a bug of ours.
 
 from __future__ import annotations
 
+import difflib
 import errno
+from collections.abc import Iterable
 
 __all__ = [
     "AtlasError",
@@ -25,6 +27,7 @@ __all__ = [
     "ScoringError",
     "SourceError",
     "SubmissionError",
+    "nearest",
     "printable",
 ]
 
@@ -32,6 +35,20 @@ __all__ = [
 def printable(text: str) -> str:
     """A text without anything that a terminal obeys: control characters but the line feed are written out."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """What may have been meant by a name that is not known: a remedy, None where no known name is near.
+
+    Examples
+    --------
+    >>> nearest("oclusion", ["occlusion", "lrp"])
+    "did you mean 'occlusion'?"
+    """
+    names = {one.lower(): one for one in known}
+    found = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)
+    found = found or [one for one in names if name and one.startswith(name.lower())][:3]
+    return f"did you mean {' or '.join(repr(names[one]) for one in found)}?" if found else None
 
 
 class MedGroundError(Exception):

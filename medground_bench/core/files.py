@@ -79,7 +79,7 @@ def atomic_write(path: str | Path, mode: str = "w", *, permissions: int | None =
             with open(path, mode, encoding=encoding, newline=newline) as file:
                 yield file
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         if path.parent not in _swept:  # once per process: a folder of many files is listed once
             sweep(path.parent)
         fd, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=".part")
@@ -95,6 +95,25 @@ def atomic_write(path: str | Path, mode: str = "w", *, permissions: int | None =
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)
             raise
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, but none at the root of the file system: that was a slip of the pen.
+
+    Raises
+    ------
+    FileError
+        If the first of them would lie at the root.
+    """
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    if missing and missing[-1].parent == Path(folder.anchor) and folder.is_absolute():
+        raise FileError(
+            "there is no such folder, and none is made at the root of the file system",
+            where=missing[-1],
+            expected="a path inside a folder that exists",
+            remedy="correct the path, or make the folder first",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 @contextlib.contextmanager
@@ -127,7 +146,7 @@ def scratch_folder(path: str | Path) -> Iterator[Path]:
     """Yield an empty temporary sibling folder of ``path``, on the same file system; it is removed at the end."""
     path = target_of(path)
     with _naming(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         sweep(path.parent)
         folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path), suffix=".part"))
         try:
@@ -264,7 +283,7 @@ def file_lock(path: str | Path, *, wait: bool = False) -> Iterator[None]:
         If another process holds it and ``wait`` is false.
     """
     path = target_of(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     lock = FileLock(path)
     try:
         lock.acquire(blocking=wait)

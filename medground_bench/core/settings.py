@@ -1,14 +1,14 @@
-"""Results made in one way only: a folder that is resumed must have been made with the same settings."""
+"""Settings as they are given (``NAME=VALUE``), and whether two runs had the same: a folder is made in one way."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from medground_bench.core.errors import MedGroundError
+from medground_bench.core.errors import MedGroundError, nearest
 
-__all__ = ["require_same"]
+__all__ = ["parse_settings", "parse_settings_for", "parse_settings_of", "require_same"]
 
 
 def require_same(what: str, before: Mapping[str, Any], now: Mapping[str, Any], *, where: object) -> None:
@@ -38,3 +38,83 @@ def require_same(what: str, before: Mapping[str, Any], now: Mapping[str, Any], *
             expected="one folder, one way of making what is in it",
             remedy="give the earlier run's options to resume it, use another --out, or delete the folder",
         )
+
+
+def parse_settings(option: str, pairs: list[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` pairs of an option -> settings.
+
+    Raises
+    ------
+    MedGroundError
+        If a pair is not of that form.
+    """
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not (name and equals):
+            raise MedGroundError(f"--{option} {pair!r} is not understood", expected="NAME=VALUE, e.g. steps=50")
+        settings[name] = _value(text)
+    return settings
+
+
+def parse_settings_of(owners: Mapping[str, Collection[str]], pairs: list[str]) -> dict[str, dict[str, Any]]:
+    """``--set`` pairs -> owner -> settings: ``OWNER.NAME=VALUE``, or ``NAME=VALUE`` for every owner that has it.
+
+    Parameters
+    ----------
+    owners : mapping of str to collection of str
+        Who runs (methods, an editor, a localizer) -> the names of its settings.
+    pairs : list of str
+        As on the command line; a setting given for its owner counts more than one given for all.
+
+    Raises
+    ------
+    MedGroundError
+        If a pair is not of that form, nobody of that name runs, or nobody has the setting.
+    """
+    for_all: dict[str, dict[str, Any]] = {}
+    for_one: dict[str, dict[str, Any]] = {}
+    for key, value in parse_settings("set", pairs).items():
+        owner, dot, name = key.rpartition(".")
+        if dot and owner not in owners:
+            raise MedGroundError(
+                f"--set {key}: no {owner!r} runs here",
+                expected=f"OWNER.NAME=VALUE with OWNER one of {', '.join(owners)}, or NAME=VALUE for all",
+                remedy=nearest(owner, owners),
+            )
+        having = [one for one, names in owners.items() if name in names]
+        if not dot and not having:
+            known = sorted({one for names in owners.values() for one in names})
+            raise MedGroundError(
+                f"--set {key}: none of {', '.join(owners)} has a setting {name!r}",
+                expected=f"one of {', '.join(known)}" if known else "no setting",
+                remedy=nearest(name, known),
+            )
+        for one in [owner] if dot else having:
+            (for_one if dot else for_all).setdefault(one, {})[name] = value
+    return {one: {**for_all.get(one, {}), **for_one.get(one, {})} for one in owners if one in {*for_all, *for_one}}
+
+
+def parse_settings_for(owner: str, pairs: list[str]) -> dict[str, Any]:
+    """``--set`` pairs of the one thing that takes settings here: ``NAME=VALUE`` or ``OWNER.NAME=VALUE``.
+
+    Raises
+    ------
+    MedGroundError
+        If a pair is not of that form, or names another owner.
+    """
+    settings = {}
+    for key, value in parse_settings("set", pairs).items():
+        named, dot, name = key.rpartition(".")
+        if dot and named != owner:
+            raise MedGroundError(f"--set {key}: no {named!r} runs here", expected=f"NAME=VALUE or {owner}.NAME=VALUE")
+        settings[name] = value
+    return settings
+
+
+def _value(text: str) -> Any:
+    """A value as JSON where it parses, else as text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

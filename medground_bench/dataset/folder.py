@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from medground_bench.core.errors import BuildError
+from medground_bench.core.errors import BuildError, nearest
 from medground_bench.core.files import sha256_of, sweep
 from medground_bench.dataset.columns import IMAGE_COLUMN, Record, fingerprint
 
@@ -107,9 +107,23 @@ def open_folder(path: str | Path, config: str | None = None) -> DatasetFolder:
             f"the folder has no config {config!r}" if config else "the folder has several configs",
             where=path,
             expected="one of " + ", ".join(configs),
-            remedy="build it into this folder with 'medground-bench build --config ...'",
+            remedy=(nearest(config, configs) or "build it into this folder with 'medground-bench build --config ...'")
+            if config
+            else "name one (--config)",
         )
     return DatasetFolder(path, config, record)
+
+
+def open_for_mode(path: str | Path, mode: str | None) -> DatasetFolder:
+    """Open the config that a submission of a mode is about: the one of that name, else the folder's only one.
+
+    Raises
+    ------
+    BuildError
+        If the folder is not one, is damaged, or has several configs and none of that name.
+    """
+    configs = read_build_record(path)["configs"]
+    return open_folder(path, mode if mode in configs or (mode is not None and len(configs) > 1) else None)
 
 
 class DatasetFolder(Sequence[Record]):
@@ -159,7 +173,9 @@ class DatasetFolder(Sequence[Record]):
             return [self[position] for position in range(*key.indices(len(self)))]
         if isinstance(key, str):
             if key not in self._by_id():
-                raise BuildError(f"there is no row {key!r}", where=self.path / self.config)
+                raise BuildError(
+                    f"there is no row {key!r}", where=self.path / self.config, remedy=nearest(key, self._by_id())
+                )
             key = self._by_id()[key]
         if not -len(self) <= key < len(self):
             raise IndexError(f"record {key} of {len(self)}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medground_bench.core.errors import BuildError, ImageError, RecordsError, SourceError
+from medground_bench.core.errors import BuildError, ImageError, RecordsError, SourceError, nearest
 from medground_bench.core.files import sha256_of
 from medground_bench.core.schema import MODES, Box, Candidate, KeptCandidate, Mode, question
 from medground_bench.dataset.records import load_records
@@ -41,7 +41,11 @@ class BuildSettings:
     def check(self) -> None:
         """Raise BuildError for a combination that cannot be meant."""
         if self.config not in CONFIGS:
-            raise BuildError(f"unknown config {self.config!r}", expected="one of " + ", ".join(CONFIGS))
+            raise BuildError(
+                f"unknown config {self.config!r}",
+                expected="one of " + ", ".join(CONFIGS),
+                remedy=nearest(self.config, CONFIGS),
+            )
         if not self.sources:
             raise BuildError(
                 "no source is given", expected="--source NAME=DIR, NAME one of " + ", ".join(source_names())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from medground_bench.core.errors import LvlmError
+from medground_bench.core.errors import LvlmError, nearest
 from medground_bench.lvlm.batching import batch_size as fit
 from medground_bench.lvlm.batching import bytes_per_image, default_budget, run_in_batches
 from medground_bench.lvlm.episode import Generated
@@ -148,6 +148,8 @@ def check_decoding(decoding: Mapping[str, Any] | None) -> dict[str, Any]:
     unknown = sorted(set(decoding or {}) - set(PROCESSORS))
     if unknown:
         raise LvlmError(
-            f"{unknown[0]!r} is no logits processor of greedy decoding", expected="one of " + ", ".join(PROCESSORS)
+            f"{unknown[0]!r} is no logits processor of greedy decoding",
+            expected="one of " + ", ".join(PROCESSORS),
+            remedy=nearest(unknown[0], PROCESSORS),
         )
     return dict(decoding or {})

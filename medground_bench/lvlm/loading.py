@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import json
 import re
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medground_bench.core.errors import LvlmError, MissingDependencyError
+from medground_bench.core.errors import LvlmError, MissingDependencyError, nearest
 from medground_bench.core.files import folder_fingerprint
 from medground_bench.core.schema import LVLMS
 from medground_bench.lvlm.families import family_of
@@ -148,10 +147,10 @@ def _resolve(key_or_path: str | Path) -> tuple[str | Path, str]:
             "there is no such folder", where=path, expected="a folder with config.json, weights and processor"
         )
     known = [*LVLMS, *toys]
-    close = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
     raise LvlmError(
-        f"there is no LVLM {key!r}" + (f": did you mean {' or '.join(close)}?" if close else ""),
+        f"there is no LVLM {key!r}",
         expected=f"one of {', '.join(known)}, a hub id (owner/name) or a folder",
+        remedy=nearest(key, known),
     )
 
 

@@ -21,7 +21,7 @@ from medground_bench.scoring.comparison import (
     compare_scores,
     pool_methods,
 )
-from medground_bench.scoring.files import ScoreFile, SubmissionScores, read_scores, write_scores
+from medground_bench.scoring.files import ScoreFile, SubmissionScores, find_scores, read_scores, write_scores
 from medground_bench.scoring.heatmaps import HEATMAP_METRICS, HeatmapScores, score_heatmap
 from medground_bench.scoring.quick import evaluate_boxes
 from medground_bench.scoring.rows import Row, submission_rows
@@ -74,6 +74,7 @@ __all__ = [
     "compare_methods",
     "compare_scores",
     "evaluate_boxes",
+    "find_scores",
     "holm",
     "load_reference",
     "pool_methods",

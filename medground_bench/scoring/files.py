@@ -32,7 +32,8 @@ patients and its evidence was not cut to the image. Submissions of 0.1.0 are rea
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,9 @@ from medground_bench.imaging.overlap import BoxScores
 from medground_bench.scoring.aggregate import Aggregate
 from medground_bench.scoring.ceiling import BOUND_ROWS
 from medground_bench.scoring.table import RecordTable
+from medground_bench.submission import HEADER_FILE
 
-__all__ = ["ScoreFile", "SubmissionScores", "read_scores", "write_scores"]
+__all__ = ["ScoreFile", "SubmissionScores", "find_scores", "read_scores", "write_scores"]
 
 KIND = "medground-bench scores"
 FORMAT = 3
@@ -193,6 +195,56 @@ def write_scores(scores: ScoreFile, path: str | Path) -> Path:
         json.dump(data, file, allow_nan=False, separators=(",", ":"))
         file.write("\n")
     return Path(path)
+
+
+def find_scores(places: Iterable[str | Path]) -> list[Path]:
+    """The score files that are meant by paths.
+
+    Parameters
+    ----------
+    places : iterable of path
+        Score files, or folders that hold some at any depth (hidden folders and symbolic links are not looked into;
+        ``.json`` files of another kind are passed over).
+
+    Returns
+    -------
+    list of Path
+        In the order given, those of one folder in path order, each once.
+
+    Raises
+    ------
+    ScoringError
+        If a path does not exist, or a folder holds no score file.
+    """
+    found: dict[Path, Path] = {}
+    for place in map(Path, places):
+        if not place.exists():
+            raise ScoringError(
+                "there is no such file or folder", where=place, expected="a score file, or a folder of some"
+            )
+        mine = [place] if place.is_file() else list(_score_files_below(place))
+        if not mine:
+            submissions = any(HEADER_FILE in files for _, _, files in os.walk(place))
+            raise ScoringError(
+                "no score file here" + (", but submissions" if submissions else ""),
+                where=place,
+                expected="score files, or a folder that holds some",
+                remedy="score submissions first: medground-bench score SUBMISSION --dataset DATASET --out scores.json",
+            )
+        for one in mine:
+            found.setdefault(one.resolve(), one)
+    return list(found.values())
+
+
+def _score_files_below(folder: Path) -> Iterator[Path]:
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(root) / name
+            if path.suffix == ".json" and not name.startswith(".") and not path.is_symlink():
+                with open(path, "rb") as file:
+                    if KIND.encode() in file.read(200):
+                        yield path
 
 
 def read_scores(path: str | Path) -> ScoreFile:

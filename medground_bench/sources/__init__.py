@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from medground_bench.core.errors import SourceError
+from medground_bench.core.errors import SourceError, nearest
 from medground_bench.core.schema import DATASETS
 from medground_bench.sources.base import Source, SourceInfo
 
@@ -80,5 +80,7 @@ def open_source(name: str, root: str | Path) -> Source:
 
 def _module(name: str) -> str:
     if name not in DATASETS:
-        raise SourceError(f"unknown source {name!r}", expected="one of " + ", ".join(DATASETS))
+        raise SourceError(
+            f"unknown source {name!r}", expected="one of " + ", ".join(DATASETS), remedy=nearest(name, DATASETS)
+        )
     return f"medground_bench.sources.{name}"

@@ -9,7 +9,7 @@ from medground_bench.submission.format import (
     ValidationReport,
 )
 from medground_bench.submission.prediction import Prediction
-from medground_bench.submission.read import Submission, open_submission
+from medground_bench.submission.read import Submission, find_submissions, open_submission
 from medground_bench.submission.validate import must_answer, validate_submission
 from medground_bench.submission.write import SubmissionWriter, write_submission
 
@@ -23,6 +23,7 @@ __all__ = [
     "Submission",
     "SubmissionWriter",
     "ValidationReport",
+    "find_submissions",
     "must_answer",
     "open_submission",
     "validate_submission",

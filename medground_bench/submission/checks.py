@@ -152,7 +152,10 @@ def _box_fault(box: Any, size: tuple[float, float] | None) -> tuple[str, str, st
         return "not-finite", f"{clean(box)} is not finite", "write finite numbers; leave the box out if there is none"
     x1, y1, x2, y2 = box
     if x2 <= x1 or y2 <= y1:
-        return "reversed", f"{clean(box)} is reversed or has no area", "order it x1 < x2, y1 < y2 (half-open, xyxy)"
+        remedy = "order it x1 < x2, y1 < y2 (half-open, xyxy)"
+        if x2 > 0 and y2 > 0 and (size is None or (x1 + x2 <= size[0] + 1 and y1 + y2 <= size[1] + 1)):
+            remedy += "; if it is [x, y, width, height], write [x, y, x + width, y + height]"
+        return "reversed", f"{clean(box)} is reversed or has no area", remedy
     if min(x1, y1) < -_TOLERANCE:
         return "negative", f"{clean(box)} has a negative coordinate", "clip the box to the image"
     if size is not None and (x2 > size[0] + _TOLERANCE or y2 > size[1] + _TOLERANCE):

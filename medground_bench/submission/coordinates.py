@@ -31,6 +31,7 @@ _REMEDY = {
     "thousandths": "multiply by the image's width and height and divide by 1000",
     "heatmap-shape": "state settings.frame_side null if the maps are over the native image",
     "transposed": "write [x1, y1, x2, y2], not [y1, x1, y2, x2]",
+    "xywh": "write [x1, y1, x2, y2], not [x, y, width, height]",
 }
 
 
@@ -66,7 +67,7 @@ class CoordinateCheck:
             self.evidence.append(evidence)
 
     def warnings(self) -> list[Fault]:
-        """At most one warning about the boxes, one about exchanged axes, and one about the maps' frame."""
+        """At most one warning about the boxes, one about exchanged axes or sizes, and one about the maps' frame."""
         found = []
         if self.native_maps:
             message = (
@@ -87,6 +88,10 @@ class CoordinateCheck:
                 break
         if swapped := self._transposed():
             found.append(Fault("transposed", swapped, _REMEDY["transposed"], field="boxes"))
+        elif len(found) == bool(self.native_maps) and (
+            sized := self._better(_from_xywh, "read as x, y, width, height")
+        ):
+            found.append(Fault("xywh", sized, _REMEDY["xywh"], field="boxes"))
         return found
 
     def _all_fit(self, limit: float) -> bool:
@@ -116,13 +121,17 @@ class CoordinateCheck:
                 fits_swapped += all(x2 <= height + 0.01 and y2 <= width + 0.01 for _, _, x2, y2 in boxes)
         if out and fits_swapped == out:
             return f"{out} rows reach out of their image, and all fit it with x and y exchanged"
-        here, there = self._iou(), self._iou(_swap)
+        return self._better(_swap, "with x and y exchanged")
+
+    def _better(self, convert: Callable[[BoxList, tuple[float, float]], BoxList], how: str) -> str | None:
+        """Whether the boxes fit the evidence much better when they are read in another way."""
+        here, there = self._iou(), self._iou(convert)
         better, worse = int((there > here).sum()), int((there < here).sum())
         # A sign test at three standard deviations, and a difference that matters.
         if better - worse > 3 * np.sqrt(better + worse) and there.mean() > 1.5 * here.mean() and there.mean() > 0.1:
             return (
-                f"with x and y exchanged {better} of {len(here)} rows fit the evidence better "
-                f"(mean IoU {here.mean():.3f} as it stands, {there.mean():.3f} exchanged)"
+                f"{how} {better} of {len(here)} rows fit the evidence better "
+                f"(mean IoU {here.mean():.3f} as it stands, {there.mean():.3f} if read so)"
             )
         return None
 
@@ -133,6 +142,10 @@ def _clip(boxes: BoxList) -> BoxList:
 
 def _swap(boxes: BoxList, size: tuple[float, float]) -> BoxList:
     return [[y1, x1, y2, x2] for x1, y1, x2, y2 in boxes]
+
+
+def _from_xywh(boxes: BoxList, size: tuple[float, float]) -> BoxList:
+    return [[x, y, x + w, y + h] for x, y, w, h in boxes]
 
 
 def _from_unit(boxes: BoxList, size: tuple[float, float]) -> BoxList:

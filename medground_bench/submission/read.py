@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from medground_bench.submission.validate import iter_rows
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Submission", "open_submission"]
+__all__ = ["Submission", "find_submissions", "open_submission"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,56 @@ class Submission:
             while chunk := file.read(1 << 20):
                 sha.update(chunk)
         return f"sha256:{sha.hexdigest()}"
+
+
+def find_submissions(places: Iterable[str | Path]) -> list[Path]:
+    """The submission folders that are meant by paths.
+
+    Parameters
+    ----------
+    places : iterable of path
+        Submission folders, one of their two files, or folders that hold submissions at any depth (hidden folders and
+        symbolic links are not looked into).
+
+    Returns
+    -------
+    list of Path
+        In the order given, those of one parent in path order, each once.
+
+    Raises
+    ------
+    SubmissionError
+        If a path does not exist or holds no submission.
+    """
+    found: dict[Path, Path] = {}
+    for place in map(Path, places):
+        folder = place.parent if place.name in (HEADER_FILE, PREDICTIONS_FILE) and place.is_file() else place
+        expected = f"a folder with {HEADER_FILE} and {PREDICTIONS_FILE}, or a folder of such folders"
+        if not folder.is_dir():
+            what = "this is a file" if folder.exists() else "there is no such folder"
+            raise SubmissionError(what, where=place, expected=expected)
+        mine = list(_submissions_below(folder))
+        if not mine:
+            raise SubmissionError(
+                "no submission here",
+                where=place,
+                expected=expected,
+                remedy="'medground-bench generate' writes submissions"
+                if not (folder / "build.json").is_file()
+                else "this is a dataset folder: give it as --dataset",
+            )
+        for one in mine:
+            found.setdefault(one.resolve(), one)
+    return list(found.values())
+
+
+def _submissions_below(folder: Path) -> Iterator[Path]:
+    """Folders with either file of a submission, in path order; a submission holds no other."""
+    for root, folders, files in os.walk(folder):
+        if HEADER_FILE in files or PREDICTIONS_FILE in files:
+            folders.clear()
+            yield Path(root)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
 
 
 def open_submission(folder: str | Path) -> Submission:

@@ -175,7 +175,7 @@ def _pull_request(
 
     api = HfApi(endpoint=endpoint, token=token)
     operations = [CommitOperationAdd(f"{target}/{name}", copy / name) for name in files]
-    with hub_errors(repo_id):
+    with hub_errors(repo_id, "submit"):
         commit = api.create_commit(
             repo_id=repo_id,
             repo_type="dataset",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from medground_bench.core.errors import SubmissionError
 from medground_bench.core.schema import MODES
-from medground_bench.dataset.folder import open_folder
+from medground_bench.dataset.folder import open_folder, open_for_mode, read_build_record
 from medground_bench.submission.checks import (
     check_header,
     check_row,
@@ -92,19 +92,28 @@ def validate_submission(
         )
     report = ValidationReport(str(folder))
     header = _read_header(folder, report)
-    opened = _open_dataset(dataset, config, header)
+    opened = _open_dataset(dataset, config, header, report)
     known = _match(opened, header, report) if opened is not None else None
     _read_predictions(folder, known, header, report, Clock(seconds))
     return report
 
 
 def _open_dataset(
-    dataset: DatasetFolder | str | Path | None, config: str | None, header: Mapping[str, Any]
+    dataset: DatasetFolder | str | Path | None, config: str | None, header: Mapping[str, Any], report: ValidationReport
 ) -> DatasetFolder | None:
     if dataset is None or not isinstance(dataset, str | Path):
         return dataset
+    if config is not None:
+        return open_folder(dataset, config)
     mode = header.get("mode")
-    return open_folder(dataset, config or (mode if mode in MODES else None))
+    if mode in MODES:
+        return open_for_mode(dataset, mode)
+    configs = read_build_record(dataset)["configs"]
+    if len(configs) == 1:
+        return open_folder(dataset)
+    message = f"ids and boxes are not checked: without a mode it is not known which of {', '.join(configs)} is meant"
+    report.warn(Fault("config", message, "set 'mode', or give --config", file=HEADER_FILE, field="mode"))
+    return None
 
 
 def _read_header(folder: Path, report: ValidationReport) -> Mapping[str, Any]:
@@ -134,9 +143,19 @@ def _not_a_file(path: Path) -> Fault | None:
     try:
         mode = path.stat().st_mode
     except OSError:
-        return Fault("file", "the file is missing", "a submission needs it: see the documentation", file=path.name)
+        return Fault(
+            "file",
+            "the file is missing",
+            f"write it: a submission is {HEADER_FILE} and {PREDICTIONS_FILE}",
+            file=path.name,
+        )
     if not stat.S_ISREG(mode):
-        return Fault("file", "not a regular file", "a submission needs it: see the documentation", file=path.name)
+        return Fault(
+            "file",
+            "not a regular file",
+            f"write it: a submission is {HEADER_FILE} and {PREDICTIONS_FILE}",
+            file=path.name,
+        )
     return None
 
 

@@ -97,29 +97,36 @@ def predictions(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (path / "predictions.jsonl").read_text().splitlines()]
 
 
+def place(out: Path) -> Path:
+    """Where the submissions of these tests lie."""
+    return out / "tiny_qwen" / "direct"
+
+
 def test_writes_one_submission_per_method_with_provenance(
     tmp_path: Path, folder: Folder, tiny_qwen: Lvlm, calls: list[str]
 ) -> None:
     report = generate(folder, tiny_qwen, ["bright", "tokens"], tmp_path, authors="A")
     assert report.computed == 2 * N
     assert not report.errors
-    header = json.loads((tmp_path / "tokens" / "submission.json").read_text())
+    header = json.loads((place(tmp_path) / "tokens" / "submission.json").read_text())
     assert header["dataset_fingerprint"] == folder.fingerprint
     assert (header["lvlm"], header["mode"], header["method"]) == (tiny_qwen.key, "direct", "tokens")
     assert "transformers" in header["versions"]
-    rows = predictions(tmp_path / "tokens")
+    rows = predictions(place(tmp_path) / "tokens")
     assert [r["id"] for r in rows] == [r.id for r in folder]
     assert rows[0]["boxes"] == [[1, 2, 30, 50]]
     assert "".join(rows[0]["extras"]["token_texts"]) == "Yes"
     assert len(rows[0]["tokens"]) == len(rows[0]["extras"]["token_texts"])
-    heat = np.load(tmp_path / "bright" / predictions(tmp_path / "bright")[0]["heatmap"], allow_pickle=False)
+    heat = np.load(
+        place(tmp_path) / "bright" / predictions(place(tmp_path) / "bright")[0]["heatmap"], allow_pickle=False
+    )
     assert heat.shape == (224, 224)
 
 
 def test_a_second_run_in_one_folder_is_refused(
     tmp_path: Path, folder: Folder, tiny_qwen: Lvlm, calls: list[str]
 ) -> None:
-    with Journal(tmp_path / ".parts", "attributions") as first:
+    with Journal(place(tmp_path) / ".parts", "attributions") as first:
         first.append({"method": "bright", "row": {"id": "of the first run", "boxes": []}})
         with pytest.raises(MedGroundError, match="another process is writing here"):
             generate(folder, tiny_qwen, ["bright"], tmp_path)
@@ -144,15 +151,15 @@ def test_interrupted_run_resumes_to_the_same_submission(
     with pytest.raises(KeyboardInterrupt):
         generate(folder, tiny_qwen, ["bright", "tokens"], tmp_path / "cut")
     assert len(calls) == 4
-    assert not (tmp_path / "cut" / "bright" / "submission.json").exists()
+    assert not (place(tmp_path / "cut") / "bright" / "submission.json").exists()
     # A line torn by a crash is dropped and its pair computed again.
-    part = next((tmp_path / "cut" / ".parts").glob("*.jsonl"))
+    part = next((place(tmp_path / "cut") / ".parts").glob("*.jsonl"))
     part.write_bytes(part.read_bytes()[:-10])
     monkeypatch.setattr(Folder, "image", image)
     report = generate(folder, tiny_qwen, ["bright", "tokens"], tmp_path / "cut")
     assert (report.reused, report.computed) == (3, 7)
     for name in ("bright", "tokens"):
-        assert predictions(tmp_path / "cut" / name) == predictions(tmp_path / "whole" / name)
+        assert predictions(place(tmp_path / "cut") / name) == predictions(place(tmp_path / "whole") / name)
 
 
 def test_two_shares_equal_one(tmp_path: Path, folder: Folder, tiny_qwen: Lvlm, calls: list[str]) -> None:
@@ -162,8 +169,8 @@ def test_two_shares_equal_one(tmp_path: Path, folder: Folder, tiny_qwen: Lvlm, c
     second = generate(folder, tiny_qwen, ["bright"], tmp_path / "two", rank=1, world_size=2)
     assert set(second.submissions) == {"bright"}
     assert first.computed + second.computed == N
-    assert len(list(read_journals(tmp_path / "two" / ".parts", "attributions"))) == N
-    assert predictions(tmp_path / "one" / "bright") == predictions(tmp_path / "two" / "bright")
+    assert len(list(read_journals(place(tmp_path / "two") / ".parts", "attributions"))) == N
+    assert predictions(place(tmp_path / "one") / "bright") == predictions(place(tmp_path / "two") / "bright")
 
 
 def test_bad_record_is_reported_and_does_not_lose_the_others(
@@ -186,7 +193,7 @@ def test_bad_record_is_reported_and_does_not_lose_the_others(
     assert "the image is broken" in report.errors[0]
     answered = generate(folder, tiny_qwen, ["bright"], tmp_path, answer_errors=True)
     assert answered.reused == N - 1
-    row = predictions(tmp_path / "bright")[1]
+    row = predictions(place(tmp_path) / "bright")[1]
     assert row["boxes"] == []
     assert "the image is broken" in row["error"]
 
@@ -207,7 +214,7 @@ def test_parts_from_before_a_method_was_signed_are_refused(tmp_path: Path, folde
     report = generate(folder, tiny_qwen, [drops], tmp_path)
     header = json.loads((report.submissions["drops"] / "submission.json").read_text())
     assert header["settings"]["signed"] is True
-    (settings,) = (tmp_path / ".parts").glob("settings-drops.json")
+    (settings,) = (place(tmp_path) / ".parts").glob("settings-drops.json")
     settings.write_text("{}")  # as version 0.1.0 wrote it
     with pytest.raises(MedGroundError, match="signed was None, is True"):
         generate(folder, tiny_qwen, [drops], tmp_path)
@@ -236,3 +243,33 @@ def test_the_submission_states_the_token_grid(tmp_path: Path, folder: Folder, ti
         settings = json.loads((report.submissions["occlusion"] / "submission.json").read_text())["settings"]
         grid = tiny_qwen.prepare(record.image, record.question, record.response or "", side=224).grid
         assert settings["token_grid"] == ([grid.rows, grid.cols] if expected else None)
+
+
+def test_variants_of_a_method_lie_beside_each_other(tmp_path: Path, folder: Folder, tiny_qwen: Lvlm) -> None:
+    fine = methods.get_method("occlusion").named("occlusion_4x4")
+    settings = {"occlusion_4x4": {"rows": 4, "cols": 4}}
+    report = generate(folder, tiny_qwen, ["occlusion", fine], tmp_path, settings=settings, limit=1)
+    assert set(report.submissions) == {"occlusion", "occlusion_4x4"}
+    header = json.loads((place(tmp_path) / "occlusion_4x4" / "submission.json").read_text())
+    assert header["method"] == "occlusion_4x4"
+    assert (header["settings"]["variant_of"], header["settings"]["rows"]) == ("occlusion", 4)
+    for wrong in ("../up", "", ".hidden", "a/b", "x" * 97):
+        with pytest.raises(MethodError, match="no name of a method"):
+            fine.named(wrong)
+
+
+def test_parts_at_the_top_are_of_an_old_run(tmp_path: Path, folder: Folder, tiny_qwen: Lvlm, calls: list[str]) -> None:
+    """Version 0.1.0 wrote METHOD and .parts into --out itself; a nested folder given as --out is the same mistake."""
+    generate(folder, tiny_qwen, ["bright"], tmp_path / "new")
+    with pytest.raises(MedGroundError, match="LVLM/MODE/METHOD below --out") as caught:
+        generate(folder, tiny_qwen, ["bright"], place(tmp_path / "new"))
+    assert caught.value.remedy == f"give --out {tmp_path / 'new'}"
+    place(tmp_path / "new").rename(tmp_path / "old")
+    with pytest.raises(MedGroundError, match="LVLM/MODE/METHOD below --out") as caught:
+        generate(folder, tiny_qwen, ["bright"], tmp_path / "old")
+    assert str(place(tmp_path / "old")) in str(caught.value.remedy)
+    calls.clear()
+    (tmp_path / "moved" / "tiny_qwen").mkdir(parents=True)
+    (tmp_path / "old").rename(place(tmp_path / "moved"))  # what the remedy says
+    assert generate(folder, tiny_qwen, ["bright"], tmp_path / "moved").reused == N
+    assert calls == []

@@ -26,6 +26,7 @@ from medground_bench.sources import open_source
 from medground_bench.sources.phantom import write_source
 from tests.pages.report.conftest import write_verdicts
 
+PLACE = "tiny_qwen/direct"
 METHODS = "attention,occlusion"
 
 
@@ -101,7 +102,7 @@ def content(folder: Path) -> dict[str, Any]:
 
 def pairs(out: Path) -> list[tuple[str, str]]:
     """(method, record) pairs in the part files, in order."""
-    return [(entry["method"], entry["row"]["id"]) for entry in read_journals(out / ".parts", "attributions")]
+    return [(entry["method"], entry["row"]["id"]) for entry in read_journals(out / PLACE / ".parts", "attributions")]
 
 
 @pytest.mark.heavy
@@ -112,7 +113,7 @@ def test_two_processes_make_what_one_makes(work: Work, tmp_path: Path) -> None:
     out = tmp_path / "two"
     work.run(out, launcher)
     assert content(out) == content(work.whole)
-    parts = sorted(p.name for p in (out / ".parts").glob("*.jsonl"))
+    parts = sorted(p.name for p in (out / PLACE / ".parts").glob("*.jsonl"))
     assert parts == ["attributions-00000.jsonl", "attributions-00001.jsonl"]
     assert sorted(pairs(out)) == sorted(pairs(work.whole)), "a pair was computed twice, or by nobody"
 
@@ -159,7 +160,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same(work: Work, tmp_path: Path)
 def test_interrupted_it_says_so_and_resumes(work: Work, tmp_path: Path) -> None:
     out = tmp_path / "interrupted"
     process = work.start(out)
-    while process.poll() is None and (not (out / ".parts").is_dir() or not pairs(out)):
+    while process.poll() is None and (not (out / PLACE / ".parts").is_dir() or not pairs(out)):
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)

@@ -85,7 +85,7 @@ def test_dtype_and_attention(folders: dict[str, Path]) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("qwen2_5_vl_3", "did you mean qwen2_5_vl_3b"),
+        ("qwen2_5_vl_3", "did you mean 'qwen2_5_vl_3b'"),
         ("medgemma", "did you mean"),
         ("something else entirely", "there is no LVLM"),
         ("./nowhere", "no such folder"),

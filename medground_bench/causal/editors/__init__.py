@@ -12,7 +12,7 @@ from importlib import import_module, metadata
 from typing import Any
 
 from medground_bench.causal.editors.base import Editor, EditRequest, image_digest
-from medground_bench.core.errors import EditorError
+from medground_bench.core.errors import EditorError, nearest
 
 __all__ = ["ENTRY_POINT_GROUP", "EditRequest", "Editor", "available_editors", "image_digest", "load_editor"]
 
@@ -61,7 +61,8 @@ def _factory(name: str) -> Callable[..., Editor]:
     for entry in metadata.entry_points(group=ENTRY_POINT_GROUP, name=name):
         loaded: Callable[..., Editor] = entry.load()
         return loaded
-    raise EditorError(f"unknown editor {name!r}", expected="one of " + ", ".join(available_editors()))
+    known = available_editors()
+    raise EditorError(f"unknown editor {name!r}", expected="one of " + ", ".join(known), remedy=nearest(name, known))
 
 
 def _check_settings(name: str, factory: Callable[..., Editor], settings: dict[str, Any]) -> None:
@@ -73,5 +74,7 @@ def _check_settings(name: str, factory: Callable[..., Editor], settings: dict[st
     wrong = [key for key in settings if key not in parameters]
     if wrong:
         raise EditorError(
-            f"editor {name!r} has no setting {wrong[0]!r}", expected="one of " + ", ".join(parameters) or "no settings"
+            f"editor {name!r} has no setting {wrong[0]!r}",
+            expected="one of " + ", ".join(parameters) if parameters else "no settings",
+            remedy=nearest(wrong[0], parameters),
         )

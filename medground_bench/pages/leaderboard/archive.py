@@ -163,7 +163,7 @@ def _choose(members: Sequence[zipfile.ZipInfo], limits: Limits) -> tuple[dict[st
         if key in seen:
             raise UploadError(f"{_shown(info)} is in the archive twice")
         seen.add(key)
-        if not info.is_dir():
+        if not (info.is_dir() or info.orig_filename.endswith("\\")):
             files[parts] = info
     tops = [parts[:-1] for parts in files if parts[-1] == HEADER_FILE and len(parts) <= 2 and parts[0] != "__MACOSX"]
     if len(tops) != 1:
@@ -188,8 +188,9 @@ def _check_member(info: zipfile.ZipInfo) -> tuple[str, ...]:
     name = info.orig_filename
     if name != info.filename or any(unicodedata.category(c).startswith("C") for c in name):
         raise UploadError(f"{_shown(info)}: a name with control characters")
-    if name.startswith("/") or "\\" in name or re.match(r"[A-Za-z]:", name):
-        raise UploadError(f"{_shown(info)}: an absolute path or one with backslashes", remedy="zip the folder itself")
+    name = name.replace("\\", "/")  # some programs of Windows write its separator; what follows checks both alike
+    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
+        raise UploadError(f"{_shown(info)}: an absolute path", remedy="zip the folder itself")
     parts = tuple(name.rstrip("/").split("/"))
     if any(part in ("", ".", "..") for part in parts):
         raise UploadError(f"{_shown(info)}: a path that leaves its folder")

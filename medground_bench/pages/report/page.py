@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medground_bench.causal.funnel import read_funnel
 from medground_bench.core.errors import MedGroundError
-from medground_bench.dataset.folder import open_folder
+from medground_bench.dataset.folder import open_folder, open_for_mode
 from medground_bench.pages import data_island, render_page, write_page
 from medground_bench.pages.report.gallery import Judged, choose, gallery_records
 from medground_bench.pages.report.tables import breakdown, page_row
@@ -128,7 +128,8 @@ def _scored(
     for path in submissions:
         submission = open_submission(path)
         if submission.digest() not in known:
-            missing.setdefault(str(submission.header["mode"]), []).append(path)
+            config = open_for_mode(dataset, str(submission.header["mode"])).config
+            missing.setdefault(config, []).append(path)
     files = list(scores)
     folders = {config: open_folder(dataset, config) for config in {*missing, *(f.config for f in files)}}
     for file in files:

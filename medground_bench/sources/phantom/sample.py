@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medground_bench.core.anatomy import CONCEPTS
-from medground_bench.core.errors import MedGroundError
+from medground_bench.core.errors import MedGroundError, nearest
 from medground_bench.core.schema import Box
 from medground_bench.sources.phantom.anatomy import SIDES, draw_anatomy, draw_exposure, draw_pose, stream
 from medground_bench.sources.phantom.concepts import concept_masks
@@ -242,7 +242,11 @@ def sample_phantom(
     else:
         present = set(findings)
         if unknown := sorted(present - set(FINDINGS)):
-            raise MedGroundError(f"unknown finding {unknown[0]!r}", expected=f"one of {', '.join(FINDINGS)}")
+            raise MedGroundError(
+                f"unknown finding {unknown[0]!r}",
+                expected=f"one of {', '.join(FINDINGS)}",
+                remedy=nearest(unknown[0], FINDINGS),
+            )
     if marker is not None and marker not in CORNERS:
         raise MedGroundError(f"no corner {marker!r}", expected=f"one of {', '.join(CORNERS)}")
     return Phantom(_Drawing(int(seed), width, height, marker), tuple(f for f in FINDINGS if f in present))

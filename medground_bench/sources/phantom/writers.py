@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from medground_bench.core.errors import MedGroundError
+from medground_bench.core.errors import MedGroundError, nearest
 from medground_bench.core.files import atomic_folder, atomic_write
 from medground_bench.core.processes import end_with_parent
 from medground_bench.core.schema import Candidate
@@ -112,7 +112,9 @@ def write_source(
         If the layout, count or size is not one, or ``out`` holds other files.
     """
     if layout not in LAYOUTS:
-        raise MedGroundError(f"unknown layout {layout!r}", expected="one of " + ", ".join(LAYOUTS))
+        raise MedGroundError(
+            f"unknown layout {layout!r}", expected="one of " + ", ".join(LAYOUTS), remedy=nearest(layout, LAYOUTS)
+        )
     if not 1 <= count <= _SEEDS:
         raise MedGroundError(f"a set of {count} images", expected=f"from 1 to {_SEEDS:,}")
     if seed < 0:

@@ -6,6 +6,7 @@ for one that transfers references) and gives ``localizer(image) -> Localization`
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medground_bench.core.anatomy import CONCEPTS
-from medground_bench.core.errors import MethodError, SourceError
+from medground_bench.core.errors import MethodError, SourceError, nearest
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -76,13 +77,26 @@ def load_localizer(name: str = "multi_atlas", **settings: Any) -> Localizer:
         If no installed package brings a localiser of that name.
     """
     for entry in metadata.entry_points(group=ENTRY_POINT_GROUP, name=name):
-        localizer: Localizer = entry.load()(**settings)
+        factory = entry.load()
+        known = inspect.signature(factory).parameters
+        if wrong := [key for key in settings if key not in known and not _takes_any(known)]:
+            raise MethodError(
+                f"localizer {name!r} has no setting {wrong[0]!r}",
+                expected=", ".join(known) or "no settings",
+                remedy=nearest(wrong[0], known),
+            )
+        localizer: Localizer = factory(**settings)
         return localizer
     raise MethodError(
         f"unknown localiser {name!r}",
         expected="one of " + (", ".join(available_localizers()) or "none: no installed package brings a localiser"),
-        remedy="install the package that brings it; 'multi_atlas' comes with medground-bench itself",
+        remedy=nearest(name, available_localizers())
+        or "install the package that brings it; 'multi_atlas' comes with medground-bench itself",
     )
+
+
+def _takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    return any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 class CanvasAnatomy:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medground_bench.core.errors import MedGroundError, SourceError
+from medground_bench.core.errors import MedGroundError, SourceError, nearest
 from medground_bench.core.files import atomic_folder, atomic_write
 from medground_bench.core.versions import VERSION
 from medground_bench.imaging.read import image_size, read_image
@@ -112,7 +112,11 @@ def write_planted(
         raise SourceError(f"seed {seed} is negative", expected="an integer from 0")
     among = list(FINDINGS) if findings is None else list(findings)
     if unknown := [f for f in among if f not in FINDINGS]:
-        raise SourceError(f"unknown finding {unknown[0]!r}", expected=f"some of {', '.join(FINDINGS)}")
+        raise SourceError(
+            f"unknown finding {unknown[0]!r}",
+            expected=f"some of {', '.join(FINDINGS)}",
+            remedy=nearest(unknown[0], FINDINGS),
+        )
     out = Path(out)
     _refuse_foreign(out)
     files = list_canvases(canvases, manifest)

@@ -133,7 +133,10 @@ def test_heat_maps_are_scored(server: Server, tmp_path: Path) -> None:
         ("sub/../../evil.json", "leaves its folder"),
         ("/etc/evil.json", "absolute path"),
         ("C:/evil.json", "absolute path"),
-        ("sub\\evil.json", "backslashes"),
+        ("..\\evil.json", "leaves its folder"),
+        ("\\etc\\evil.json", "absolute path"),
+        ("C:\\evil.json", "absolute path"),
+        ("sub\\predictions.jsonl", "in the archive twice"),
         ("sub/./evil.json", "leaves its folder"),
         ("sub/CON", "device name"),
         ("sub/com1.json", "device name"),
@@ -146,6 +149,13 @@ def test_heat_maps_are_scored(server: Server, tmp_path: Path) -> None:
 def test_path_tricks_are_refused(server: Server, tmp_path: Path, name: str, message: str) -> None:
     refused(server, pack(tmp_path / "a.zip", {**members(), name: b"x"}), message)
     assert not list(tmp_path.rglob("evil*"))
+
+
+def test_an_archive_of_windows_is_read(server: Server, tmp_path: Path) -> None:
+    files = {name.replace("/", "\\"): content for name, content in members().items()}
+    assert any("\\" in name for name in files)
+    receipt = server.receive(pack(tmp_path / "a.zip", {"sub\\": b"", **files}))
+    assert len(read_scores(receipt.path).submissions) == 1
 
 
 def test_a_name_that_ends_early_is_refused(server: Server, tmp_path: Path) -> None:
