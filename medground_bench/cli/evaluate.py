@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,9 @@ __all__ = ["command"]
 
 
 def command(
-    submissions: list[Path] = typer.Argument(..., help="Submission folders of one LVLM.", metavar="SUBMISSION..."),
+    submissions: list[Path] = typer.Argument(
+        ..., help="Submission folders of one LVLM, or a folder of some.", metavar="SUBMISSION"
+    ),
     protocol: list[str] = typer.Option(..., help="Protocol(s): repeat, or separate by commas; 'all' for all."),
     dataset: Path = typer.Option(..., help="Dataset folder they were made for."),
     out: Path = typer.Option(..., help="Folder for the results; run again to resume."),
@@ -28,7 +31,9 @@ def command(
     source: list[str] = typer.Option([], help="NAME=DIR, repeatable: patients, masks and counterfactuals of records."),
     editor: str | None = typer.Option(None, help="Counterfactual editor, e.g. phantom, planted or radedit."),
     editor_set: list[str] = typer.Option([], help="Setting of the editor: NAME=VALUE."),
-    set_: list[str] = typer.Option([], "--set", help="Parameter: PROTOCOL.NAME=VALUE (JSON or text)."),
+    set_: list[str] = typer.Option(
+        [], "--set", help="Parameter: PROTOCOL.NAME=VALUE, or NAME=VALUE for all that have it."
+    ),
     limit: int | None = typer.Option(None, min=1, help="Only the first N records, for a trial."),
     dtype: str | None = typer.Option(None, help="float32, bfloat16 or float16 (default: by device)."),
     device: str | None = typer.Option(None, help="cpu, cuda, cuda:1 ... (default: by what is there)."),
@@ -41,30 +46,32 @@ def command(
     """
     from medground_bench.causal.editors import load_editor
     from medground_bench.cli._lvlm import load_for_command
-    from medground_bench.cli._settings import parse_settings
     from medground_bench.cli._sources import parse_sources
     from medground_bench.core.console import progress_bar, stderr, stdout
     from medground_bench.core.processes import process_group
+    from medground_bench.core.settings import parse_settings_for, parse_settings_of
     from medground_bench.dataset.folder import open_folder
-    from medground_bench.scoring.protocols.protocol import available_protocols
+    from medground_bench.scoring.protocols.protocol import available_protocols, get_protocol
     from medground_bench.scoring.protocols.run import run_protocols
     from medground_bench.sources import open_source
+    from medground_bench.submission import find_submissions
 
     names = [n.strip() for value in protocol for n in value.split(",") if n.strip()]
     names = available_protocols() if names == ["all"] else names
-    settings = _settings(set_, names)
+    parameters = {n: [f.name for f in dataclasses.fields(get_protocol(n).parameters)] for n in names}
+    settings = parse_settings_of(parameters, set_)
     sources = [open_source(name, root) for name, root in parse_sources(source).items()]
     folder = open_folder(dataset, config)
     group = process_group()
     model = None if lvlm is None else load_for_command(lvlm, key=lvlm_key, dtype=dtype, device=group.device(device))
-    with progress_bar("evaluating") as progress:
+    with progress_bar("evaluating", resumes=True) as progress:
         report = run_protocols(
-            submissions,
+            find_submissions(submissions),
             folder,
             names,
             out,
             lvlm=model,
-            editor=None if editor is None else load_editor(editor, **parse_settings("editor-set", editor_set)),
+            editor=None if editor is None else load_editor(editor, **parse_settings_for(editor, editor_set)),
             sources=sources,
             settings=settings,
             limit=limit,
@@ -99,19 +106,3 @@ def _print(results: list[ProtocolResult], console: Any) -> None:
     out = console if console.is_terminal else Console(width=180)
     for name in dict.fromkeys(result.protocol for result in results):
         print_protocol([result for result in results if result.protocol == name], out)
-
-
-def _settings(pairs: list[str], names: list[str]) -> dict[str, dict[str, object]]:
-    """``PROTOCOL.NAME=VALUE`` pairs -> protocol -> parameters."""
-    from medground_bench.cli._settings import parse_value
-
-    settings: dict[str, dict[str, object]] = {}
-    for pair in pairs:
-        left, equals, text = pair.partition("=")
-        name, dot, parameter = left.rpartition(".")
-        if not (equals and dot and name in names):
-            raise MedGroundError(
-                f"--set {pair!r} is not understood", expected=f"PROTOCOL.NAME=VALUE, PROTOCOL one of {', '.join(names)}"
-            )
-        settings.setdefault(name, {})[parameter] = parse_value(text)
-    return settings

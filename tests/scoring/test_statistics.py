@@ -82,7 +82,7 @@ def test_percentiles_of_the_same_resamples_agree_with_scipy() -> None:
     sizes = rng.integers(1, 6, 150)
     sums = np.array([rng.beta(2, 4, n).sum() for n in sizes])
     oracle = stats.bootstrap(
-        (sums, sizes), lambda s, n, axis: s.sum(axis) / n.sum(axis), paired=True, n_resamples=4000, rng=rng
+        (sums, sizes), lambda s, n, axis: s.sum(axis) / n.sum(axis), paired=True, n_resamples=4000, random_state=rng
     ).confidence_interval
     (found,) = ratio_intervals(sums[:, None, None], sizes[:, None, None].astype(float))
     width = oracle.high - oracle.low

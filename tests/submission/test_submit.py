@@ -301,7 +301,10 @@ def test_the_command_prints_the_url(hub: LocalHub, closed: Any, tmp_path: Path) 
 
 
 def test_results_in_the_hubs_format(closed: Any, tmp_path: Path) -> None:
-    from huggingface_hub import parse_eval_result_entries
+    try:
+        from huggingface_hub import parse_eval_result_entries
+    except ImportError:
+        pytest.skip("this huggingface_hub has no reader of evaluation results yet")
 
     dataset, submission, _ = closed
     scores = score_submissions([submission], dataset, resamples=100)
