@@ -34,6 +34,7 @@ _COMMANDS = (
     "methods",
     "generate",
     "validate",
+    "tokens",
     "score",
     "protocols",
     "evaluate",

@@ -44,10 +44,29 @@ def print_scores(scores: ScoreFile, out: Console) -> None:
             table.add_section()
         out.print(table)
         out.print(_also(rows[0]), markup=False, highlight=False)
+        _print_outputs([r for r in rows if r.aggregate.level == "all"], out)
         _print_note(out, rows)
         for warning in one.warnings:
             out.print(f"warning: {printable(warning)}", style="yellow", markup=False, highlight=False)
         out.print()
+
+
+def _print_outputs(rows: Sequence[Row], out: Console) -> None:
+    """What is scored of concepts and tokens, if anything is."""
+    from medground_bench.scoring.rows import OUTPUTS, interval_text, output_rows
+
+    found = output_rows(rows)
+    used = [(key, title) for key, title in OUTPUTS if any(r.cell(key) for r in found)]
+    if not found:
+        return
+    table = _table("concepts and tokens", ("row", "n (concepts)", "n (tokens)", *(title for _, title in used)))
+    for row in found:
+        counts = []
+        for known in ("concept_known", "token_known"):
+            share = row.cell(known)
+            counts.append("" if share is None else str(round(share.value * row.records)))
+        _add(table, row.title, *counts, *(interval_text(row.cell(key)) for key, _ in used), style=_style(row))
+    out.print(table)
 
 
 def print_comparison(report: ComparisonReport, out: Console, *, levels: Sequence[str], metric: str) -> None:
@@ -67,6 +86,7 @@ def print_comparison(report: ComparisonReport, out: Console, *, levels: Sequence
                 title, *cells = _cells(row)
                 _add(table, title, str(len(row.lvlms)), *cells, *_chance_cells(row), style=_style(row))
             out.print(table)
+            _print_outputs(rows, out)
             _print_note(out, rows)
         for title, pairs in (
             (f"differences in {metric} from the best chance row", report.against_chance),

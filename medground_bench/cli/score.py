@@ -27,6 +27,13 @@ def command(
         help="NAME=DIR, repeatable: phantoms tell their concepts (a ceiling); another source of the same images is a "
         "second annotator (the human row).",
     ),
+    tokens: list[Path] = typer.Option(
+        [], help="Folder of token evidence (medground-bench tokens), repeatable: token scores are judged by it."
+    ),
+    localizer: str = typer.Option(
+        "", help="Finds the anatomical concepts where no record or source tells them, e.g. multi_atlas."
+    ),
+    pool: str = typer.Option("", help="Reference pool of the localizer (default: its own)."),
     seed: int = typer.Option(0, min=0, help="Seed of the resamples and of the random chance row."),
 ) -> None:
     """Score submissions: the paper's four numbers between chance and ceilings, with 95 % intervals.
@@ -35,20 +42,34 @@ def command(
 
     Example: medground-bench score demo/submissions --dataset demo/medground-bench --out scores.json
     """
+    from medground_bench.attribution.token_evidence import read_token_evidence
     from medground_bench.cli._score_tables import console, print_scores
     from medground_bench.cli._sources import parse_sources
     from medground_bench.core.console import progress_bar
+    from medground_bench.core.errors import ScoringError
     from medground_bench.dataset.folder import DatasetFolder, open_folder, open_for_mode
     from medground_bench.scoring import score_submissions, write_scores
     from medground_bench.sources import open_source
+    from medground_bench.sources.planted import load_localizer
     from medground_bench.submission import find_submissions, open_submission
 
     sources = [open_source(name, root) for name, root in parse_sources(source).items()]
+    find = load_localizer(localizer, **({"pool": pool} if pool else {})) if localizer else None
+    evidence = [read_token_evidence(path) for path in tokens]
     groups: dict[str, tuple[DatasetFolder, list[Path]]] = {}
     for path in find_submissions(submissions):
         mode = str(open_submission(path).header["mode"])
         folder = open_folder(dataset, config) if config is not None else open_for_mode(dataset, mode)
         groups.setdefault(folder.config, (folder, []))[1].append(path)
+    known = {folder.fingerprint for folder, _ in groups.values()}
+    for path, one in zip(tokens, evidence, strict=True):
+        if one.header["dataset_fingerprint"] not in known:
+            raise ScoringError(
+                "this token evidence is of another dataset or config",
+                where=path,
+                expected=" or ".join(sorted(known)),
+                remedy="run medground-bench tokens on this dataset and config",
+            )
     for name, (folder, paths) in groups.items():
         with progress_bar(f"scoring {name}") as progress:
             scores = score_submissions(
@@ -60,6 +81,8 @@ def command(
                 tolerance=tolerance,
                 seed=seed,
                 sources=sources,
+                localizer=find,
+                tokens=[e for e in evidence if e.header["dataset_fingerprint"] == folder.fingerprint],
                 progress=progress,
             )
         target = out if len(groups) == 1 else out.with_name(f"{out.stem}.{name}{out.suffix}")

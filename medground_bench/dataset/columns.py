@@ -42,7 +42,7 @@ class Column:
     ----------
     name : str
         Its name.
-    kind : {"string", "int32", "boxes", "image"}
+    kind : {"string", "strings", "int32", "boxes", "image"}
         What it holds; boxes are lists of exactly four float64.
     fingerprinted : bool
         Whether a change of it makes another dataset. The image does not count, so that an ids-only copy, and a build
@@ -53,7 +53,7 @@ class Column:
     """
 
     name: str
-    kind: Literal["string", "int32", "boxes", "image"] = "string"
+    kind: Literal["string", "strings", "int32", "boxes", "image"] = "string"
     fingerprinted: bool = True
     withheld: bool = False
 
@@ -73,6 +73,7 @@ TABLE: tuple[Column, ...] = (
     Column("answer", fingerprinted=False),
     Column("response", withheld=True),
     Column("boxes", "boxes", withheld=True),
+    Column("regions", "strings", fingerprinted=False, withheld=True),  # folders of 0.2 have none: the same records
     Column("prediction", fingerprinted=False, withheld=True),
     Column("prediction_edited", fingerprinted=False, withheld=True),
     Column("prediction_edited_kept", fingerprinted=False, withheld=True),
@@ -109,6 +110,8 @@ class Record:
         The LVLM's own greedy answer to the image: the text whose evidence is attributed.
     boxes : tuple of (x1, y1, x2, y2)
         The expert's evidence boxes, pixels of :attr:`image`, half-open.
+    regions : tuple of str
+        The source's own name of the anatomical region of each box, in the boxes' order; empty where it has none.
     prediction, prediction_edited, prediction_edited_kept, prediction_edited_kept_normal : str or None
         The LVLM's answers to the original image, the foreground edit, the background edit, and the background edit to
         "no abnormality".
@@ -127,6 +130,7 @@ class Record:
     answer: str = "Yes"
     response: str | None = None
     boxes: tuple[Box, ...]
+    regions: tuple[str, ...] = ()
     prediction: str | None = None
     prediction_edited: str | None = None
     prediction_edited_kept: str | None = None
@@ -168,12 +172,14 @@ class Record:
             )
         values = {name: row[name] for name in _FIELDS if name in row}
         values["boxes"] = tuple((float(x1), float(y1), float(x2), float(y2)) for x1, y1, x2, y2 in row["boxes"])
+        values["regions"] = tuple(row.get("regions") or ())
         return cls(**values, load_image=load_image)
 
     def to_row(self) -> dict[str, Any]:
         """The columns as plain values, without the image."""
         row = {name: getattr(self, name) for name in _FIELDS}
         row["boxes"] = [list(box) for box in self.boxes]
+        row["regions"] = list(self.regions)
         return row
 
 
@@ -188,6 +194,7 @@ def features() -> datasets.Features:
     listing = datasets.List if hasattr(datasets, "List") else datasets.Sequence
     kinds = {
         "string": datasets.Value("string"),
+        "strings": listing(datasets.Value("string")),
         "int32": datasets.Value("int32"),
         "boxes": listing(listing(datasets.Value("float64"), length=4)),
         "image": datasets.Image(),
@@ -202,6 +209,7 @@ def parquet_metadata(*, image: bool = True) -> dict[bytes, bytes]:
     """
     kinds: dict[str, dict[str, Any]] = {
         "string": {"dtype": "string", "_type": "Value"},
+        "strings": {"feature": {"dtype": "string", "_type": "Value"}, "_type": "Sequence"},
         "int32": {"dtype": "int32", "_type": "Value"},
         "boxes": {
             "feature": {"feature": {"dtype": "float64", "_type": "Value"}, "length": 4, "_type": "Sequence"},
@@ -217,6 +225,7 @@ def card_features(*, image: bool = True) -> list[dict[str, Any]]:
     """The features for the YAML of a dataset card, in the words that every ``datasets`` version reads."""
     kinds: dict[str, dict[str, Any]] = {
         "string": {"dtype": "string"},
+        "strings": {"sequence": "string"},
         "int32": {"dtype": "int32"},
         "boxes": {"sequence": {"sequence": "float64", "length": 4}},
         "image": {"dtype": "image"},

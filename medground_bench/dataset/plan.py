@@ -122,9 +122,10 @@ def make_plan(settings: BuildSettings) -> Plan:
             plan.broken += [f"{candidate.id} ({kept}): {p}" for p in candidate.problems]
         if not candidate.boxes:
             continue
-        boxes = _inside(candidate, sizes[candidate.image_path], where, settings.clip_boxes, plan, outside)
+        boxes, places = _inside(candidate, sizes[candidate.image_path], where, settings.clip_boxes, plan, outside)
         if boxes:
-            plan.items.append(Item(_columns(candidate, record, boxes), candidate.image_path, where))
+            regions = [candidate.regions[k] for k in places] if candidate.regions else []
+            plan.items.append(Item(_columns(candidate, record, boxes, regions), candidate.image_path, where))
     _stop_at_outside(outside)
     if not plan.items:
         raise BuildError("nothing is left to build", expected="at least one row", remedy="see what was left out above")
@@ -222,11 +223,12 @@ def _stop_at_resized(
 
 def _inside(
     candidate: Candidate, size: tuple[int, int], where: str, clip: bool, plan: Plan, outside: list[str]
-) -> list[Box]:
-    """Boxes within the image; those that reach out of it go to ``outside`` unless they are to be cut."""
+) -> tuple[list[Box], list[int]]:
+    """Boxes within the image, and which they are; those that reach out go to ``outside`` unless they are to be cut."""
     width, height = size
     out: list[Box] = []
-    for x1, y1, x2, y2 in candidate.boxes:
+    kept: list[int] = []
+    for k, (x1, y1, x2, y2) in enumerate(candidate.boxes):
         cut = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
         reach = max(-x1, -y1, x2 - width, y2 - height)
         gone = cut[2] <= cut[0] or cut[3] <= cut[1]
@@ -237,7 +239,8 @@ def _inside(
             plan.broken.append(f"{message}: wholly outside the image, left out")
         elif not gone:
             out.append(cut)
-    return out
+            kept.append(k)
+    return out, kept
 
 
 def _stop_at_outside(outside: list[str]) -> None:
@@ -251,7 +254,9 @@ def _stop_at_outside(outside: list[str]) -> None:
         )
 
 
-def _columns(candidate: Candidate, record: KeptCandidate | None, boxes: list[Box]) -> dict[str, Any]:
+def _columns(
+    candidate: Candidate, record: KeptCandidate | None, boxes: list[Box], regions: list[str]
+) -> dict[str, Any]:
     return {
         "id": (record or candidate).id,
         "dataset": candidate.dataset,
@@ -264,6 +269,7 @@ def _columns(candidate: Candidate, record: KeptCandidate | None, boxes: list[Box
         "answer": record.answer if record else "Yes",
         "response": record.response if record else None,
         "boxes": [list(box) for box in boxes],
+        "regions": regions,
         "prediction": record.response if record else None,
         "prediction_edited": record.prediction_edited if record else None,
         "prediction_edited_kept": record.prediction_edited_kept if record else None,

@@ -250,7 +250,12 @@ def _write_public(
     import pyarrow.parquet as pq
 
     columns = [column for column in TABLE if column.name != IMAGE_COLUMN]
-    kinds = {"string": pa.string(), "int32": pa.int32(), "boxes": pa.list_(pa.list_(pa.float64(), 4))}
+    kinds = {
+        "string": pa.string(),
+        "strings": pa.list_(pa.string()),
+        "int32": pa.int32(),
+        "boxes": pa.list_(pa.list_(pa.float64(), 4)),
+    }
     schema = pa.schema([(c.name, kinds[c.kind]) for c in columns], metadata=parquet_metadata(image=False))
     shown = [row for row in opened.plain_rows() if row["dataset"] not in closed]
     hidden = []

@@ -239,8 +239,9 @@ def _row_groups(arrow: list[Path]) -> Iterator[Any]:
 def _parquet_options(schema: Any) -> dict[str, Any]:
     """Compress text, not PNG; no statistics over image bytes."""
     image = [f"{IMAGE_COLUMN}.bytes", f"{IMAGE_COLUMN}.path"]
-    plain = [n for n in schema.names if n not in (IMAGE_COLUMN, "boxes")]
-    leaves = [*plain, "boxes.list.element.list.element", *image]
+    lists = {"boxes": "boxes.list.element.list.element", "regions": "regions.list.element"}
+    plain = [n for n in schema.names if n != IMAGE_COLUMN and n not in lists]
+    leaves = [*plain, *lists.values(), *image]
     return {
         "compression": {**dict.fromkeys(leaves, "zstd"), image[0]: "none"},
         "use_dictionary": plain,

@@ -21,6 +21,13 @@ from medground_bench.scoring.comparison import (
     compare_scores,
     pool_methods,
 )
+from medground_bench.scoring.concepts import (
+    CONCEPT_METRICS,
+    Anatomy,
+    ConceptReference,
+    concept_reference,
+    score_concepts,
+)
 from medground_bench.scoring.files import ScoreFile, SubmissionScores, find_scores, read_scores, write_scores
 from medground_bench.scoring.heatmaps import HEATMAP_METRICS, HeatmapScores, score_heatmap
 from medground_bench.scoring.quick import evaluate_boxes
@@ -37,20 +44,26 @@ from medground_bench.scoring.statistics import (
     sign_flip_test,
 )
 from medground_bench.scoring.table import SIZES, RecordTable, Reference, load_reference, size_tertiles
+from medground_bench.scoring.tokens import EVIDENTIAL, TOKEN_METRICS, token_auroc
 
 __all__ = [
     "BOUND_ROWS",
     "CHANCE_ROWS",
+    "CONCEPT_METRICS",
+    "EVIDENTIAL",
     "HEATMAP_METRICS",
     "LEVELS",
     "METRICS",
     "MIN_CLUSTERS",
     "SIZES",
     "TILES",
+    "TOKEN_METRICS",
     "Aggregate",
+    "Anatomy",
     "BoxScores",
     "Comparison",
     "ComparisonReport",
+    "ConceptReference",
     "HeatmapScores",
     "Interval",
     "MethodScores",
@@ -73,6 +86,7 @@ __all__ = [
     "chance_scores",
     "compare_methods",
     "compare_scores",
+    "concept_reference",
     "evaluate_boxes",
     "find_scores",
     "holm",
@@ -84,6 +98,7 @@ __all__ = [
     "record_areas",
     "score_areas",
     "score_boxes",
+    "score_concepts",
     "score_heatmap",
     "score_quotients",
     "score_submission",
@@ -91,6 +106,7 @@ __all__ = [
     "sign_flip_test",
     "size_tertiles",
     "submission_rows",
+    "token_auroc",
     "whole_image_scores",
     "write_scores",
 ]

@@ -17,6 +17,7 @@ import numpy as np
 from medground_bench.imaging.areas import RaggedBoxes, record_areas
 from medground_bench.imaging.overlap import METRICS, BoxScores, score_areas
 from medground_bench.scoring.chance import best_chance
+from medground_bench.scoring.concepts import CONCEPT_METRICS
 from medground_bench.scoring.heatmaps import HEATMAP_METRICS
 from medground_bench.scoring.statistics import (
     CONFIDENCE,
@@ -28,6 +29,7 @@ from medground_bench.scoring.statistics import (
     sign_flip_test,
 )
 from medground_bench.scoring.table import SIZES, RecordTable
+from medground_bench.scoring.tokens import TOKEN_METRICS
 
 __all__ = [
     "LEVELS",
@@ -159,9 +161,9 @@ def score_quotients(
     The four scores, ``coverage``, ``fallback`` and ``degenerate`` are means over records; ``area_ratio`` is mean
     predicted area over mean evidence area (both as shares of the image) and ``precision_lift`` mean precision over
     mean evidence-area fraction: ratios of means, since the mean of ratios is ruled by the tiniest lesion. Heat-map
-    scores are means over the records that have a heat map. What the scores or the evidence fraction do not say is left
-    out. ``skill_{metric}_{chance row}`` is
-    ``(s - chance) / (1 - chance)`` of the means.
+    scores are means over the records that have a heat map, those of concepts and tokens over the records of which they
+    are known (``concept_known``, ``token_known``: the share of these records). What the scores or the evidence fraction
+    do not say is left out. ``skill_{metric}_{chance row}`` is ``(s - chance) / (1 - chance)`` of the means.
     """
     one = np.ones(len(scores["iou"]))
     out = {name: Quotient(scores[name], one) for name in METRICS}
@@ -172,10 +174,13 @@ def score_quotients(
     if evidence_fraction is not None:
         out["area_ratio"] = Quotient(scores["predicted_fraction"], evidence_fraction, _POSITIVE)
         out["precision_lift"] = Quotient(scores["precision"], evidence_fraction, _POSITIVE)
-    for name in HEATMAP_METRICS:
+    for name in (*HEATMAP_METRICS, *CONCEPT_METRICS, *TOKEN_METRICS):
         if name in scores and not np.isnan(scores[name]).all():
             there = ~np.isnan(scores[name])
             out[name] = Quotient(np.where(there, scores[name], 0.0), there.astype(np.float64))
+    for name, what in (("concept_known", "concept_accuracy"), ("token_known", "token_auroc")):
+        if what in out:
+            out[name] = Quotient(out[what].denominator, one)
     for row, by_chance in (chance or {}).items():
         for name in ("iou", "f1"):
             expected = getattr(by_chance, name)

@@ -71,7 +71,8 @@ class SubmissionScores:
     scores : dict of str to ndarray, shape (n,)
         ``iou``, ``precision``, ``recall``, ``f1``, ``answered``, ``fallback``, ``degenerate``,
         ``predicted_fraction``, ``area_ratio``, ``precision_lift`` and, with heat maps, ``pointing``, ``energy``,
-        ``auprc``, ``auprc_chance``; NaN where a number does not exist.
+        ``auprc``, ``auprc_chance``, and what is said of concepts and tokens
+        (:data:`~medground_bench.scoring.concepts.CONCEPT_METRICS`, ``token_auroc``); NaN where a number does not exist.
     aggregates : list of Aggregate
         Its numbers by group.
     chance_aggregates : dict of str to list of Aggregate

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from medground_bench.scoring.ceiling import BOUND_ROWS, bound_kind
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 __all__ = [
     "COLUMNS",
     "KINDS",
+    "OUTPUTS",
     "Row",
     "ends_text",
     "group_title",
     "interval_text",
+    "output_rows",
     "p_text",
     "row_title",
     "submission_rows",
@@ -35,7 +37,27 @@ never looks; the best that a method's output space allows; another annotator. In
 COLUMNS = (("iou", "IoU"), ("f1", "F1"), ("precision", "Precision"), ("recall", "Recall"))
 """The four scores in the order of a table, with their titles."""
 
+OUTPUTS = (
+    ("concept_accuracy", "concept accuracy"),
+    ("concept_rank", "1 / rank"),
+    ("concept_confidence", "confidence"),
+    ("concept_brier", "Brier"),
+    ("token_auroc", "token AUROC"),
+)
+"""What is scored of concepts and tokens, in the order of a table, with titles."""
+
+_GUESSES = {
+    "any_concept": {"concept_accuracy": "concept_accuracy_uniform", "concept_rank": "concept_rank_uniform"},
+    "largest_concept": {"concept_accuracy": "concept_accuracy_largest"},
+    "usual_concept": {"concept_accuracy": "concept_accuracy_prior"},
+}
+"""Chance row of concepts -> its numbers among those of a method's aggregate."""
+
 _NAMES = {
+    "any_concept": "any concept",
+    "largest_concept": "largest concept",
+    "usual_concept": "usual concept of the finding",
+    "tokens_at_random": "tokens at random",
     "whole_image": "whole image",
     "random_box": "random box",
     "centre_prior": "centre prior",
@@ -220,6 +242,32 @@ def submission_rows(files: Sequence[ScoreFile], levels: Sequence[str] = ("all",)
                             seen.add(key)
                             others.append(Row(kind, row, one.mode, (one.lvlm,), numbers))
         yield from others
+
+
+def output_rows(rows: Iterable[Row]) -> list[Row]:
+    """The rows of a table of concepts and tokens: methods that are scored on either, and what guesses score.
+
+    Parameters
+    ----------
+    rows : iterable of Row
+        Those of :func:`submission_rows`. A guess is over the records of the method that has most of them.
+    """
+    methods = [r for r in rows if any(r.cell(name) for name, _ in OUTPUTS)]
+    guesses: dict[tuple[Any, ...], tuple[float, Row]] = {}
+    for row in methods:
+        a, place = row.aggregate, (row.mode, row.lvlms, row.aggregate.level, row.aggregate.group)
+        known = a.values["concept_known"].value if "concept_known" in a.values else 0.0
+        found = {
+            name: {out: a.values[column] for out, column in columns.items() if row.cell(column)}
+            for name, columns in _GUESSES.items()
+        }
+        if row.cell("token_auroc"):
+            found["tokens_at_random"] = {"token_auroc": Interval(0.5, math.nan, math.nan)}
+        for name, values in found.items():
+            if values and guesses.get((*place, name), (-1.0, row))[0] < known:
+                aggregate = replace(a, values=values, best_chance="", p_chance=math.nan)
+                guesses[(*place, name)] = known, Row("chance", name, row.mode, row.lvlms, aggregate)
+    return methods + [row for _, row in guesses.values()]
 
 
 def _span(one: SubmissionScores, a: Aggregate) -> tuple[float, float] | None:

@@ -24,16 +24,20 @@ from medground_bench.scoring.aggregate import (
 )
 from medground_bench.scoring.ceiling import TILES
 from medground_bench.scoring.chance import DRAWS
+from medground_bench.scoring.concepts import CONCEPT_METRICS, ConceptReference, heat_in_concepts, score_concepts
 from medground_bench.scoring.files import ScoreFile, SubmissionScores
 from medground_bench.scoring.heatmaps import HEATMAP_METRICS, TOLERANCE, score_heatmap
 from medground_bench.scoring.statistics import CONFIDENCE, RESAMPLES
 from medground_bench.scoring.table import Reference, load_reference
+from medground_bench.scoring.tokens import TOKEN_METRICS, token_auroc
 from medground_bench.submission import Prediction, Submission, open_submission, validate_submission
 from medground_bench.submission.format import Clock, Fault
 
 if TYPE_CHECKING:
+    from medground_bench.attribution.token_evidence import TokenEvidence
     from medground_bench.dataset.folder import DatasetFolder
     from medground_bench.sources import Source
+    from medground_bench.sources.planted.anatomy import Localizer
 
 __all__ = ["score_submission", "score_submissions"]
 
@@ -54,6 +58,8 @@ def score_submissions(
     tolerance: float = TOLERANCE,
     seed: int = 0,
     sources: Sequence[Source] = (),
+    localizer: Localizer | None = None,
+    tokens: Sequence[TokenEvidence] = (),
     progress: Callable[[int, int, str], None] | None = None,
 ) -> ScoreFile:
     """Validate and score submissions.
@@ -75,6 +81,11 @@ def score_submissions(
     sources : sequence of Source
         What else is known of the images: a phantom set tells its anatomical concepts (a ceiling row), another source
         of the same images is a second annotator (the human row).
+    localizer : callable, optional
+        Finds the anatomical concepts on images of which neither record nor source tells them; what a method says about
+        concepts is judged by these.
+    tokens : sequence of TokenEvidence, optional
+        Which tokens of the responses rest on the finding; token scores are judged by them.
     progress : callable, optional
         Called with (done, total, what).
 
@@ -83,14 +94,22 @@ def score_submissions(
     SubmissionError
         If a submission is not valid, or was made for another dataset.
     ScoringError
-        If two submissions are of the same method for the same LVLM and mode.
+        If two submissions are of the same method for the same LVLM and mode, or token evidence is of another dataset.
     """
+    for one_evidence in tokens:
+        if one_evidence.header.get("dataset_fingerprint") != dataset.fingerprint:
+            raise ScoringError(
+                f"token evidence of {one_evidence.header.get('lvlm')} is of another dataset",
+                expected=dataset.fingerprint,
+                remedy="run medground-bench tokens on this dataset and config",
+            )
     reference = load_reference(
         dataset,
         fingerprint=dataset.fingerprint,
         config=str(getattr(dataset, "config", "")),
         seed=seed,
         sources=sources,
+        localizer=localizer,
     )
     scored: list[SubmissionScores] = []
     made: dict[tuple[str, str, str], str | Path] = {}
@@ -108,6 +127,7 @@ def score_submissions(
             confidence=confidence,
             tolerance=tolerance,
             seed=seed,
+            tokens=tokens,
             shared=shared,
         )
         key = (one.method, one.lvlm, one.mode)
@@ -135,6 +155,7 @@ def score_submission(
     confidence: float = CONFIDENCE,
     tolerance: float = TOLERANCE,
     seed: int = 0,
+    tokens: Sequence[TokenEvidence] = (),
     shared: _Shared | None = None,
 ) -> SubmissionScores:
     """Validate and score one submission (see :func:`score_submissions`); ``rows`` are those of the reference.
@@ -167,6 +188,13 @@ def score_submission(
     scores = _record_scores(rows, index, reference)
     if heatmaps and any(row and row.heatmap for row in rows):
         scores.update(_heatmap_scores(submission, rows, index, reference, tolerance))
+    if reference.anatomy is not None:
+        scores.update(_concept_scores(submission, rows, index, reference, reference.anatomy, heatmaps))
+    drops = {k: v for t in tokens if t.header.get("lvlm") == submission.header["lvlm"] for k, v in t.drops.items()}
+    if drops and any(row and row.tokens is not None for row in rows):
+        pairs = [(row.tokens, drops[row.id]) if row and row.tokens and row.id in drops else None for row in rows]
+        (name,) = TOKEN_METRICS
+        scores[name] = np.array([np.nan if pair is None else token_auroc(*pair) for pair in pairs])
     table = reference.table.take(index)
     chance = {row: _take(s, index) for row, s in reference.chance.items()}
     options: dict[str, Any] = {"resamples": resamples, "confidence": confidence, "seed": seed}
@@ -284,8 +312,6 @@ def _heatmap_scores(
     tolerance: float,
 ) -> dict[str, np.ndarray]:
     """Heat-map scores, NaN for the records without a map."""
-    settings = submission.header.get("settings") or {}
-    side = settings.get("frame_side", 224)
     table = np.full((len(HEATMAP_METRICS), len(rows)), np.nan)
     starts = np.cumsum(reference.boxes.counts) - reference.boxes.counts
     clock = Clock(submission.seconds)
@@ -294,11 +320,56 @@ def _heatmap_scores(
         heatmap = submission.heatmap(row) if row else None
         if heatmap is None:
             continue
-        width, height = (int(v) for v in reference.sizes[i])
-        letterbox = Letterbox.fit(width, height, int(side)) if side else Letterbox.identity(width, height)
+        letterbox = _letterbox(submission, reference, i)
         mine = reference.boxes.boxes[starts[i] : starts[i] + reference.boxes.counts[i]]
         table[:, k] = score_heatmap(np.asarray(heatmap), letterbox, mine, tolerance=tolerance)
     return dict(zip(HEATMAP_METRICS, table, strict=True))
+
+
+def _letterbox(submission: Submission, reference: Reference, i: int) -> Letterbox:
+    """What a submission's heat map of the reference's i-th record lies over."""
+    side = (submission.header.get("settings") or {}).get("frame_side", 224)
+    width, height = (int(v) for v in reference.sizes[i])
+    return Letterbox.fit(width, height, int(side)) if side else Letterbox.identity(width, height)
+
+
+def _concept_scores(
+    submission: Submission,
+    rows: Sequence[Prediction | None],
+    index: np.ndarray,
+    reference: Reference,
+    anatomy: ConceptReference,
+    heatmaps: bool,
+) -> dict[str, np.ndarray]:
+    """What a method says about concepts, by naming them or else by its heat maps; NaN where nothing is known or said.
+
+    The columns of chance are over the same records. Empty where it says nothing of any record.
+    """
+    names = any(row and (row.concept or row.concept_scores) for row in rows)
+    signed = _setting(submission.header, "signed") is True
+    columns = {name: np.full(len(rows), np.nan) for name in CONCEPT_METRICS}
+    clock = Clock(submission.seconds)
+    for k, (row, i) in enumerate(zip(rows, index.tolist(), strict=True)):
+        clock.check()
+        holds, known = anatomy.holding[i], anatomy.anatomy[i]
+        if not holds:
+            continue
+        if names:
+            named, said = (row.concept, row.concept_scores) if row else (None, {})
+        else:
+            heatmap = submission.heatmap(row) if row and heatmaps else None
+            if heatmap is None or known is None:
+                continue
+            heat = np.asarray(heatmap, np.float64)
+            said = heat_in_concepts(
+                np.maximum(heat, 0) if signed else heat, _letterbox(submission, reference, i), known
+            )
+            named = max(said, key=said.__getitem__) if said else None
+        for name, value in score_concepts(named, said, holds).items():
+            columns[name][k] = value
+        for name, values in anatomy.chance.items():
+            columns[name][k] = values[i]
+    return {} if np.isnan(columns["concept_accuracy"]).all() else columns
 
 
 def _used_bounds(scored: Sequence[SubmissionScores], reference: Reference, used: np.ndarray) -> dict[str, BoxScores]:

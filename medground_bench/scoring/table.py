@@ -14,12 +14,14 @@ from medground_bench.imaging.areas import RaggedBoxes, ragged, record_areas
 from medground_bench.scoring.agreement import human_scores
 from medground_bench.scoring.ceiling import best_concept, ceiling_scores
 from medground_bench.scoring.chance import chance_scores, inside
+from medground_bench.scoring.concepts import ConceptReference, concept_reference
 from medground_bench.submission import must_answer
 
 if TYPE_CHECKING:
     from medground_bench.dataset.columns import Record
     from medground_bench.imaging.overlap import BoxScores
     from medground_bench.sources import Source
+    from medground_bench.sources.planted.anatomy import Localizer
 
 __all__ = ["SIZES", "RecordTable", "Reference", "load_reference", "size_tertiles"]
 
@@ -79,6 +81,8 @@ class Reference:
     concepts, second : BoxScores or None
         Scores of the best anatomical concept and of a second annotator, NaN for records that have none; None where no
         record has one.
+    anatomy : ConceptReference or None
+        The concepts that hold the evidence; None where nothing is known of them.
     """
 
     table: RecordTable
@@ -89,6 +93,7 @@ class Reference:
     config: str
     concepts: BoxScores | None = None
     second: BoxScores | None = None
+    anatomy: ConceptReference | None = None
     _ceilings: dict[tuple[tuple[int, int] | None, int | None], BoxScores] = field(default_factory=dict, repr=False)
 
     def ceiling(self, grid: tuple[int, int] | None, side: int | None) -> BoxScores:
@@ -110,6 +115,7 @@ def load_reference(
     config: str = "",
     seed: int = 0,
     sources: Sequence[Source] = (),
+    localizer: Localizer | None = None,
 ) -> Reference:
     """Read a dataset's records into a :class:`Reference` and compute its chance rows.
 
@@ -123,6 +129,8 @@ def load_reference(
         What else is known of the images: phantoms tell their anatomical concepts, other sources of the same images are
         second annotators (see :func:`~medground_bench.scoring.agreement.human_scores`), as are the dataset's own
         records of other sources.
+    localizer : callable, optional
+        Finds the concepts on the images of which no source tells them.
 
     Raises
     ------
@@ -165,6 +173,7 @@ def load_reference(
         config,
         best_concept(records, boxes, sources) if sources else None,
         second if there.any() else None,
+        concept_reference(records, sources, localizer),
     )
 
 

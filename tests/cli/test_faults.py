@@ -44,6 +44,10 @@ CASES = {
     "filter": Case(
         f"filter --lvlm {LVLM} --editor phantom --mode direct --source phantom=SOURCE --limit 1 --out OUT", folder=True
     ),
+    "tokens": Case(
+        f"tokens --dataset DATASET --config direct --lvlm {LVLM} --source phantom=SOURCE --limit 1 --out OUT",
+        folder=True,
+    ),
     "atlas": Case("atlas --phantom --count 1 --out OUT", folder=True),
     "eval results": Case("submit SUBMISSION --dataset DATASET --write-eval-results OUT --benchmark a/b", folder=True),
     "score": Case("score SUBMISSION --dataset DATASET --resamples 100 --out OUT", folder=False),

@@ -98,6 +98,7 @@ def test_direct_equals_a_hand_made_expectation(tmp_path: Path) -> None:
             "response": "Yes\n",
             "prediction": "Yes\n",
             "boxes": [[1.5, 2, 20, 30], [40, 2, 59, 30]],
+            "regions": ["right lung", "right lung"],
         },
         {
             "id": "qwen2_5_vl_3b/direct/padchest_gr/p.png/mass or nodule",
@@ -110,6 +111,7 @@ def test_direct_equals_a_hand_made_expectation(tmp_path: Path) -> None:
             "response": "Yes",
             "prediction": "Yes",
             "boxes": [[0, 0, 30, 20], [30, 20, 60, 40]],
+            "regions": [],
         },
         {
             "id": "medgemma_4b/direct/vindr_cxr/v1/Cardiomegaly",
@@ -122,6 +124,7 @@ def test_direct_equals_a_hand_made_expectation(tmp_path: Path) -> None:
             "response": "Yes.\n",
             "prediction": "Yes.\n",
             "boxes": [[10, 12, 40, 35]],
+            "regions": [],
         },
         {
             "id": "medgemma_4b/direct/imagenome/img-b/pneumonia",
@@ -134,6 +137,7 @@ def test_direct_equals_a_hand_made_expectation(tmp_path: Path) -> None:
             "response": "Yes",
             "prediction": "Yes",
             "boxes": [[30, 10, 50, 35]],
+            "regions": ["right lung"],
         },
     ]
     opened = open_folder(folder, "direct")

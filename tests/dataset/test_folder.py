@@ -100,6 +100,7 @@ def test_candidates(tmp_path: Path, nih: Path) -> None:
         "answer": "Yes",
         "response": None,
         "boxes": [[1.5, 2.0, 4.5, 6.0]],
+        "regions": [],
         "prediction": None,
         "prediction_edited": None,
         "prediction_edited_kept": None,

@@ -10,7 +10,7 @@ from typing import Any
 
 from medground_bench.core.errors import MedGroundError
 from medground_bench.pages import render_page, write_page
-from medground_bench.pages.report.tables import POOLED, page_row
+from medground_bench.pages.report.tables import POOLED, outputs_table, page_row
 from medground_bench.scoring import ScoreFile, read_scores, submission_rows
 
 __all__ = ["collect_results", "leaderboard_page", "write_leaderboard"]
@@ -121,6 +121,7 @@ def leaderboard_page(
         f"{_count(sum(len(f.submissions) for f in files), 'submission')}",
         banner="",
         rows=rows,
+        outputs=outputs_table(found),
         lvlms=sorted({r["lvlm"] for r in rows}),
         modes=sorted({r["mode"] for r in rows}),
         datasets=sorted({r["dataset"] for r in rows}, key=lambda d: (d != POOLED, d)),

@@ -12,7 +12,7 @@ from medground_bench.core.errors import MedGroundError
 from medground_bench.dataset.folder import open_folder, open_for_mode
 from medground_bench.pages import data_island, render_page, write_page
 from medground_bench.pages.report.gallery import Judged, choose, gallery_records
-from medground_bench.pages.report.tables import breakdown, page_row
+from medground_bench.pages.report.tables import breakdown, outputs_table, page_row
 from medground_bench.scoring import Row, ScoreFile, score_submissions, submission_rows
 from medground_bench.sources import is_credentialed, source_info, source_names
 from medground_bench.submission import open_submission
@@ -101,6 +101,7 @@ def report_page(
         subtitle=f"{len(ranked)} methods · {total} records · made {_now()}",
         banner=_BANNER.format(sources=", ".join(credentialed)) if credentialed else "",
         summary=rows,
+        outputs=outputs_table(found),
         lvlms=sorted({r["lvlm"] for r in rows}),
         modes=sorted({r["mode"] for r in rows}),
         datasets=sorted(datasets),

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from medground_bench.scoring import CHANCE_ROWS, Interval, Row, ScoreFile
-from medground_bench.scoring.rows import ends_text, row_title
+from medground_bench.scoring.rows import OUTPUTS, ends_text, output_rows, row_title
 
-__all__ = ["POOLED", "breakdown", "cell", "page_row"]
+__all__ = ["POOLED", "breakdown", "cell", "outputs_table", "page_row"]
 
 POOLED = "all sources"
 
@@ -40,6 +40,16 @@ def page_row(row: Row) -> dict[str, Any]:
         "p_sort": row.aggregate.p_chance if math.isfinite(row.aggregate.p_chance) else 2.0,
         **{name: cell(row.cell(name)) for name in _SUMMARY},
     }
+
+
+def outputs_table(rows: Iterable[Row]) -> dict[str, Any] | None:
+    """The table of concepts and tokens for a template: the columns that are there, and rows of cells; None if empty."""
+    found = output_rows(rows)
+    used = [(key, title) for key, title in OUTPUTS if any(row.cell(key) for row in found)]
+    if not used:
+        return None
+    shown = [page_row(row) | {"outputs": [cell(row.cell(key)) for key, _ in used]} for row in found]
+    return {"columns": [title for _, title in used], "rows": shown}
 
 
 _SUMMARY = ("iou", "f1", "precision", "recall", "coverage", "fallback", "degenerate")
