@@ -14,6 +14,7 @@ import numpy as np
 from medfocus.cache import default_cache
 from medfocus.intervention import Effects, boxes_of, effects, groups, variants
 from medfocus.localizer import AnatomyLocalizer
+from medfocus.vocabulary import in_vocabulary, require_vocabulary
 from medground_bench.attribution.method import Attribution, method
 from medground_bench.attribution.segmenters import resolve_segmenter
 from medground_bench.causal.editors import load_editor
@@ -70,6 +71,9 @@ class MedFocusParameters:
         Of the editor.
     composites : bool
         Also intervene on the composite groups (both lungs, ...).
+    vocabulary : {"concepts", "zones"}
+        What is intervened on: the paper's eleven concepts, or 26 finer zones that follow from them by geometry
+        (:mod:`medground_bench.imaging.zones`).
     settings : mapping
         Settings of the preset to replace, e.g. ``{"epsilon": 0.01}``.
     cache : str
@@ -87,11 +91,13 @@ class MedFocusParameters:
     prompt: str = "No abnormality"
     seed: int = 0
     composites: bool = True
+    vocabulary: str = "concepts"
     settings: Mapping[str, Any] = field(default_factory=dict)
     cache: str = "user"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "refiner", resolve_segmenter(self.refiner))
+        require_vocabulary(self.vocabulary)
         if self.solver not in ("grid", "pot"):
             raise MethodError(f"unknown solver {self.solver!r}", expected="grid or pot")
         if self.solver == "pot" and self.preset != "paper":
@@ -116,7 +122,7 @@ class MedFocus:
     ----------
     localizer : AnatomyLocalizer
         Finds the concepts.
-    tau, intervention, fill, editor, prompt, seed, composites
+    tau, intervention, fill, editor, prompt, seed, composites, vocabulary
         See :class:`MedFocusParameters`; ``editor`` is an object with ``edit(image, mask, prompt, seed)``.
 
     Raises
@@ -136,6 +142,7 @@ class MedFocus:
         prompt: str = "No abnormality",
         seed: int = 0,
         composites: bool = True,
+        vocabulary: str = "concepts",
     ) -> None:
         if not 0.0 <= tau <= 1.0:
             raise MethodError(f"tau={tau} is not a share of probability", expected="a number from 0 to 1")
@@ -143,6 +150,7 @@ class MedFocus:
         self.tau = tau
         self._how = {"intervention": intervention, "fill": fill, "editor": editor, "prompt": prompt, "seed": seed}
         self._composites = composites
+        self.vocabulary = vocabulary
 
     def attribute(self, lvlm: Lvlm, episode: Episode) -> Attribution:
         """Which anatomical concept the response rests on.
@@ -168,7 +176,8 @@ class MedFocus:
 
     def interventions(self, lvlm: Lvlm, episode: Episode) -> Interventions:
         """Every concept located and removed, and what that does; one batch."""
-        transfer = self.localizer.localise(np.asarray(episode.image))
+        located = self.localizer.localise(np.asarray(episode.image))
+        transfer = in_vocabulary(located, self.vocabulary, *episode.image.size)
         members = groups(tuple(transfer.concepts), self._composites)
         changed = variants(episode, transfer.concepts, members, **self._how)
         scores = lvlm.log_probs(episode, [episode.frame_array, *changed])
@@ -246,6 +255,7 @@ def make_medfocus(parameters: MedFocusParameters) -> MedFocus:
         prompt=p.prompt,
         seed=p.seed,
         composites=p.composites,
+        vocabulary=p.vocabulary,
     )
 
 

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medground_bench.core.anatomy import VOCABULARIES
 from medground_bench.core.errors import MethodError, MissingDependencyError
-from medground_bench.sources.planted.anatomy import Localizer, load_localizer
+from medground_bench.imaging.zones import zone_masks
+from medground_bench.sources.planted.anatomy import load_localizer
 
 if TYPE_CHECKING:
     from medground_bench.core.schema import Box
     from medground_bench.lvlm import Episode
+    from medground_bench.sources.planted.anatomy import Localizer
 
 __all__ = ["box_masks", "named_regions", "region_labels", "region_masks", "tile_labels"]
 
@@ -25,7 +28,8 @@ def region_labels(spec: str, episode: Episode) -> np.ndarray:
     spec : str
         ``"tiles:ROWSxCOLS"`` over the whole frame; ``"tokens"``, one region for each image token; ``"slic:N"``, about
         N superpixels of the image (zero-parameter SLIC of scikit-image; Achanta et al., 2012) and none on the bars;
-        ``"anatomy"`` or ``"anatomy:LOCALIZER"``, up to eight parts of the chest (see :func:`named_regions`).
+        ``"anatomy"`` or ``"anatomy:LOCALIZER"``, up to eight parts of the chest (see :func:`named_regions`);
+        ``"concepts"`` or ``"zones"``, also with ``:LOCALIZER``, what is found of these vocabularies.
     episode : Episode
         Its frame is divided.
 
@@ -39,7 +43,7 @@ def region_labels(spec: str, episode: Episode) -> np.ndarray:
     MethodError
         If the specification is not one of these.
     MissingDependencyError
-        If it needs scikit-image, which is not installed.
+        If it needs scikit-image or a localiser, which is not installed.
     """
     height, width = episode.frame_array.shape[:2]
     kind, _, size = spec.partition(":")
@@ -50,19 +54,29 @@ def region_labels(spec: str, episode: Episode) -> np.ndarray:
         return tile_labels(height, width, int(rows), int(cols))
     if kind == "slic" and _positive(size):
         return _slic(episode, int(size))
-    if kind == "anatomy":
-        return _anatomy(episode, size or "multi_atlas")[0]
-    raise MethodError(f"unknown regions {spec!r}", expected="tiles:8x8, tokens, slic:64 or anatomy")
+    if kind == "anatomy" or kind in VOCABULARIES:
+        return named_regions(spec, episode)[0]
+    raise MethodError(f"unknown regions {spec!r}", expected="tiles:8x8, tokens, slic:64, anatomy, concepts or zones")
 
 
 def named_regions(spec: str, episode: Episode) -> tuple[np.ndarray, list[str]]:
-    """As :func:`region_labels`, with the regions' names; of other partitions than ``anatomy`` the list is empty.
+    """As :func:`region_labels`, with the regions' names; of partitions other than those of anatomy the list is empty.
 
-    The parts of a chest are the upper, middle and lower third of either lung, by height of the lung's mask, heart and
-    mediastinum where they lie outside the lungs, and the rest of the image. What a localiser does not find is none.
+    The parts of a chest (``anatomy``) are the upper, middle and lower third of either lung, by height of the lung's
+    mask, heart and mediastinum where they lie outside the lungs, and the rest of the image. What a localiser does not
+    find is none. Of ``concepts`` and ``zones`` a pixel belongs to the smallest one that it lies in, or to none.
+
+    Raises
+    ------
+    MethodError
+        If no concept is found.
     """
     kind, _, localizer = spec.partition(":")
-    return _anatomy(episode, localizer or "multi_atlas") if kind == "anatomy" else (region_labels(spec, episode), [])
+    if kind == "anatomy":
+        return _anatomy(episode, localizer or "multi_atlas")
+    if kind in VOCABULARIES:
+        return _named(episode, kind, localizer or "multi_atlas")
+    return region_labels(spec, episode), []
 
 
 def region_masks(spec: str, episode: Episode) -> np.ndarray:
@@ -142,3 +156,21 @@ def _slic(episode: Episode, count: int) -> np.ndarray:
     )
     labels[y1:y2, x1:x2] = np.unique(found, return_inverse=True)[1].reshape(found.shape)
     return labels
+
+
+def _named(episode: Episode, vocabulary: str, localizer: str) -> tuple[np.ndarray, list[str]]:
+    found = {
+        name: m for name, m in _localizer(localizer)(np.asarray(episode.image.convert("L"))).masks.items() if m.any()
+    }
+    native = zone_masks(found) if vocabulary == "zones" else found
+    masks = {name: episode.letterbox.heatmap_to_frame(mask.astype(float)) > 0.5 for name, mask in native.items()}
+    labels = np.full(episode.frame_array.shape[:2], -1)
+    order = sorted(masks, key=lambda name: -int(masks[name].sum()))
+    for k, name in enumerate(order):
+        labels[masks[name]] = k
+    there = labels >= 0
+    if not there.any():
+        raise MethodError("no anatomy was found on this image", remedy="use tiles:8x8 or slic:64")
+    kept, dense = np.unique(labels[there], return_inverse=True)
+    labels[there] = dense
+    return labels, [order[k] for k in kept]

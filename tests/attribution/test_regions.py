@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from medground_bench.attribution import regions
 from medground_bench.attribution.regions import box_masks, region_labels, region_masks, tile_labels
 from medground_bench.core.errors import MethodError
 from medground_bench.imaging import Letterbox
+from medground_bench.sources.planted.anatomy import Localization
 
 
 def episode() -> Any:
@@ -64,3 +67,35 @@ def test_box_masks_take_the_pixels_whose_centres_lie_inside() -> None:
 def test_an_unknown_partition_is_named(spec: str) -> None:
     with pytest.raises(MethodError, match="unknown regions"):
         region_labels(spec, episode())
+
+
+class TestVocabularies:
+    @pytest.fixture
+    def halves(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        """Lungs on both halves of the image, a small angle inside the left one."""
+        masks = {name: np.zeros((112, 224), bool) for name in ("right lung", "left lung", "left costophrenic angle")}
+        masks["right lung"][:90, :100] = True
+        masks["left lung"][:90, 120:] = True
+        masks["left costophrenic angle"][70:90, 200:] = True
+        monkeypatch.setattr(regions, "_localizer", lambda name: lambda image: Localization(masks, 1.0))
+        return SimpleNamespace(**vars(episode()), image=Image.fromarray(np.zeros((112, 224), np.uint8)))
+
+    def test_a_pixel_belongs_to_the_smallest_concept(self, halves: Any):
+        labels, names = regions.named_regions("concepts", halves)
+        assert (labels[:56] == -1).all()
+        assert (labels[56 + 90 :] == -1).all()
+        assert (labels[:, 100:120] == -1).all()
+        assert sorted(np.unique(labels[labels >= 0])) == [0, 1, 2]
+        found = [names[labels[y, x]] for y, x in ((60, 10), (60, 130), (56 + 80, 210))]
+        assert found == ["right lung", "left lung", "left costophrenic angle"]
+
+    def test_zones_cut_the_lungs(self, halves: Any):
+        labels = region_labels("zones", halves)
+        right = labels[56 : 56 + 90, 50]
+        assert len(np.unique(right)) == 5  # apex, thirds, hemidiaphragm
+        assert region_masks("zones", halves).sum(0).max() == 1
+
+    def test_an_image_without_anatomy(self, halves: Any, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(regions, "_localizer", lambda name: lambda image: Localization({}, 0.0))
+        with pytest.raises(MethodError, match="no anatomy"):
+            region_labels("zones", halves)
