@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from medground_bench.causal.editors import Editor
     from medground_bench.lvlm import Episode
 
-__all__ = ["INTERVENTIONS", "Effects", "Intervention", "effects", "groups", "variants"]
+__all__ = ["INTERVENTIONS", "Effects", "Intervention", "effects", "groups", "on_frame", "variants"]
 
 Intervention = Literal["box", "mask", "edit"]
 INTERVENTIONS: tuple[str, ...] = ("box", "mask", "edit")
@@ -171,6 +171,11 @@ def _removed(one: Found, letterbox: Letterbox, shape: tuple[int, ...], intervent
     rows, columns = _pixels(y1, y2, shape[0]), _pixels(x1, x2, shape[1])
     out[rows, columns] = True
     return out
+
+
+def on_frame(found: Found, letterbox: Letterbox, shape: tuple[int, ...]) -> np.ndarray:
+    """A concept's pixels on a frame of a shape, (H, W) bool; those of its box where no pixels are known."""
+    return _removed(found, letterbox, shape, "mask")
 
 
 def _pixels(start: float, end: float, size: int) -> slice:

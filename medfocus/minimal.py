@@ -4,37 +4,48 @@ The concept of the largest effect says *what* the answer rests on; its box is fa
 starts from the smallest concept (or zone of a lung) whose removal keeps a share of the largest effect and cuts off one
 side at a time: of all cuts by a quarter of the width or height the one after whose removal most of the effect is left,
 as long as that is at least the share; then the same by an eighth. All cuts of a step are one batch. Several boxes are
-trimmed together, and one of them may be dropped.
+trimmed together, and one of them may be dropped. It can be ended after any number of passes: the best region so far
+counts.
 
 What is left is the part that suffices to take the answer away, not the whole of the evidence: on phantoms nearly all of
-it lies in the evidence and covers about a quarter of it. The region reported is therefore enlarged about its centre.
+it lies in the evidence and covers about a quarter of it. The region reported is therefore larger, by one of two rules:
+it is enlarged about its centre by a factor, or each side moves out to where evidence begins. For that, strips from the
+rim of a neighbourhood inwards are removed, and evidence begins where a strip first has a share of the effect.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medfocus.intervention import on_frame
 from medfocus.method import Interventions, MultiAtlasParameters, make_medfocus
 from medground_bench.attribution.fills import compose, fill_frame
 from medground_bench.attribution.method import Attribution, method
 from medground_bench.attribution.regions import box_masks
+from medground_bench.core.anatomy import CONCEPTS, within
 from medground_bench.core.errors import MethodError
+from medground_bench.imaging.zones import zone_boxes
 
 if TYPE_CHECKING:
     from medground_bench.core.schema import Box
     from medground_bench.lvlm import Episode, Lvlm
 
-__all__ = ["MinimalParameters", "RegionSearch", "lung_zones", "medfocus_minimal", "trimmed"]
+__all__ = ["SEARCHES", "MinimalParameters", "RegionSearch", "grown", "medfocus_minimal", "shrunk", "trimmed"]
 
 Region = tuple["Box", ...]
 """Boxes of the frame that are removed together."""
 
+SEARCHES = ("steepest", "best_first")
+
 _CUTS = (4, 8)  # a cut takes 1/4, later 1/8, of a side
 _LEAST = 8.0  # pixels of the frame below which no side is cut
+_STRIPS = 5  # of a side, from the rim of the neighbourhood to the region's centre
+_REACH = 3.0  # the neighbourhood's sides, in those of the region
 
 
 @dataclass(frozen=True)
@@ -48,26 +59,41 @@ class MinimalParameters(MultiAtlasParameters):
     enlarge : float
         Factor on the sides of the region found before it is reported; 1 reports the region itself. Chosen on 16
         phantoms for each toy LVLM, where it took the IoU from 0.27 and 0.22 to 0.40 and 0.37.
+    grow : float
+        Instead of the factor: each side moves out to where the strip outside of it has this share of the region's
+        effect (20 passes for each box, of the budget). 0 leaves that to ``enlarge``.
     budget : int
         Passes for the search, beyond those of the concepts. It can be ended at any time: the best region so far counts.
     boxes : int
         At most so many boxes: 1 starts from single concepts, 2 also from pairs (both lungs, ...).
     zones : bool
         Whether the thirds of either lung are tried as starts too (6 passes).
+    starts : int
+        From how many starts, smallest first, the region is trimmed; the smallest region counts.
+    search : {"steepest", "best_first"}
+        Take the cut that keeps most of the effect; or keep all cuts that keep enough in a queue and go on from the
+        smallest, coming back to others when it cannot be cut.
     """
 
     share: float = 0.9
     enlarge: float = 1.75
+    grow: float = 0.0
     budget: int = 64
     boxes: int = 1
     zones: bool = True
+    starts: int = 1
+    search: str = "steepest"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0.0 < self.share <= 1.0:
             raise MethodError(f"share={self.share} is not a share of the effect", expected="above 0, at most 1")
-        if not self.enlarge >= 1.0 or self.budget < 0 or self.boxes < 1:
-            raise MethodError("enlarge and boxes must be at least 1, budget at least 0")
+        if not 0.0 <= self.grow < 1.0:
+            raise MethodError(f"grow={self.grow} is not a share of the effect", expected="0 or more, below 1")
+        if not self.enlarge >= 1.0 or self.budget < 0 or self.boxes < 1 or self.starts < 1:
+            raise MethodError("enlarge, boxes and starts must be at least 1, budget at least 0")
+        if self.search not in SEARCHES:
+            raise MethodError(f"unknown search {self.search!r}", expected=" or ".join(SEARCHES))
 
 
 class RegionSearch:
@@ -90,27 +116,38 @@ class RegionSearch:
         Every region tried, and its effect: the summed drops of the tokens' log-probabilities, nats.
     drops : list of ndarray, (T,)
         The drops.
+    progress : list of (int, Region)
+        The best region, and how many passes had been spent when it was found; the last is the best of all.
     """
 
     def __init__(self, lvlm: Lvlm, episode: Episode, original: np.ndarray, fill: str, budget: int) -> None:
         self._lvlm, self._episode, self._original = lvlm, episode, original
         self._fill, self._left = fill_frame(fill, episode), budget
+        self._known: dict[Region, float] = {}
         self.trace: list[tuple[Region, float]] = []
         self.drops: list[np.ndarray] = []
+        self.progress: list[tuple[int, Region]] = []
 
     def effects(self, regions: Sequence[Region]) -> np.ndarray | None:
-        """Effects of removing each region, one batch; None where the budget does not reach for all of them."""
-        if len(regions) > self._left:
+        """Effects of removing each region, one batch; None where the budget does not reach for those not yet known."""
+        new = [region for region in dict.fromkeys(regions) if region not in self._known]
+        if len(new) > self._left:
             return None
-        self._left -= len(regions)
-        frame = self._episode.frame_array
-        removed = np.stack([box_masks(list(region), *frame.shape[:2]).any(0) for region in regions])
-        scores = self._lvlm.log_probs(self._episode, compose(frame, removed, self._fill))
-        drops = np.maximum(self._original - np.asarray(scores, np.float64), 0.0)
-        self.drops += list(drops)
-        self.trace += [(region, float(drop.sum())) for region, drop in zip(regions, drops, strict=True)]
-        effects: np.ndarray = drops.sum(1)
-        return effects
+        if new:
+            self._left -= len(new)
+            frame = self._episode.frame_array
+            removed = np.stack([box_masks(list(region), *frame.shape[:2]).any(0) for region in new])
+            scores = self._lvlm.log_probs(self._episode, compose(frame, removed, self._fill))
+            drops = np.maximum(self._original - np.asarray(scores, np.float64), 0.0)
+            self.drops += list(drops)
+            self.trace += [(region, float(drop.sum())) for region, drop in zip(new, drops, strict=True)]
+            self._known |= dict(self.trace[-len(new) :])
+        return np.array([self._known[region] for region in regions])
+
+    def found(self, region: Region) -> None:
+        """The best region is now another one."""
+        if not self.progress or self.progress[-1][1] != region:
+            self.progress.append((len(self.trace), region))
 
     def heatmap(self, share: float) -> np.ndarray:
         """How often, weighted by effect, a pixel was in a region that had a share of the largest effect, (H, W)."""
@@ -126,6 +163,7 @@ class RegionSearch:
 def trimmed(search: RegionSearch, start: Region, least: float) -> Region:
     """The region after all cuts whose removal keeps an effect of ``least``, by steepest ascent."""
     region = start
+    search.found(region)
     for part in _CUTS:
         while True:
             cuts = list(_cuts(region, part))
@@ -133,7 +171,36 @@ def trimmed(search: RegionSearch, start: Region, least: float) -> Region:
             if effects is None or effects.max() < least:
                 break
             region = cuts[int(effects.argmax())]
+            search.found(region)
     return region
+
+
+def shrunk(search: RegionSearch, start: Region, least: float) -> Region:
+    """As :func:`trimmed`, by a queue of all regions that keep ``least``, the smallest first."""
+    best, queue, seen = start, [(_area(start), 0, start)], {start}
+    search.found(start)
+    while queue:
+        _, _, region = heapq.heappop(queue)
+        for part in _CUTS:
+            cuts = [cut for cut in _cuts(region, part) if cut not in seen]
+            effects = search.effects(cuts) if cuts else None
+            if cuts and effects is None:
+                return best
+            seen.update(cuts)
+            kept = [
+                cut for cut, effect in zip(cuts, () if effects is None else effects, strict=True) if effect >= least
+            ]
+            for cut in kept:
+                heapq.heappush(queue, (_area(cut), len(seen), cut))
+            if kept:
+                best = min(best, *kept, key=_area)
+                search.found(best)
+                break
+    return best
+
+
+def _area(region: Region) -> float:
+    return sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in region)
 
 
 def _cuts(region: Region, part: int) -> Iterable[Region]:
@@ -152,29 +219,66 @@ def _cuts(region: Region, part: int) -> Iterable[Region]:
             yield (*others[0], box, *others[1])
 
 
-def lung_zones(boxes: dict[str, Box]) -> dict[str, Box]:
-    """The upper, middle and lower thirds of the lungs among the boxes."""
-    zones: dict[str, Box] = {}
-    for lung in ("left lung", "right lung"):
-        if lung in boxes:
-            x1, y1, x2, y2 = boxes[lung]
-            third = (y2 - y1) / 3
-            for k, name in enumerate(("upper", "middle", "lower")):
-                zones[f"{name} zone of the {lung}"] = (x1, y1 + k * third, x2, y1 + (k + 1) * third)
-    return zones
+def grown(search: RegionSearch, region: Region, share: float, content: Box) -> Region | None:
+    """Every box with its sides where, coming from outside, evidence begins; None where the budget does not reach.
+
+    Strips of a neighbourhood, ``_REACH`` times as wide and high as the box, are removed from each rim inwards, wider
+    and wider. Evidence begins at the width, interpolated, whose strip has a share of the region's effect.
+    """
+    out: list[Box] = []
+    for k, box in enumerate(region):
+        x1, y1, x2, y2 = _enlarged((box,), _REACH, content)[0]
+        x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+        part = np.arange(1, _STRIPS + 1) / _STRIPS
+        edges = {
+            "left": x1 + part * (x - x1),
+            "right": x2 + part * (x - x2),
+            "top": y1 + part * (y - y1),
+            "bottom": y2 + part * (y - y2),
+        }
+        strips: dict[str, list[Box]] = {
+            "left": [(x1, y1, e, y2) for e in edges["left"]],
+            "right": [(e, y1, x2, y2) for e in edges["right"]],
+            "top": [(x1, y1, x2, e) for e in edges["top"]],
+            "bottom": [(x1, e, x2, y2) for e in edges["bottom"]],
+        }
+        others = region[:k] + region[k + 1 :]
+        every: list[Region] = [(strip, *others) for side in strips.values() for strip in side]
+        ends = search.effects([*every, region, *([others] if others else [])])
+        if ends is None:
+            return None
+        base = float(ends[-1]) if others else 0.0
+        least = base + share * (float(ends[len(every)]) - base)
+        found = []
+        for place, side in enumerate(edges):
+            effect = np.append(base, np.maximum.accumulate(ends[place * _STRIPS : (place + 1) * _STRIPS]))
+            rim = {"left": x1, "right": x2, "top": y1, "bottom": y2}[side]
+            at = np.append(rim, edges[side])
+            first = int(np.argmax(effect >= least)) if (effect >= least).any() else _STRIPS
+            low, high = effect[max(first - 1, 0)], effect[first]
+            where = (least - low) / (high - low) if high > low else 1.0
+            found.append(float(at[max(first - 1, 0)] + np.clip(where, 0, 1) * (at[first] - at[max(first - 1, 0)])))
+        left, right, top, bottom = found
+        out.append((min(left, box[0]), min(top, box[1]), max(right, box[2]), max(bottom, box[3])))
+    return tuple(out)
 
 
-def _start(
+def _starts(
     search: RegionSearch, found: Interventions, episode: Episode, parameters: MinimalParameters
-) -> tuple[str, Region, float]:
-    """Name and region of the smallest concept, pair or zone that keeps the share, and the effect it must keep."""
+) -> tuple[list[tuple[str, Region]], float]:
+    """Concepts, pairs and zones that keep the share, smallest first, and the effect that it is."""
     names = list(found.transfer.concepts)
-    on_frame = dict(zip(names, episode.letterbox.to_frame([found.transfer.boxes[n] for n in names]), strict=True))
+    on_the_frame = dict(zip(names, episode.letterbox.to_frame([found.transfer.boxes[n] for n in names]), strict=True))
     members = {name: parts for name, parts in found.members.items() if len(parts) <= parameters.boxes}
-    starts: dict[str, Region] = {name: tuple(on_frame[part] for part in parts) for name, parts in members.items()}
+    starts: dict[str, Region] = {name: tuple(on_the_frame[part] for part in parts) for name, parts in members.items()}
     deltas = {name: found.result.deltas[name] for name in starts}
     if parameters.zones:
-        zones: dict[str, Region] = {name: (box,) for name, box in lung_zones(on_frame).items()}
+        height, width = episode.frame_array.shape[:2]
+        zones: dict[str, Region] = {
+            name: (box,)
+            for name, box in zone_boxes(on_the_frame, width, height).items()
+            if name.endswith(" lung zone") and name not in starts
+        }
         effects = search.effects(list(zones.values())) if zones else None
         if effects is not None:
             starts |= zones
@@ -182,8 +286,7 @@ def _start(
     least = parameters.share * max(deltas.values())
     shape = episode.frame_array.shape[:2]
     sizes = {name: box_masks(list(starts[name]), *shape).any(0).sum() for name in starts if deltas[name] >= least}
-    best = min(sizes, key=sizes.__getitem__)
-    return best, starts[best], least
+    return [(name, starts[name]) for name in sorted(sizes, key=sizes.__getitem__)], least
 
 
 def _enlarged(region: Region, factor: float, content: Box) -> list[Box]:
@@ -192,6 +295,32 @@ def _enlarged(region: Region, factor: float, content: Box) -> list[Box]:
         x, y, w, h = (x1 + x2) / 2, (y1 + y2) / 2, (x2 - x1) / 2 * factor, (y2 - y1) / 2 * factor
         out.append((max(x - w, content[0]), max(y - h, content[1]), min(x + w, content[2]), min(y + h, content[3])))
     return out
+
+
+def _in_concepts(region: Region, found: Interventions, episode: Episode) -> dict[str, float]:
+    """Share of the region that lies in each concept, in the order of the smallest concept first."""
+    shape = episode.frame_array.shape[:2]
+    inside = box_masks(list(region), *shape).any(0)
+    masks = {name: on_frame(one, episode.letterbox, shape) for name, one in found.transfer.concepts.items()}
+    order = sorted(masks, key=lambda name: int(masks[name].sum()))
+    return {name: float((masks[name] & inside).sum() / max(inside.sum(), 1)) for name in order}
+
+
+def _search(
+    search: RegionSearch, found: Interventions, episode: Episode, p: MinimalParameters, content: Box
+) -> tuple[str, Region, list[Box]]:
+    """Name of the start, the smallest region, and the boxes to report, in the frame."""
+    starts, least = _starts(search, found, episode, p)
+    rule = shrunk if p.search == "best_first" else trimmed
+    best: tuple[str, Region] | None = None
+    for name, start in starts[: p.starts]:
+        region = rule(search, start, least)
+        if best is None or _area(region) < _area(best[1]):
+            best = name, region
+        search.found(best[1])
+    assert best is not None  # the largest effect keeps any share of itself
+    reported = grown(search, best[1], p.grow, content) if p.grow else None
+    return *best, _enlarged(best[1], p.enlarge, content) if reported is None else list(reported)
 
 
 @method(
@@ -205,36 +334,52 @@ def _enlarged(region: Region, factor: float, content: Box) -> list[Box]:
 def medfocus_minimal(lvlm: Lvlm, episode: Episode, parameters: MinimalParameters) -> Attribution:
     """The region of the winning concept whose removal still costs the answer.
 
-    Beside the boxes: the concept (or the lung that the zone belongs to), the effect of every concept, the drop of every
-    token when the region is removed, and a heat map of the regions that mattered. ``extras``: ``trace``, every region
-    tried (native boxes) with its effect; ``minimal``, the region before it was enlarged; ``start``, where the search
-    began; ``passes``, how many images the LVLM saw.
+    Beside the boxes: the concept that holds most of the region; of every concept, as its score, the part of the
+    region's effect that lies in it (nats); the drop of every token when the region is removed; and a heat map of the
+    regions that mattered. ``extras``: ``trace``, every region tried (native boxes) with its effect; ``progress``, the
+    best region (as it would be reported) after so many passes; ``minimal``, the last one before it was made larger;
+    ``start``, where the search began; ``deltas``, the effect of every concept; ``passes``, how many images the LVLM
+    saw.
     """
     procedure = make_medfocus(parameters)
     found = procedure.interventions(lvlm, episode)
     published = found.attribution(episode, procedure.localizer.preset)
-    extras = {**published.extras, "pool": str(parameters.pool)}
+    extras: dict[str, Any] = {**published.extras, "pool": str(parameters.pool), "deltas": found.result.deltas}
     if published.fallback:
         return Attribution(**{**vars(published), "extras": extras})
-    search = RegionSearch(lvlm, episode, found.original, parameters.fill, parameters.budget)
-    name, start, least = _start(search, found, episode, parameters)
-    region = trimmed(search, start, least)
-    drops = next((d for (r, _), d in zip(search.trace, search.drops, strict=True) if r == region), None)
     x1, y1, x2, y2 = episode.letterbox.content
     content = (float(x1), float(y1), float(x2), float(y2))
-    native = episode.letterbox.to_native
+    search = RegionSearch(lvlm, episode, found.original, parameters.fill, parameters.budget)
+    start, region, reported = _search(search, found, episode, parameters, content)
+    drops = next((d for (r, _), d in zip(search.trace, search.drops, strict=True) if r == region), None)
+    if drops is None:  # nothing was cut: a start whose drops are those of the concept
+        drops = found.result.drops[start]
+    shares = _in_concepts(region, found, episode)
+    native, spent = episode.letterbox.to_native, len(found.members) + 1
+
+    def listed(boxes: Iterable[Box]) -> list[list[float]]:
+        return [list(box) for box in native(list(boxes))]
+
+    steps = [(passes, _enlarged(r, parameters.enlarge, content)) for passes, r in search.progress]
     extras |= {
-        "start": name,
-        "minimal": [list(box) for box in native(list(region))],
-        "trace": [([list(box) for box in native(list(r))], effect) for r, effect in search.trace],
-        "passes": len(found.members) + 1 + len(search.trace),
+        "start": start,
+        "minimal": listed(region),
+        "trace": [(listed(r), effect) for r, effect in search.trace],
+        "progress": [(spent + n, listed(boxes)) for n, boxes in (*steps, (len(search.trace), reported))],
+        "passes": spent + len(search.trace),
     }
-    concept = name.partition(" of the ")[2] or name
     return Attribution(
-        boxes=native(_enlarged(region, parameters.enlarge, content)),
+        boxes=native(reported),
         heatmap=search.heatmap(parameters.share) if search.trace else None,
-        concept=concept,
-        concept_scores=found.result.deltas,
-        token_scores=found.result.drops[concept] if drops is None else drops,
+        concept=_named(shares, start),
+        concept_scores={name: share * float(drops.sum()) for name, share in shares.items()},
+        token_scores=drops,
         extras=extras,
     )
+
+
+def _named(shares: dict[str, float], start: str) -> str:
+    """The concept that holds most of the region, the smallest of equals; where none does, that of the start."""
+    if max(shares.values(), default=0.0) > 0:
+        return max(shares, key=shares.__getitem__)
+    return next((name for name in within(start) if name in CONCEPTS), start)

@@ -96,12 +96,15 @@ class MultiAtlasTransfer:
         voters = {concept: self._voters(concept, order) for concept in self.pool.concepts}
         used = sorted({index for chosen in voters.values() for index in chosen})
         votes = self._votes(target, alignment, used)
-        found = {}
+        found: dict[str, Found] = {}
+        agreement: dict[str, float] = {}
         for concept in self.pool.concepts:
             vote, level = self._tally(concept, voters[concept], votes, alignment)
-            region = self._outline(vote * shrink(target.valid, _GRID), level, target, image.shape)
+            vote = vote * shrink(target.valid, _GRID)
+            region = self._outline(vote, level, target, image.shape)
             if region is not None:
                 found[concept] = region
+                agreement[concept] = self._agreement(concept, vote, level, voters[concept], votes, alignment)
         return Transfer(
             {concept: found[concept] for concept in CONCEPTS if concept in found},
             reference=self.pool[int(order[0])].name,
@@ -109,6 +112,7 @@ class MultiAtlasTransfer:
                 "correlation": float(alignment.scores[order[0]]),
                 "voters": [self.pool[int(index)].name for index in order[: self.settings.references]],
                 "inverted": alignment.inverted,
+                "agreement": agreement,
             },
         )
 
@@ -116,14 +120,32 @@ class MultiAtlasTransfer:
         covering = [int(index) for index in order if concept in self.pool[int(index)].concepts]
         return covering[: self.settings.references]
 
+    def _weights(self, voters: list[int], alignment: Alignment) -> np.ndarray:
+        weights: np.ndarray = np.maximum(alignment.scores[voters], 0.0) ** self.settings.sharpness
+        if not weights.sum() > 0:  # nothing correlates (a blank image): all references count the same
+            weights = np.ones(len(voters))
+        return weights / weights.sum()
+
+    def _agreement(
+        self,
+        concept: str,
+        vote: np.ndarray,
+        level: float,
+        voters: list[int],
+        votes: dict[tuple[int, str], np.ndarray],
+        alignment: Alignment,
+    ) -> float:
+        """Mean IoU of every voter's own box with the one that was voted, weighted as the votes."""
+        whole = crossing_box(vote, min(level, 0.5 * float(vote.max())))
+        each = [crossing_box(votes[i, concept], 0.5 * float(votes[i, concept].max())) for i in voters]
+        overlaps = [0.0 if box is None or whole is None else _iou(box, whole) for box in each]
+        return float(np.dot(self._weights(voters, alignment), overlaps))
+
     def _tally(
         self, concept: str, voters: list[int], votes: dict[tuple[int, str], np.ndarray], alignment: Alignment
     ) -> tuple[np.ndarray, float]:
         """Weighted mean of the votes, and the level at which the region ends."""
-        weights = np.maximum(alignment.scores[voters], 0.0) ** self.settings.sharpness
-        if not weights.sum() > 0:  # nothing correlates (a blank image): all references count the same
-            weights = np.ones(len(voters))
-        weights = weights / weights.sum()
+        weights = self._weights(voters, alignment)
         vote = sum(weight * votes[index, concept] for weight, index in zip(weights, voters, strict=True))
         by_pixels = sum(w for w, i in zip(weights, voters, strict=True) if concept in self.pool[i].masks)
         s = self.settings
@@ -185,6 +207,13 @@ class MultiAtlasTransfer:
         assert box is not None  # the peak is above the level
         native = target.to_native((box[0] * _STEP, box[1] * _STEP, box[2] * _STEP, box[3] * _STEP))
         return Found(native, _frame_mask(vote, level, target, shape))
+
+
+def _iou(one: Box, two: Box) -> float:
+    width, height = min(one[2], two[2]) - max(one[0], two[0]), min(one[3], two[3]) - max(one[1], two[1])
+    shared = max(width, 0.0) * max(height, 0.0)
+    areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (one, two)]
+    return shared / max(sum(areas) - shared, 1e-9)
 
 
 def _grid_regions(reference: Reference, view: View) -> dict[str, np.ndarray]:

@@ -38,7 +38,7 @@ def test_a_record_is_its_row() -> None:
     assert record.boxes == ((1.0, 2.0, 3.0, 4.0),)
     assert record.size == (10, 20)
     assert record.prediction is None
-    assert {k: v for k, v in record.to_row().items() if v is not None} == {**ROW, "answer": "Yes"}
+    assert {k: v for k, v in record.to_row().items() if v is not None} == {**ROW, "answer": "Yes", "regions": []}
     assert Record.from_row(record.to_row()) == record
     with pytest.raises(BuildError, match="without its image"):
         _ = record.image
@@ -84,3 +84,11 @@ def test_fingerprint_is_the_same_for_equal_boxes_of_any_type() -> None:
 def test_fingerprint_sees_every_column(key: str) -> None:
     assert fingerprint([{**ROW, key: "changed"}]) != fingerprint([ROW])
     assert fingerprint([{**ROW, "boxes": [[1.0, 2.0, 3.0, 4.5]]}]) != fingerprint([ROW])
+
+
+def test_regions_are_carried_and_are_not_what_a_dataset_is_known_by() -> None:
+    row = {**ROW, "regions": ["left lung"]}
+    assert Record.from_row(row).regions == ("left lung",)
+    assert Record.from_row({**ROW, "regions": None}).regions == ()
+    assert fingerprint([row]) == fingerprint([ROW])
+    assert "regions" in WITHHELD
