@@ -48,8 +48,8 @@ BUDGETS = (17, 24, 32, 48, 65, 80, 128, 257)
 VARIANTS: dict[str, tuple[str, dict[str, Any], bool]] = {
     # name -> method, settings, whether one run tells all budgets
     MINIMAL: (MINIMAL, {}, True),
-    "minimal, not enlarged": (MINIMAL, {"enlarge": 1.0}, True),
-    "minimal, grown": (MINIMAL, {"grow": 0.15, "budget": 96}, True),
+    "minimal, no margin": (MINIMAL, {"margin": 0.0}, True),
+    "minimal, factor 1.75": (MINIMAL, {"margin": 0.0, "enlarge": 1.75}, True),
     "minimal, queue": (MINIMAL, {"search": "best_first"}, True),
     "minimal, 3 starts": (MINIMAL, {"starts": 3, "budget": 128}, True),
     "minimal, zones": (MINIMAL, {"vocabulary": "zones", "zones": False}, True),

@@ -113,6 +113,7 @@ class MultiAtlasTransfer:
                 "voters": [self.pool[int(index)].name for index in order[: self.settings.references]],
                 "inverted": alignment.inverted,
                 "agreement": agreement,
+                "confidence": _confidence(agreement),
             },
         )
 
@@ -207,6 +208,12 @@ class MultiAtlasTransfer:
         assert box is not None  # the peak is above the level
         native = target.to_native((box[0] * _STEP, box[1] * _STEP, box[2] * _STEP, box[3] * _STEP))
         return Found(native, _frame_mask(vote, level, target, shape))
+
+
+def _confidence(agreement: dict[str, float]) -> float:
+    """Mean agreement of the lungs, whose outlines say most; of all concepts where no lung is known."""
+    lungs = [agreement[name] for name in ("left lung", "right lung") if name in agreement]
+    return float(np.mean(lungs or [*agreement.values(), 0.0][: max(1, len(agreement))]))
 
 
 def _iou(one: Box, two: Box) -> float:

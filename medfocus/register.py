@@ -25,6 +25,9 @@ _SCALES = np.exp(np.linspace(-0.35, 0.35, 8))
 _ASPECTS = np.exp(np.linspace(-0.2, 0.2, 5))
 _MIN_OVERLAP = 0.35  # of the energy: below it a match of two corners would win
 _STEPS = 10
+_VOTERS = 8  # references whose mean correlation decides between the image and its negative, and that are turned
+_TURNS = (-8.0, 8.0)  # degrees, of the starts from which they climb again
+_PLAIN = 0.25  # gain of correlation beyond which the image, or its negative, is not tried
 
 
 @dataclass(frozen=True)
@@ -89,15 +92,35 @@ class ReferenceStack:
         return first, second, fft.rfft2(scaled[0] ** 2, shape).conj()
 
     def align(self, target: View) -> Alignment:
-        """Register every reference to the target."""
-        start, inverted = self._search(target)
+        """Register every reference to the target, as it is or, where that correlates better, as a negative."""
+        positive, negative, gain = self._search(target)
+        starts = {False: positive, True: negative}
+        if abs(gain) > _PLAIN:  # one of them is out of the question
+            del starts[gain < 0]
+        found = {inverted: self._register(target, start, inverted) for inverted, start in starts.items()}
+        inverted = max(found, key=lambda which: float(np.sort(found[which][1])[-_VOTERS:].mean()))
+        return Alignment(*found[inverted], inverted)
+
+    def _register(self, target: View, start: np.ndarray, inverted: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Maps and correlations after scale and shift, then the whole affine map, then the same from turned starts."""
         contrast = -target.contrast if inverted else target.contrast
         maps, _ = self._climb(contrast, target.valid, start, shear=False)
         maps, scores = self._climb(contrast, target.valid, maps, shear=True)
-        return Alignment(maps, scores, inverted)
+        best = np.argsort(-scores, kind="stable")[:_VOTERS]
+        for turn in np.radians(_TURNS):
+            rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+            turned = maps[best].copy()
+            turned[:, :, :2] = turned[:, :, :2] @ rotation
+            turned, found = self._climb(contrast, target.valid, turned, shear=True, which=best)
+            better = found > scores[best]
+            maps[best[better]], scores[best[better]] = turned[better], found[better]
+        return maps, scores
 
-    def _search(self, target: View) -> tuple[np.ndarray, bool]:
-        """Best scale, aspect and shift of every reference, and whether the target is better as a negative."""
+    def _search(self, target: View) -> tuple[np.ndarray, np.ndarray, float]:
+        """Best scale, aspect and shift of every reference, to the target and to its negative.
+
+        The third is how much better the negative correlates, the median over the references.
+        """
         from scipy import fft
 
         shape = (_PADDED, _PADDED)
@@ -115,9 +138,12 @@ class ReferenceStack:
         inside = np.abs(shifts) <= _MAX_SHIFT
         scores = np.where(inside[:, None] & inside[None], scores, 0.0).reshape(len(self), -1)
         best, worst = scores.max(1), scores.min(1)
-        # A negative's correlations are those of the original with the sign changed, so one search decides.
-        inverted = bool(np.median(-worst) > np.median(best) + 0.1)
-        chosen = (scores.argmin(1) if inverted else scores.argmax(1)).astype(int)
+        # A negative's correlations are those of the original with the sign changed, so one search serves both.
+        gain = float(np.median(-worst) - np.median(best))
+        return self._start(scores.argmax(1), shifts), self._start(scores.argmin(1), shifts), gain
+
+    def _start(self, chosen: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+        """The map of the coarse search's cell."""
         shapes, rest = np.divmod(chosen, _PADDED * _PADDED)
         rows, columns = np.divmod(rest, _PADDED)
         maps = np.zeros((len(self), 2, 3))
@@ -125,14 +151,20 @@ class ReferenceStack:
             scale = self._shapes[shapes, axis]
             maps[:, axis, axis] = 1 / scale
             maps[:, axis, 2] = -shifts[found] * (SIDE // _COARSE) / scale
-        return maps, inverted
+        return maps
 
     def _climb(
-        self, target: np.ndarray, valid: np.ndarray, maps: np.ndarray, *, shear: bool
+        self,
+        target: np.ndarray,
+        valid: np.ndarray,
+        maps: np.ndarray,
+        *,
+        shear: bool,
+        which: np.ndarray | slice = slice(None),
     ) -> tuple[np.ndarray, np.ndarray]:
         """Levenberg-Marquardt on |gain * reference - target|^2 over the overlap; keeps the best correlation seen."""
-        n, step = len(self), SIDE // _FINE
-        contrast, mask = shrink(self.contrast, _FINE), shrink(self.valid, _FINE)
+        n, step = len(maps), SIDE // _FINE
+        contrast, mask = shrink(self.contrast[which], _FINE), shrink(self.valid[which], _FINE)
         target, valid = shrink(target, _FINE), shrink(valid, _FINE)
         slope_y, slope_x = np.gradient(contrast, axis=(1, 2))
         layers = np.stack([contrast, slope_y, slope_x, mask], -1)

@@ -42,6 +42,8 @@ def command(
         table.add_row(concept, *(f"{v:.1f}" for v in box))
     stdout.print(table)
     stdout.print(f"best reference: {transfer.reference}", markup=False, highlight=False)
+    if transfer.confidence == transfer.confidence:  # the preset paper has one reference and states none
+        stdout.print(f"confidence: {transfer.confidence:.2f}", highlight=False)
     title = preset if refiner == "none" else f"{preset} + {Path(refiner).name}"
     target = out or Path(f"{image.stem}_concepts.png")
     with atomic_write(target, "wb") as file:

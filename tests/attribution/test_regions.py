@@ -63,7 +63,7 @@ def test_box_masks_take_the_pixels_whose_centres_lie_inside() -> None:
     assert box_masks([], 5, 4).shape == (0, 5, 4)
 
 
-@pytest.mark.parametrize("spec", ["", "tiles", "tiles:0x4", "tiles:4", "tokens:3", "slic:-1", "anatomy", "tiles:4x"])
+@pytest.mark.parametrize("spec", ["", "tiles", "tiles:0x4", "tiles:4", "tokens:3", "slic:-1", "organs", "tiles:4x"])
 def test_an_unknown_partition_is_named(spec: str) -> None:
     with pytest.raises(MethodError, match="unknown regions"):
         region_labels(spec, episode())

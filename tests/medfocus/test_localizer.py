@@ -175,6 +175,37 @@ class TestMultiAtlas:
         for concept in CONCEPTS:
             assert iou(plain.boxes[concept], negative.boxes[concept]) > 0.85
 
+    @pytest.mark.parametrize("degrees", [-12, 12])
+    def test_a_turned_chest(self, phantom_pool: ReferencePool, degrees: float):
+        phantom = sample_phantom(268, size=256, findings=[])
+        turned = Image.fromarray(phantom.image).rotate(degrees, Image.Resampling.BILINEAR)
+        found = AnatomyLocalizer(phantom_pool).localise(turned)
+        for lung in ("left lung", "right lung"):
+            mask = Image.fromarray((phantom.masks[lung] * 255).astype(np.uint8)).rotate(degrees)
+            assert iou(found.boxes[lung], mask_box(np.asarray(mask) > 127)) > 0.75
+        assert found.confidence > 0.6
+
+    def test_a_negative_that_correlates_little(self, phantom_pool: ReferencePool):
+        phantom = sample_phantom(269, size=256, findings=[])
+        found = AnatomyLocalizer(phantom_pool).localise(255 - np.asarray(phantom.image))
+        assert found.details["inverted"]
+        plain = AnatomyLocalizer(phantom_pool).localise(phantom.image)
+        assert not plain.details["inverted"]
+        for concept, box in plain.boxes.items():
+            assert iou(found.boxes[concept], box) > 0.6
+
+    def test_confidence_is_the_agreement_of_the_references(
+        self, small_pool: ReferencePool, phantom_pool: ReferencePool, chest: np.ndarray, tmp_path: Path
+    ):
+        sure = AnatomyLocalizer(phantom_pool, cache=tmp_path).localise(chest)
+        assert 0.7 < sure.confidence <= 1
+        assert sure.confidence == AnatomyLocalizer(phantom_pool, cache=tmp_path).localise(chest).confidence
+        noise = np.random.default_rng(0).integers(0, 255, (256, 256)).astype(np.uint8)
+        assert AnatomyLocalizer(phantom_pool).localise(noise).confidence < sure.confidence - 0.1
+        only = AnatomyLocalizer(ReferencePool(phantom_pool[:1], "one")).localise(chest)
+        assert only.confidence == pytest.approx(1.0, abs=0.15)  # it agrees with itself
+        assert np.isnan(AnatomyLocalizer(small_pool, "paper").localise(chest).confidence)
+
     def test_letterboxed_image(self, small_pool: ReferencePool, chest: np.ndarray):
         localizer = AnatomyLocalizer(small_pool)
         framed = np.zeros((256, 400), np.uint8)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from medfocus import AnatomyLocalizer, ReferencePool
-from medfocus.minimal import MinimalParameters, RegionSearch, grown, medfocus_minimal, shrunk, trimmed
+from medfocus.minimal import MinimalParameters, RegionSearch, medfocus_minimal, shrunk, trimmed
 from medground_bench.attribution.method import get_method
 from medground_bench.core.anatomy import CONCEPTS
 from medground_bench.core.errors import MethodError
@@ -22,7 +22,7 @@ _WRONG: list[dict[str, Any]] = [
     {"enlarge": 0.9},
     {"budget": -1},
     {"boxes": 0},
-    {"grow": 1.0},
+    {"margin": 0.5},
     {"starts": 0},
     {"search": "random"},
     {"vocabulary": "organs"},
@@ -148,32 +148,6 @@ class TestSearch:
             assert cut_short == [region for passes, region in whole.progress if passes <= budget][-1]
 
 
-class TestGrowing:
-    CONTENT = (0.0, 0.0, 224.0, 224.0)
-
-    @pytest.mark.parametrize("inner", [(70, 85, 90, 105), (60, 80, 100, 110), (84, 90, 98, 108)])
-    def test_the_sides_go_to_where_evidence_begins(self, flat: Any, inner: Any):
-        box = (60, 80, 100, 110)
-        (found,) = grown(search_for(Planted(box), flat), (inner,), 0.05, self.CONTENT)  # type: ignore[misc]
-        assert found[0] <= inner[0]
-        assert found[3] >= inner[3]
-        overlap = covered((found,), box)
-        assert overlap >= 0.9 or inner == (84, 90, 98, 108)  # its neighbourhood ends inside the evidence
-        assert area((found,)) < 2.1 * area((box,))
-
-    def test_a_region_that_is_the_evidence_stays(self, flat: Any):
-        box = (60, 80, 100, 110)
-        (found,) = grown(search_for(Planted(box), flat), (box,), 0.1, self.CONTENT)  # type: ignore[misc]
-        assert found == pytest.approx(box, abs=7)
-
-    def test_it_costs_twenty_passes_a_box_or_nothing(self, flat: Any):
-        lvlm = Planted((60, 80, 100, 110))
-        assert grown(search_for(lvlm, flat, 20), ((70, 85, 90, 105),), 0.1, self.CONTENT) is None
-        assert lvlm.images == 0
-        grown(search_for(lvlm, flat, 21), ((70, 85, 90, 105),), 0.1, self.CONTENT)
-        assert lvlm.images == 21
-
-
 class TestMethod:
     @pytest.fixture(scope="class")
     def folder(self, small_pool: ReferencePool, tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -197,7 +171,7 @@ class TestMethod:
     def test_finds_the_evidence(self, folder: str, planted: Any):
         episode, box = planted
         lvlm = Planted(box)
-        result = self.run(folder, lvlm, episode, enlarge=1.0)
+        result = self.run(folder, lvlm, episode, margin=0.0)
         (found,) = episode.letterbox.to_frame(result.boxes)
         assert covered([found], box) >= 0.85
         assert area([found]) < 4 * area([box])
@@ -212,16 +186,18 @@ class TestMethod:
         assert second == pytest.approx(3 * first)
         assert first + second >= 0.9 * max(result.extras["deltas"].values())
         assert first + second >= max(result.concept_scores.values()) > 0.5 * (first + second)
-        assert result.extras["progress"][-1] == [lvlm.images, [list(box) for box in result.boxes]] or (
-            result.extras["progress"][-1][0] == lvlm.images
-        )
+        passes, boxes = result.extras["progress"][-1]
+        assert passes <= lvlm.images
+        assert boxes == [list(box) for box in result.boxes]
         large = self.run(folder, Planted(box), episode)
-        ratio = area(large.boxes) / area(result.boxes)
-        assert ratio == pytest.approx(1.75**2, rel=0.02)
+        for inner, outer in zip(result.boxes[0], large.boxes[0], strict=True):
+            assert abs(inner - outer) == pytest.approx(8 * 256 / 224)
+        factor = self.run(folder, Planted(box), episode, margin=0.0, enlarge=1.5)
+        assert area(factor.boxes) / area(result.boxes) == pytest.approx(1.5**2, rel=0.02)
 
     def test_without_a_budget_the_concept_is_the_region(self, folder: str, planted: Any):
         episode, box = planted
-        result = self.run(folder, Planted(box), episode, budget=0, enlarge=1.0)
+        result = self.run(folder, Planted(box), episode, budget=0, margin=0.0)
         assert result.heatmap is None
         assert result.extras["trace"] == []
         named = result.extras["concept_boxes"][result.extras["start"]]
@@ -232,7 +208,6 @@ class TestMethod:
         [
             {"search": "best_first"},
             {"starts": 3, "budget": 200},
-            {"grow": 0.1, "budget": 200},
             {"vocabulary": "zones"},
             {"preset": "paper"},
             {"fill": "mean"},
@@ -260,7 +235,7 @@ class TestMethod:
             x1, y1, x2, y2 = episode.letterbox.to_frame([boxes[lung]])[0]
             x, y = (x1 + x2) / 2, y1 + (y2 - y1) * 0.4
             evidence.append((round(x - 8), round(y - 8), round(x + 8), round(y + 8)))
-        result = self.run(folder, Planted(*evidence), episode, boxes=2, budget=200, enlarge=1.0)
+        result = self.run(folder, Planted(*evidence), episode, boxes=2, budget=200, margin=0.0)
         assert result.extras["start"] == "both lungs"
         assert len(result.boxes) == 2
         for found, box in zip(episode.letterbox.to_frame(result.boxes), evidence, strict=True):
