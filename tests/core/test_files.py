@@ -132,15 +132,14 @@ def test_a_killed_process_loses_no_finished_entry(tmp_path: Path) -> None:
         "journal = Journal(sys.argv[1], 'work')\ni = 0\n"
         "while True:\n    journal.append({'i': i, 'pad': 'x' * 5000})\n    print(i, flush=True)\n    i += 1\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    deadline = time.monotonic() + 60
-    last = -1
-    while last < 20 and time.monotonic() < deadline:
-        last = int(process.stdout.readline())
-    process.send_signal(signal.SIGKILL)
-    rest = process.stdout.read().split()
-    process.wait()
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        deadline = time.monotonic() + 60
+        last = -1
+        while last < 20 and time.monotonic() < deadline:
+            last = int(process.stdout.readline())
+        process.send_signal(signal.SIGKILL)
+        rest = process.stdout.read().split()
     reported = int(rest[-1]) if rest else last
     entries = [e["i"] for e in read_journals(tmp_path, "work")]
     assert entries[: reported + 1] == list(range(reported + 1))
@@ -307,14 +306,15 @@ def test_a_lock_is_waited_for(tmp_path: Path) -> None:
         "import sys, time\nfrom medground_bench.core.files import file_lock\n"
         f"with file_lock({str(tmp_path / 'x.lock')!r}):\n    print('held', flush=True)\n    sys.stdin.read()\n"
     )
-    holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
-    with pytest.raises(MedGroundError, match="another process"), file_lock(tmp_path / "x.lock"):
-        pass
-    threading.Timer(0.3, holder.kill).start()  # the system drops the lock of a killed process
-    with file_lock(tmp_path / "x.lock", wait=True):
-        assert holder.wait() != 0
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(MedGroundError, match="another process"), file_lock(tmp_path / "x.lock"):
+            pass
+        threading.Timer(0.3, holder.kill).start()  # the system drops the lock of a killed process
+        with file_lock(tmp_path / "x.lock", wait=True):
+            assert holder.wait() != 0
 
 
 # --- paths and checksums

@@ -178,7 +178,8 @@ def oracle(root: Path, name: str) -> list[tuple[str, str, list[list[float]], Pat
         out = []
         for study in json.loads((root / "filtered_studies.json").read_text()):
             path = root / "PadChest_GR" / study["ImageID"]
-            w, h = Image.open(path).size
+            with Image.open(path) as image:
+                w, h = image.size
             for item in study["findings"]:
                 boxes = item.get("boxes", []) + item.get("extra_boxes", [])
                 if item["abnormal"] and boxes:
