@@ -38,7 +38,8 @@ class LocalisationCache:
         """The transfer kept under a key, None if there is none or its file is damaged."""
         path = self._path(key)
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            # Opened here, since NumPy leaves a damaged archive open.
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 content = json.loads(bytes(stored["json"]).decode())
                 bits = np.unpackbits(stored["masks"], axis=-1, count=FRAME * FRAME).astype(bool)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):

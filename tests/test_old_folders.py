@@ -1,7 +1,8 @@
 """Folders that version 0.1.0 wrote are read, or refused with what to do.
 
-The lines are what that version wrote (the second verdict a variation of the first). Its score files are in ``tests/scoring/test_run.py``, its runs of
-``generate`` in ``tests/attribution/test_generate.py``, its dataset folders in ``tests/dataset/test_folder.py``.
+The lines are what that version wrote (the second verdict a variation of the first). Its score files are in
+``tests/scoring/test_run.py``, its runs of ``generate`` in ``tests/attribution/test_generate.py``, its dataset folders
+in ``tests/dataset/test_folder.py``.
 """
 
 from __future__ import annotations

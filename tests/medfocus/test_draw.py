@@ -38,7 +38,8 @@ def test_command(tmp_path: Path, small_pool: ReferencePool, chest: np.ndarray):
     result = CliRunner().invoke(app, ["concepts", str(tmp_path / "chest.png"), "--pool", str(pool), "--out", str(out)])
     assert result.exit_code == 0, result.output
     assert "cardiac silhouette" in result.output
-    assert Image.open(out).size == (896 + 250, 896)
+    with Image.open(out) as drawn:
+        assert drawn.size == (896 + 250, 896)
 
 
 def test_command_says_what_is_wrong(tmp_path: Path, chest: np.ndarray):

@@ -74,4 +74,5 @@ def test_the_command_draws_zones(pool_folder: Path, chest: np.ndarray, tmp_path:
     result = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out.png")])
     assert result.exit_code == 0, result.output
     assert "left mid lung zone" in result.output
-    assert Image.open(tmp_path / "out.png").height >= 60 + 24 * 18
+    with Image.open(tmp_path / "out.png") as drawn:
+        assert drawn.height >= 60 + 24 * 18
