@@ -71,7 +71,7 @@ def token_grid(key: str) -> tuple[int, int]:
     from medground_bench.lvlm import load_lvlm
 
     grid = load_lvlm(key, device="cpu").prepare(Image.new("L", (SIDE, SIDE)), "?", "Yes", side=SIDE).grid
-    return grid.rows, grid.cols
+    return grid.map_shape
 
 
 def main() -> None:

@@ -67,7 +67,7 @@ def rel_attention(lvlm: Lvlm, episode: Episode, parameters: RelAttentionParamete
     generic = prepare_like(lvlm, episode, question=parameters.prompt)
     question, plain = (_attention(lvlm, one, parameters) for one in (episode, generic))
     least = parameters.eps * (plain.mean() if parameters.relative else 1.0)
-    return (question / np.maximum(plain, least)).reshape(episode.grid.rows, episode.grid.cols)
+    return episode.grid.as_map(question / np.maximum(plain, least))
 
 
 def default_layer(lvlm: Lvlm) -> int:

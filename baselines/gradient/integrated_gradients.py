@@ -78,7 +78,7 @@ def pixel_attributions(
 
     from medground_bench.lvlm.whitebox import pixel_gradients
 
-    image = episode.inputs["pixel_values"]
+    image = lvlm.image_inputs(episode)["pixel_values"]
     black = lvlm.pixel_inputs(episode, [np.zeros_like(episode.frame_array)])["pixel_values"].to(image)
     difference = (image - black).double()
 

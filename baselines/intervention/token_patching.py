@@ -64,12 +64,13 @@ def token_patching(lvlm: Lvlm, episode: Episode, parameters: TokenPatchingParame
     reference = reference_embeddings(lvlm, episode, own, parameters.reference)
     grid, positions = episode.grid, np.asarray(episode.image_positions)
     near = parameters.neighbourhood // 2
-    places = np.arange(len(grid)).reshape(grid.rows, grid.cols)
+    boxes = np.array([box or (np.nan,) * 4 for box in grid.boxes])
+    centres, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     groups: list[np.ndarray] = [np.array([], int), positions]
-    for row in range(grid.rows):
-        for col in range(grid.cols):
-            block = places[max(row - near, 0) : row + near + 1, max(col - near, 0) : col + near + 1]
-            groups.append(positions[block.ravel()])
+    for token in range(len(grid)):
+        block = (np.abs(centres - centres[token]) <= (near + 0.25) * sizes[token]).all(1)
+        block[token] = True  # a token that sees nothing has no neighbours
+        groups.append(positions[block])
 
     def variants(start: int, stop: int) -> torch.Tensor:
         out = own.expand(stop - start, -1, -1).clone()
@@ -78,5 +79,5 @@ def token_patching(lvlm: Lvlm, episode: Episode, parameters: TokenPatchingParame
         return out
 
     scores = embedding_log_probs(lvlm, episode, len(groups), variants).sum(1)
-    heat = (scores[0] - scores[2:]).reshape(grid.rows, grid.cols)
+    heat = grid.as_map(scores[0] - scores[2:])
     return from_heatmap(heat, episode, signed=True, extras={"all": float(scores[0] - scores[1])})

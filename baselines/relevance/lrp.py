@@ -52,4 +52,4 @@ def lrp(lvlm: Lvlm, episode: Episode, parameters: LrpParameters) -> np.ndarray:
     with attnlrp_rules(lvlm.adapter.decoder(lvlm.model), attention_scores=parameters.attention_scores):
         states, gradients = embedding_gradients(lvlm, episode)
     relevance = torch.einsum("pd,pd->p", states.double(), gradients.double())
-    return relevance.cpu().numpy().reshape(episode.grid.rows, episode.grid.cols)
+    return episode.grid.as_map(relevance.cpu().numpy())

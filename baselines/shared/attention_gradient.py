@@ -110,8 +110,7 @@ def attention_gradient(
     weight = heat.new_full((tokens,), 1 / tokens)
     if token_weight == "focus":
         weight = (most_image - most_text).clamp(min=0).double()
-    values = (weight @ heat).cpu().numpy().reshape(episode.grid.rows, episode.grid.cols)
-    return AttentionGradient(values, weight.cpu().numpy())
+    return AttentionGradient(episode.grid.as_map((weight @ heat).cpu().numpy()), weight.cpu().numpy())
 
 
 def last_layers(lvlm: Lvlm, count: int) -> list[int]:

@@ -65,6 +65,5 @@ def _scatter(like: torch.Tensor, index: torch.Tensor, values: torch.Tensor) -> t
 
 
 def on_grid(episode: Episode, row: torch.Tensor) -> np.ndarray:
-    """The image positions of a row (S,) as a (rows, cols) map on the token grid."""
-    values = row[list(episode.image_positions)].detach().double().cpu().numpy()
-    return values.reshape(episode.grid.rows, episode.grid.cols)
+    """The image positions of a row (S,) as a map over the frame: (rows, cols) where the tokens are one grid."""
+    return episode.grid.as_map(row[list(episode.image_positions)].detach().double().cpu().numpy())

@@ -34,7 +34,7 @@ class CamParameters:
 
 def cam_map(episode: Episode, states: np.ndarray, weights: np.ndarray, layer: int) -> Attribution:
     """``ReLU(sum_d w_d H_d)`` over the image tokens."""
-    heat = np.maximum(states @ weights, 0).reshape(episode.grid.rows, episode.grid.cols)
+    heat = episode.grid.as_map(np.maximum(states @ weights, 0))
     return from_heatmap(heat, episode, extras={"layer": layer})
 
 

@@ -110,7 +110,8 @@ def prompt_attention(lvlm: Lvlm, episode: Episode) -> np.ndarray:
     trace = trace_attention(lvlm, episode)
     image = list(episode.image_positions)
     layers = [trace.weights(n, episode.rows[:1])[:, 0, image].double().cpu().numpy() for n in trace.layers]
-    return np.stack(layers).reshape(len(layers), -1, episode.grid.rows, episode.grid.cols)
+    grid = episode.grid
+    return np.stack([[grid.as_map(head) for head in layer] for layer in layers])
 
 
 def elbow(values: np.ndarray) -> float:

@@ -42,4 +42,4 @@ def patching_estimate(lvlm: Lvlm, episode: Episode, reference: str, steps: int =
         check_finite(gradient, "the gradient at the embeddings", lvlm)
         total += gradient[0].double() / steps
     values = (total * difference.double()).sum(-1)[list(episode.image_positions)]
-    return values.cpu().numpy().reshape(episode.grid.rows, episode.grid.cols)
+    return episode.grid.as_map(values.cpu().numpy())

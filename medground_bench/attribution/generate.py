@@ -297,8 +297,9 @@ def _header(
         "lvlm_revision": lvlm.revision,
         "mode": rows[0].mode,
         "dataset_fingerprint": folder.fingerprint,
-        "dtype": str(lvlm.dtype).removeprefix("torch."),
+        "dtype": getattr(lvlm, "precision", str(lvlm.dtype).removeprefix("torch.")),
         "decoding": lvlm.decoding,
+        **({"backend": lvlm.backend} if hasattr(lvlm, "backend") else {}),
         "side": side,
         "limit": limit,
         "records": len(rows),
@@ -347,6 +348,7 @@ def _write_submissions(
                     "token_grid": grid,
                     "dtype": header["dtype"],
                     "decoding": header["decoding"],
+                    **({"backend": header["backend"]} if "backend" in header else {}),
                     "limit": header["limit"],
                 },
                 "seed": getattr(parameters, "seed", None),
@@ -370,7 +372,7 @@ def _token_grid(lvlm: Lvlm, record: Record, side: int | None) -> list[int] | Non
         grid = lvlm.prepare(record.image, record.question, record.response or "", side=side).token_grid
     except (MedGroundError, OSError, ValueError, RuntimeError):
         return None
-    return None if grid is None else [grid.rows, grid.cols]
+    return None if grid is None or grid.lattice is None else list(grid.lattice)
 
 
 def _plain(value: Any) -> Any:

@@ -40,7 +40,17 @@ __all__ = [
 
 ENTRY_POINT_GROUP = "medground_bench.methods"
 
-NEEDS = ("white_box", "gradients", "generation", "detector", "segmenter", "localizer", "references", "calibration")
+NEEDS = (
+    "white_box",
+    "gradients",
+    "generation",
+    "detector",
+    "segmenter",
+    "localizer",
+    "references",
+    "calibration",
+    "two_towers",
+)
 """What a method may need beyond scoring the response: see ``medground-bench methods``."""
 
 

@@ -26,10 +26,11 @@ def region_labels(spec: str, episode: Episode) -> np.ndarray:
     Parameters
     ----------
     spec : str
-        ``"tiles:ROWSxCOLS"`` over the whole frame; ``"tokens"``, one region for each image token; ``"slic:N"``, about
-        N superpixels of the image (zero-parameter SLIC of scikit-image; Achanta et al., 2012) and none on the bars;
-        ``"anatomy"`` or ``"anatomy:LOCALIZER"``, up to eight parts of the chest (see :func:`named_regions`);
-        ``"concepts"`` or ``"zones"``, also with ``:LOCALIZER``, what is found of these vocabularies.
+        ``"tiles:ROWSxCOLS"`` over the whole frame; ``"tokens"``, one region for each image token (of tiles and their
+        thumbnail: for each token of the tiles); ``"slic:N"``, about N superpixels of the image (zero-parameter SLIC of
+        scikit-image; Achanta et al., 2012) and none on the bars; ``"anatomy"`` or ``"anatomy:LOCALIZER"``, up to eight
+        parts of the chest (see :func:`named_regions`); ``"concepts"`` or ``"zones"``, also with ``:LOCALIZER``, what is
+        found of these vocabularies.
     episode : Episode
         Its frame is divided.
 
@@ -41,14 +42,17 @@ def region_labels(spec: str, episode: Episode) -> np.ndarray:
     Raises
     ------
     MethodError
-        If the specification is not one of these.
+        If the specification is not one of these, or the LVLM's image tokens are no grid.
     MissingDependencyError
         If it needs scikit-image or a localiser, which is not installed.
     """
     height, width = episode.frame_array.shape[:2]
     kind, _, size = spec.partition(":")
     if kind == "tokens" and not size:
-        return tile_labels(height, width, episode.grid.rows, episode.grid.cols)
+        lattice = episode.grid.lattice
+        if lattice is None:
+            raise MethodError("the image tokens are no grid over the frame", expected="tiles:8x8 or slic:64")
+        return tile_labels(height, width, *lattice)
     rows, _, cols = size.partition("x")
     if kind == "tiles" and _positive(rows) and _positive(cols):
         return tile_labels(height, width, int(rows), int(cols))

@@ -168,15 +168,18 @@ def as_attribution(result: Any, episode: Episode, *, over: Over | None = None, s
 
 def _over(shape: tuple[int, ...], episode: Episode) -> Over:
     """What a map of this shape lies over."""
-    box, grid = episode.letterbox, getattr(episode, "grid", None)
+    box = episode.letterbox
     known: dict[tuple[int, ...], Over] = {
         (box.height, box.width): "native",
         (box.frame_height, box.frame_width): "frame",
     }
+    if shape in known:
+        return known[shape]
+    grid = getattr(episode, "token_grid", None)
     if grid is not None:
-        known.setdefault((grid.rows, grid.cols), "frame")
+        known[grid.map_shape] = "frame"
     if shape not in known:
-        tokens = f" or {grid.rows} x {grid.cols} tokens" if grid is not None else ""
+        tokens = " or {} x {} tokens".format(*grid.map_shape) if grid is not None else ""
         raise MethodError(
             f"a map of {shape[0]} x {shape[1]}, which is neither over the frame nor over the image",
             expected=f"{box.frame_height} x {box.frame_width} (frame){tokens}, or {box.height} x {box.width} (native), "

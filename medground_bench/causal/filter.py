@@ -405,7 +405,7 @@ def _count(report: FilterReport, case: _Case) -> None:
 
 def _about(lvlm: Answerer, max_new_tokens: int) -> dict[str, Any]:
     about: dict[str, Any] = {"revision": lvlm.revision, "max_new_tokens": max_new_tokens}
-    for name in ("hub_id", "family", "dtype", "decoding"):
+    for name in ("hub_id", "family", "dtype", "decoding", "backend", "bits"):
         value = getattr(lvlm, name, None)
         # A local folder's path is nobody else's business; its fingerprint is the revision.
         if value is not None and not (name == "hub_id" and Path(str(value)).is_absolute()):

@@ -32,6 +32,7 @@ _COMMANDS = (
     "build",
     "push",
     "methods",
+    "lvlms",
     "generate",
     "validate",
     "tokens",
@@ -44,6 +45,7 @@ _COMMANDS = (
     "submit",
     "filter",
     "funnel",
+    "xbench",
 )
 
 app = typer.Typer(

@@ -23,7 +23,8 @@ def load_for_command(name: str, **options: Any) -> Lvlm:
     from medground_bench.lvlm import load_lvlm
 
     lvlm = load_lvlm(name, **options)
-    set_threads(lvlm.device.type == "cpu" and sum(p.numel() for p in lvlm.model.parameters()) <= SMALL)
+    if lvlm.family != "server":
+        set_threads(lvlm.device.type == "cpu" and sum(p.numel() for p in lvlm.model.parameters()) <= SMALL)
     return lvlm
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    lvlm: list[str] = typer.Option(..., help="LVLM key, hub id or local folder; repeat for several."),
+    lvlm: list[str] = typer.Option(..., help="LVLM key, hub id, folder or openai:MODEL@URL; repeat for several."),
     source: list[str] = typer.Option(..., help="NAME=DIR of a source; repeat for several."),
     out: Path = typer.Option(..., help="Folder for the verdicts; the same command resumes."),
     mode: str = typer.Option("direct", help="How to ask: direct or reason."),
@@ -40,7 +40,8 @@ def command(
     plan: bool = typer.Option(False, "--plan", help="Print the work (questions, edits, storage, hours) and stop."),
     plan_sample: int = typer.Option(8, min=1, help="Candidates measured for --plan."),
     dtype: str | None = typer.Option(None, help="float32, bfloat16 or float16 (default: by device)."),
-    device: str | None = typer.Option(None, help="cpu, cuda, cuda:1 ... (default: by what is there)."),
+    device: str | None = typer.Option(None, help="cpu, cuda, cuda:1 ... or auto to spread (default: what is there)."),
+    bits: int | None = typer.Option(None, help="Load the weights in 8 or 4 bits (bitsandbytes)."),
     attention: str | None = typer.Option(None, help="Attention kernel of the LVLM, e.g. sdpa or eager."),
     decoding: list[str] = typer.Option(
         [], help="Logits processor beside greedy decoding: NAME=VALUE, e.g. repetition_penalty=1.05 (default: none)."
@@ -82,6 +83,7 @@ def command(
         "dtype": dtype,
         "device": place,
         "attention": attention,
+        "bits": bits,
         "decoding": parse_settings("decoding", decoding),
     }
     keys = lvlm_key or [_key_of(name) for name in lvlm]
@@ -132,7 +134,10 @@ def command(
 def _key_of(lvlm: str) -> str:
     """Key in the verdicts: that of the benchmark, else the hub id's or folder's own name."""
     from medground_bench.core.schema import LVLMS
+    from medground_bench.lvlm.server.address import PREFIX, parse_address
 
+    if lvlm.startswith(PREFIX):
+        return parse_address(lvlm).key
     return next((key for key, hub_id in LVLMS.items() if lvlm in (key, hub_id)), Path(lvlm).name)
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from medground_bench.core.errors import MedGroundError
 
+if TYPE_CHECKING:
+    from medground_bench.attribution.plan import MethodPlan
+
 
 def command(
     dataset: Path = typer.Option(..., help="Dataset folder written by 'medground-bench build'."),
     config: str = typer.Option("direct", help="Config of the folder: direct or reason."),
-    lvlm: str = typer.Option(..., help="LVLM key, hub id or local folder."),
+    lvlm: str = typer.Option(..., help="LVLM key, hub id, folder or openai:MODEL@http://HOST:PORT/v1."),
     method: list[str] = typer.Option(..., help="Registered method(s): repeat, or separate by commas; 'all' for all."),
     out: Path = typer.Option(..., help="Folder for the submissions: they come to lie at LVLM/MODE/METHOD in it."),
     lvlm_key: str | None = typer.Option(
@@ -28,11 +32,14 @@ def command(
     limit: int | None = typer.Option(None, min=1, help="Only the first N records, for a trial."),
     side: int = typer.Option(224, min=0, help="Side of the letterboxed frame in pixels; 0 feeds the native image."),
     dtype: str | None = typer.Option(None, help="float32, bfloat16 or float16 (default: by device)."),
-    device: str | None = typer.Option(None, help="cpu, cuda, cuda:1 ... (default: by what is there)."),
+    device: str | None = typer.Option(None, help="cpu, cuda, cuda:1 ... or auto to spread (default: what is there)."),
+    bits: int | None = typer.Option(None, help="Load the weights in 8 or 4 bits (bitsandbytes)."),
     attention: str | None = typer.Option(None, help="Attention kernel of the model, e.g. sdpa or eager."),
     decoding: list[str] = typer.Option(
         [], help="Logits processor beside greedy decoding: NAME=VALUE, e.g. repetition_penalty=1.05 (default: none)."
     ),
+    plan: bool = typer.Option(False, "--plan", help="Print passes, hours and storage by method, and stop."),
+    plan_sample: int = typer.Option(2, min=1, help="Records measured for --plan."),
     answer_errors: bool = typer.Option(
         False, help="Answer records whose method failed with no boxes instead of withholding the submission."
     ),
@@ -56,7 +63,8 @@ def command(
     from medground_bench.dataset.folder import open_folder
 
     names = [n.strip() for value in method for n in value.split(",") if n.strip()]
-    methods = [get_method(n) for n in dict.fromkeys(available_methods() if names == ["all"] else names)]
+    every = [m for m in map(get_method, available_methods()) if "two_towers" not in m.needs] if names == ["all"] else []
+    methods = every or [get_method(n) for n in dict.fromkeys(names)]
     parameters = {m.name: [f.name for f in dataclasses.fields(m.parameters)] for m in methods}
     settings = parse_settings_of(parameters, set_)
     if name is not None:
@@ -72,8 +80,25 @@ def command(
         dtype=dtype,
         device=group.device(device),
         attention=attention,
+        bits=bits,
         decoding=parse_settings("decoding", decoding),
     )
+    if plan:
+        from medground_bench.attribution.plan import plan_generate
+
+        with progress_bar("plan") as progress:
+            plans = plan_generate(
+                folder,
+                model,
+                methods,
+                settings=settings,
+                side=side or None,
+                limit=limit,
+                sample=plan_sample,
+                progress=progress,
+            )
+        _print_plan(plans, group.world_size)
+        return
     with progress_bar(f"{model.key} {config}", resumes=True) as progress:
         report = generate(
             folder,
@@ -99,3 +124,23 @@ def command(
             f"{len(report.errors)} attributions failed:\n  " + "\n  ".join(report.errors),
             remedy="run the same command again to try those once more; with --answer-errors they count as no boxes",
         )
+
+
+def _print_plan(plans: list[MethodPlan], processes: int) -> None:
+    from rich.table import Table
+
+    from medground_bench.core.console import stdout
+
+    table = Table("method", "forwards", "backwards", "s a record", "records", "hours", "GB", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for one in plans:
+        if one.error is None:
+            cells = [f"{one.forwards:,.0f}", f"{one.backwards:,.0f}", f"{one.seconds:.3f}", f"{one.records:,}"]
+            table.add_row(one.method, *cells, f"{one.hours / processes:,.3f}", f"{one.gigabytes:,.4f}")
+    total = [sum(one.hours for one in plans) / processes, sum(one.gigabytes for one in plans)]
+    table.add_row("all", "", "", "", "", f"{total[0]:,.3f}", f"{total[1]:,.4f}")
+    stdout.print(table)
+    for one in plans:
+        if one.error is not None:
+            stdout.print(f"{one.method} cannot be measured: {one.error}", highlight=False, soft_wrap=True)

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medground_bench.lvlm.episode import Episode, Generated, ResponseToken
-    from medground_bench.lvlm.grid import TokenGrid
+    from medground_bench.lvlm.grid import TokenBoxes, TokenGrid
     from medground_bench.lvlm.loading import load_lvlm
     from medground_bench.lvlm.model import Lvlm
 
-__all__ = ["Episode", "Generated", "Lvlm", "ResponseToken", "TokenGrid", "load_lvlm"]
+__all__ = ["Episode", "Generated", "Lvlm", "ResponseToken", "TokenBoxes", "TokenGrid", "load_lvlm"]
 
 _HOMES = {
     "Episode": "episode",
     "Generated": "episode",
     "ResponseToken": "episode",
+    "TokenBoxes": "grid",
     "TokenGrid": "grid",
     "load_lvlm": "loading",
     "Lvlm": "model",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from medground_bench.imaging.letterbox import Letterbox
-    from medground_bench.lvlm.grid import TokenGrid
+    from medground_bench.lvlm.grid import TokenBoxes
+
 
 __all__ = ["Episode", "Generated", "ResponseToken"]
 
@@ -69,9 +70,10 @@ class Episode:
     rows : tuple of int
         The T positions of the sequence whose logits predict the response's tokens (each is one before its token).
     image_positions : tuple of int
-        Positions of the image tokens in the sequence, in the grid's row-major order.
-    token_grid : TokenGrid or None
-        Frame pixels <-> image tokens; None where the LVLM's geometry is not known. ``grid`` is the same, never None.
+        Positions of the image tokens in the sequence, in their order there.
+    geometry : TokenBoxes, callable or None
+        Frame pixels <-> image tokens; a function without arguments where that is measured when it is asked for. Read
+        it as ``grid``, or as ``token_grid`` where it may be unknown.
     family : str
         Family of the LVLM that prepared it: only LVLMs of that family can read it.
     """
@@ -85,24 +87,30 @@ class Episode:
     tokens: tuple[ResponseToken, ...]
     rows: tuple[int, ...]
     image_positions: tuple[int, ...]
-    token_grid: TokenGrid | None
+    geometry: TokenBoxes | Callable[[], TokenBoxes | None] | None
     family: str = ""
 
     @property
-    def grid(self) -> TokenGrid:
-        """Frame pixels <-> image tokens.
+    def token_grid(self) -> TokenBoxes | None:
+        """Frame pixels <-> image tokens; None where the LVLM has no such map, or it is not known."""
+        return self.geometry() if callable(self.geometry) else self.geometry
+
+    @property
+    def grid(self) -> TokenBoxes:
+        """Frame pixels <-> image tokens: a :class:`TokenGrid` where they are one regular grid.
 
         Raises
         ------
         LvlmError
             If the LVLM's geometry is not known.
         """
-        if self.token_grid is None:
+        found = self.token_grid
+        if found is None:
             raise LvlmError(
-                f"where the image tokens of {self.family!r} lie is not known",
-                expected="a black-box method (occlusion, rise, medfocus), or an LVLM whose geometry is known",
+                f"the image tokens of {self.family or 'this LVLM'!r} have no known places in the image",
+                expected="a black-box method (occlusion, rise, medfocus), or an LVLM whose image tokens have places",
             )
-        return self.token_grid
+        return found
 
     @property
     def length(self) -> int:

@@ -10,22 +10,23 @@ The cost is ``2 * side / step`` passes of the vision tower, once per model and f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from medground_bench.core.errors import GeometryError, LvlmError
+from medground_bench.core.errors import LvlmError
 from medground_bench.core.schema import Box
+from medground_bench.lvlm.embeddings import decoder_entry
+from medground_bench.lvlm.grid import TokenBoxes, TokenGrid
 
 if TYPE_CHECKING:
     from medground_bench.lvlm.model import Lvlm
 
-__all__ = ["TokenBoxes", "measure_tokens"]
+__all__ = ["measure_tokens"]
 
 _STEP = 4
 _BATCH = 8
@@ -35,57 +36,6 @@ _EVERYWHERE = 0.9
 """Tokens that more than this share of the stripes move have no place of their own."""
 _SEEN = 0.2
 """A stripe belongs to a token if it moves it by this share of what the token's strongest stripe does."""
-
-
-@dataclass(frozen=True)
-class TokenBoxes:
-    """Image tokens as boxes of the frame, in the order of the sequence.
-
-    Attributes
-    ----------
-    boxes : tuple of (Box or None)
-        Half-open, in frame pixels; None for a token that sees nothing of the image. Boxes of tiles and of a thumbnail
-        overlap.
-    tiles : tuple of int
-        For each token the number of the regular grid it belongs to; -1 where it sees nothing.
-    frame_size : tuple of int
-        ``(width, height)`` of the frame.
-    """
-
-    boxes: tuple[Box | None, ...]
-    tiles: tuple[int, ...]
-    frame_size: tuple[int, int]
-
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-    def to_frame(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
-        """Values of the tokens -> (height, width) float32 map over the frame.
-
-        A token's value is spread over its box, ``value / area``, and what overlaps is added up; the scale is such that
-        a single regular grid over the frame gives each cell its token's value, as
-        :meth:`~medground_bench.lvlm.grid.TokenGrid.to_frame` does.
-
-        Raises
-        ------
-        GeometryError
-            If there is not one value per token.
-        """
-        array = np.asarray(values, np.float64)
-        if array.shape != (len(self),):
-            raise GeometryError(f"values of shape {array.shape} do not fit {len(self)} image tokens")
-        width, height = self.frame_size
-        heat = np.zeros((height, width))
-        seen = [(value, box) for value, box in zip(array, self.boxes, strict=True) if box is not None]
-        for value, (x1, y1, x2, y2) in seen:
-            rows, columns = _centres(y1, y2, height), _centres(x1, x2, width)
-            heat[rows, columns] += value / ((x2 - x1) * (y2 - y1))
-        return np.asarray(heat * (width * height / max(1, len(seen))), np.float32)
-
-
-def _centres(low: float, high: float, size: int) -> slice:
-    """Pixels whose centre lies in [low, high)."""
-    return slice(max(0, int(np.ceil(low - 0.5))), min(size, int(np.ceil(high - 0.5))))
 
 
 def measure_tokens(lvlm: Lvlm, frame_size: tuple[int, int], *, step: int = _STEP, seed: int = 0) -> TokenBoxes | None:
@@ -105,8 +55,9 @@ def measure_tokens(lvlm: Lvlm, frame_size: tuple[int, int], *, step: int = _STEP
     Returns
     -------
     TokenBoxes or None
-        None where there is no geometry: every token sees the whole image (resamplers, Q-Formers), or the image enters
-        the decoder by cross-attention.
+        A :class:`TokenGrid` where the tokens are one grid over the whole frame (to a quarter of a pixel). None where
+        there is no geometry: every token sees the whole image (resamplers, Q-Formers), or the image enters the decoder
+        by cross-attention.
 
     Raises
     ------
@@ -135,7 +86,7 @@ def _measure(lvlm: Lvlm, frame_size: tuple[int, int], step: int, seed: int) -> T
             frame[part] = noise[part]
             stripes.append(frame)
     positions = torch.tensor(episode.image_positions, device=lvlm.device)
-    with _silenced(lvlm.model):
+    with _silenced(lvlm.model, lvlm.adapter.decoder(lvlm.model)):
         base = _embeddings(lvlm, episode, grey[None])[:, positions]
         moved = [
             (_embeddings(lvlm, episode, np.stack(stripes[i : i + _BATCH]))[:, positions] - base).float().norm(dim=-1)
@@ -183,7 +134,10 @@ def _regular(x: np.ndarray, y: np.ndarray, live: np.ndarray, frame_size: tuple[i
         for member, (x1, x2), (y1, y2) in zip(members, across, down, strict=True):
             boxes[places[member]] = (x1, y1, x2, y2)
             tiles[places[member]] = number
-    return TokenBoxes(tuple(boxes), tuple(int(t) for t in tiles), frame_size)
+    found = TokenBoxes(tuple(boxes), tuple(int(t) for t in tiles), frame_size)
+    if live.all() and tile.max() == 0 and found.lattice is not None and np.prod(found.lattice) == len(found):
+        return TokenGrid(*found.lattice, frame_size)
+    return found
 
 
 def _tiles(y: np.ndarray) -> np.ndarray:
@@ -224,36 +178,21 @@ def _embeddings(lvlm: Lvlm, episode: Any, stack: np.ndarray) -> torch.Tensor:
     """(N, S, D): what enters the decoder for variants of the frame."""
     caught: list[torch.Tensor] = []
 
-    def entering(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        caught.append(kwargs["inputs_embeds"])
+    def entering(arguments: dict[str, Any]) -> dict[str, Any]:
+        caught.append(arguments["inputs_embeds"])
         raise _Reached
 
-    handle = _decoder(lvlm.model).register_forward_pre_hook(entering, with_kwargs=True)
-    try:
+    with suppress(_Reached), decoder_entry(lvlm, entering):
         lvlm.model(**lvlm.variant_inputs(episode, stack), use_cache=False)
-    except _Reached:
-        pass
-    finally:
-        handle.remove()
     if not caught or caught[0].shape[1] != episode.length:
         raise LvlmError("the embeddings that enter the decoder do not fit the processor's tokens", where=lvlm.key)
     return caught[0]
 
 
-def _decoder(model: Any) -> torch.nn.Module:
-    inner = getattr(model, "model", model)
-    for name in ("language_model", "text_model"):
-        if isinstance(getattr(inner, name, None), torch.nn.Module):
-            decoder: torch.nn.Module = getattr(inner, name)
-            return decoder
-    found: torch.nn.Module = model.get_decoder()
-    return found
-
-
 @contextmanager
-def _silenced(model: Any) -> Iterator[None]:
+def _silenced(model: Any, decoder: torch.nn.Module) -> Iterator[None]:
     """Self-attention outside the language model puts out zeros."""
-    inside = set(_decoder(model).modules())
+    inside = set(decoder.modules())
     names = {"q_proj", "qkv", "query", "qkv_proj", "wq", "q", "query_key_value", "qkv_linear"}
 
     def silence(module: Any, args: Any, output: Any) -> Any:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from medground_bench.core.errors import LvlmError, MissingDependencyError, nearest
 from medground_bench.core.files import folder_fingerprint
 from medground_bench.core.schema import LVLMS
-from medground_bench.lvlm.families import family_of
+from medground_bench.lvlm.families import TWO_TOWERS, family_of
+from medground_bench.lvlm.server.address import PREFIX
+from medground_bench.lvlm.server.model import ServerLvlm
 from medground_bench.lvlm.toy import TOYS
 
 if TYPE_CHECKING:
@@ -38,14 +40,19 @@ def load_lvlm(
     revision: str | None = None,
     memory_budget: int | None = None,
     decoding: Mapping[str, Any] | None = None,
+    bits: int | None = None,
 ) -> Lvlm:
     """Load a vision-language model for scoring, generation and attribution.
 
     Parameters
     ----------
     key_or_path : str or Path
-        A key of :data:`medground_bench.core.schema.LVLMS`, ``toy_qwen`` or ``toy_gemma``, a hub id, or a local folder
-        with model and processor, of the families Qwen2.5-VL and Gemma3 (MedGemma included).
+        A key of :data:`medground_bench.core.schema.LVLMS`, ``toy_qwen`` or ``toy_gemma``, a hub id or a local folder
+        with model and processor of any family behind ``AutoModelForImageTextToText``, or a model at an
+        OpenAI-compatible server, ``openai:MODEL@http://HOST:PORT/v1`` (then
+        :class:`~medground_bench.lvlm.server.model.ServerLvlm` stands for it, and device, type, attention and budget are
+        the server's), or a two-tower model (CLIP, SigLIP: a
+        :class:`~medground_bench.lvlm.two_tower.TwoTower` stands for it).
     dtype : str or torch.dtype, optional
         Default: bfloat16 on a GPU, float32 on a CPU.
     device : str or torch.device, optional
@@ -62,6 +69,9 @@ def load_lvlm(
     decoding : mapping, optional
         Logits processors beside greedy decoding, such as ``{"repetition_penalty": 1.05}``. Without it there are none,
         whatever the model's stored generation configuration says.
+    bits : {8, 4}, optional
+        Load the weights in so many bits with bitsandbytes, for models that do not fit otherwise. Meant for the filter
+        and black-box methods; the numbers are those of the quantised model, which the provenance says.
 
     Returns
     -------
@@ -80,16 +90,30 @@ def load_lvlm(
     Models of a few million parameters, such as the toys, are many times faster with ``torch.set_num_threads(1)``. The
     commands see to that themselves (``medground-bench --threads``).
     """
-    check_dependencies()
     asked = str(key_or_path)
+    if asked.startswith(PREFIX):
+        if dtype is not None or attention is not None or revision is not None or bits is not None:
+            raise LvlmError(
+                "type, bits, attention and revision are the server's choice", where=asked.rpartition("@")[0]
+            )
+        served: Any = ServerLvlm.connect(asked, key=key, decoding=decoding)
+        return served
+    check_dependencies()
     location, hub_id = _resolve(key_or_path)
     place = _device(device)
+    _check_bits(bits)
     kind = _dtype(dtype, place)
 
     from medground_bench.lvlm.model import Lvlm
 
     config, commit = _config(location, revision)
-    family = family_of(config.get("model_type"), where=asked)
+    kind_of_model = config.get("model_type")
+    if kind_of_model in TWO_TOWERS:
+        if decoding or bits:
+            raise LvlmError("a two-tower model is small and decodes nothing", where=asked)
+        two: Any = _two_towers(location, commit or revision, kind, place, key or asked, hub_id)
+        return two
+    family = family_of(kind_of_model, where=asked, written_by=config.get("transformers_version"), auto_map=config)
     if isinstance(location, Path):
         _check_folder(location)
         commit = _snapshot(location) or folder_fingerprint(location)
@@ -97,7 +121,7 @@ def load_lvlm(
         revision = commit or revision  # all parts from one commit, whatever is pushed meanwhile
     with _quiet():
         processor = _processor(location, revision)
-        model = _model(location, revision, kind, place, attention or "sdpa")
+        model = _model(location, revision, kind, place, attention or "sdpa", bits)
     model.requires_grad_(False)
     return Lvlm(
         model,
@@ -108,7 +132,17 @@ def load_lvlm(
         revision=commit,
         memory_budget=memory_budget,
         decoding=decoding,
+        bits=bits,
     )
+
+
+def _check_bits(bits: int | None) -> None:
+    if bits not in (None, 4, 8):
+        raise LvlmError(f"weights of {bits} bits cannot be loaded", expected="8 or 4")
+    if bits is not None and importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingDependencyError(
+            f"loading in {bits} bits needs the package bitsandbytes", remedy="pip install bitsandbytes"
+        )
 
 
 def check_dependencies() -> None:
@@ -254,12 +288,23 @@ def _processor(location: str | Path, revision: str | None) -> Any:
 
 
 def _model(
-    location: str | Path, revision: str | None, dtype: torch.dtype, place: torch.device | str, kernel: str
+    location: str | Path,
+    revision: str | None,
+    dtype: torch.dtype,
+    place: torch.device | str,
+    kernel: str,
+    bits: int | None = None,
 ) -> Any:
     from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
-    placement = {"device_map": "auto"} if place == "auto" else {}
+    placement: dict[str, Any] = {"device_map": "auto"} if place == "auto" else {}
+    if bits is not None:
+        from transformers import BitsAndBytesConfig
+
+        few = {"load_in_8bit": True} if bits == 8 else {"load_in_4bit": True, "bnb_4bit_compute_dtype": dtype}
+        placement |= {"quantization_config": BitsAndBytesConfig(**few)}
+        placement.setdefault("device_map", {"": place})
     try:
         model, info = AutoModelForImageTextToText.from_pretrained(
             location,
@@ -288,6 +333,41 @@ def _model(
             expected="the complete weights of the model in config.json",
         )
     return model if placement else model.to(place)
+
+
+def _two_towers(
+    location: str | Path, revision: str | None, dtype: torch.dtype, place: torch.device | str, key: str, hub_id: str
+) -> Any:
+    from safetensors import SafetensorError
+    from transformers import AutoModel, AutoProcessor
+
+    from medground_bench.lvlm.two_tower import TwoTower
+
+    if isinstance(location, Path):
+        _check_folder(location)
+    options = {} if isinstance(location, Path) else {"revision": revision}
+    with _quiet():
+        try:
+            processor = AutoProcessor.from_pretrained(location, trust_remote_code=False, **options)
+            model, info = AutoModel.from_pretrained(
+                location,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **options,
+            )
+        except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
+            raise _unreachable(location, "the two-tower model", error) from error
+    for part in ("image_processor", "tokenizer"):
+        if getattr(processor, part, None) is None:
+            raise LvlmError(f"the processor has no {part.replace('_', ' ')}", where=location)
+    if missing := sorted(info["missing_keys"]):
+        raise LvlmError(f"the weights lack {len(missing)} tensors, {missing[0]} among them", where=location)
+    model.requires_grad_(False)
+    commit = _snapshot(location) or folder_fingerprint(location) if isinstance(location, Path) else revision
+    device = "cpu" if isinstance(place, str) else place
+    return TwoTower(model.to(device), processor, key=key, hub_id=hub_id, revision=commit)
 
 
 @contextmanager

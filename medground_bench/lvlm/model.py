@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,13 @@ from medground_bench.lvlm.batching import batch_size, bytes_per_image, default_b
 from medground_bench.lvlm.episode import Episode, Generated
 from medground_bench.lvlm.families import family_of
 from medground_bench.lvlm.families.base import Family, stack_to_tensor
+from medground_bench.lvlm.geometry import measure_tokens
 from medground_bench.lvlm.head import float32_head
 from medground_bench.lvlm.images import letterbox_image, stack_variants, to_rgb_images
 from medground_bench.lvlm.text import append_response, check_text, control_tokens, encode_prompts, response_tokens
 
 if TYPE_CHECKING:
-    from medground_bench.lvlm.geometry import TokenBoxes
+    from medground_bench.lvlm.grid import TokenBoxes
 
 __all__ = ["Lvlm", "unwrap"]
 
@@ -72,6 +74,8 @@ class Lvlm:
         Bytes a batch may use; None asks the device before each call.
     processors : dict
         Logits processors that generation uses beside taking the likeliest token.
+    bits : int or None
+        Of the weights, where they are quantised.
     control_tokens : tuple of str
         What must not stand in a question or response.
     """
@@ -87,6 +91,7 @@ class Lvlm:
         revision: str | None = None,
         memory_budget: int | None = None,
         decoding: Mapping[str, Any] | None = None,
+        bits: int | None = None,
     ) -> None:
         family.configure(processor)
         self.model = model.eval()
@@ -96,6 +101,7 @@ class Lvlm:
         self.hub_id = hub_id
         self.revision = revision
         self.memory_budget = memory_budget
+        self.bits = bits
         self.processors = generation.check_decoding(decoding)
         self.control_tokens = control_tokens(processor.tokenizer)
         self._fast_pixels_agree: bool | None = None
@@ -133,7 +139,7 @@ class Lvlm:
 
     @property
     def family(self) -> str:
-        """Name of the family: ``qwen2_5_vl`` or ``gemma3``."""
+        """Name of the family: the ``model_type`` of its configuration."""
         return self._family.model_type
 
     @property
@@ -151,6 +157,11 @@ class Lvlm:
         """Data type of the weights."""
         dtype: torch.dtype = self.model.dtype
         return dtype
+
+    @property
+    def precision(self) -> str:
+        """Type of the computation, and the bits of the weights where they are quantised, for the provenance."""
+        return str(self.dtype).removeprefix("torch.") + (f", {self.bits}-bit weights" if self.bits else "")
 
     @property
     def config(self) -> Any:
@@ -255,7 +266,7 @@ class Lvlm:
             prompt = encode_prompts(self.processor, self._family, [frame], [[question]])
         except ValueError as error:
             raise LvlmError(f"the processor refuses the image of {native.size[0]}x{native.size[1]}: {error}") from error
-        inputs = append_response(prompt, [token.id for token in tokens])
+        inputs = append_response(prompt, [token.id for token in tokens], self._family.response_type)
         start, end = prompt["input_ids"].shape[1], inputs["input_ids"].shape[1]
         self.check_length(end)
         grid, positions = self._family.locate(self.config, inputs, frame.size)
@@ -269,7 +280,7 @@ class Lvlm:
             tokens=tokens,
             rows=tuple(range(start - 1, end - 1)),
             image_positions=positions,
-            token_grid=grid,
+            geometry=grid if grid is not None else partial(measure_tokens, self, frame.size),
             family=self.family,
         )
 
@@ -335,19 +346,23 @@ class Lvlm:
         LvlmError
             If an LVLM of another family prepared the episode.
         """
+        self.check_episode(episode)
+        if self._family.whole:
+            raise LvlmError(
+                f"how {self.family!r} lays out its pixel values is not known",
+                where=self.key,
+                expected="a method that needs no gradients at the pixels",
+            )
+        return {name: episode.inputs[name] for name in self._family.image_inputs}
+
+    def check_episode(self, episode: Episode) -> None:
+        """Raise :class:`LvlmError` if an LVLM of another family prepared the episode."""
         if episode.family and episode.family != self.family:
             raise LvlmError(
                 f"the episode was prepared for {episode.family}",
                 where=self.key,
                 expected=f"an episode of {self.family}",
             )
-        if self._family.whole:
-            raise LvlmError(
-                f"the image inputs of {self.family!r} are not known",
-                where=self.key,
-                expected="a black-box method (occlusion, rise, medfocus, prompting)",
-            )
-        return {name: episode.inputs[name] for name in self._family.image_inputs}
 
     def model_inputs(
         self, episode: Episode, images: Mapping[str, torch.Tensor] | None = None, count: int = 1
@@ -363,6 +378,9 @@ class Lvlm:
         count : int
             Number of images in it.
         """
+        if images is None and self._family.whole and count == 1:
+            self.check_episode(episode)
+            return dict(episode.inputs)
         if images is None:
             images = self.image_inputs(episode)
         return self._family.batch(self.model, episode.inputs, dict(images), count)
@@ -379,7 +397,8 @@ class Lvlm:
         inputs : mapping
             From :meth:`model_inputs`; ``pixel_values`` (or ``inputs_embeds`` in place of it) may carry gradients.
         """
-        rows = torch.tensor(episode.rows, device=self.device)
+        spread = len(getattr(self.model, "hf_device_map", ())) > 1  # the head may be on another device than the inputs
+        rows = torch.tensor(episode.rows, device="cpu" if spread else self.device)
         with float32_head(self.model):
             if self._keeps_rows:
                 logits = self.model(**inputs, use_cache=False, logits_to_keep=rows).logits.float()
@@ -462,9 +481,10 @@ class Lvlm:
         """Arguments of the model's forward for variants of the frame, (N, H, W[, 3]) uint8."""
         if not self._family.whole:
             return self.model_inputs(episode, self._pixels(episode, stack), len(stack))
+        self.check_episode(episode)
         frames = to_rgb_images(stack)
         prompts = encode_prompts(self.processor, self._family, frames, [[episode.question]] * len(frames))
-        inputs = append_response(prompts, episode.token_ids)
+        inputs = append_response(prompts, episode.token_ids, self._family.response_type)
         if inputs["input_ids"].shape[1] != episode.length:
             raise LvlmError("a variant of the image has another number of tokens than the image", where=self.key)
         return {name: value.to(self.device) for name, value in inputs.items()}
@@ -486,7 +506,8 @@ class Lvlm:
                 expected="a decoder whose sequence holds one place for every image token",
             )
         ids = inputs["input_ids"].clone()
-        ids[:, -1] = ids[:, episode.rows[0]] if len(episode.rows) > 1 else (ids[:, -1] + 1) % 10
+        before, first = ids[:, episode.rows[0]], ids[:, 0]  # tokens of the prompt's text, so no image token
+        ids[:, -1] = torch.where(before != ids[:, -1], before, first)
         changed = self.model(**{**inputs, "input_ids": ids}, use_cache=False).logits
         rows = list(episode.rows)
         if not torch.allclose(logits[:, rows].float(), changed[:, rows].float(), rtol=1e-3, atol=1e-2):

@@ -15,7 +15,16 @@ import torch
 from medground_bench.core.schema import MODES, question
 from medground_bench.lvlm.model import Lvlm
 
-__all__ = ["GENERIC", "generic_parts", "save_parts", "tiny_gemma", "tiny_gemma_parts", "tiny_qwen", "tiny_qwen_parts"]
+__all__ = [
+    "GENERIC",
+    "generic_parts",
+    "save_parts",
+    "tiny_gemma",
+    "tiny_gemma_parts",
+    "tiny_qwen",
+    "tiny_qwen_parts",
+    "tiny_two_tower_parts",
+]
 
 _CORPUS = [
     *(question(a, mode) for a in ("pleural effusion", "lung opacity", "cardiomegaly") for mode in MODES),
@@ -500,12 +509,207 @@ def _qwen3_vl(seed: int) -> tuple[Any, Any]:
     return _finish(_seeded(lambda: Qwen3VLForConditionalGeneration(config), seed), ids), processor
 
 
+def _qwen2_vl(seed: int) -> tuple[Any, Any]:
+    """Any aspect ratio, merged 2x2 patches."""
+    from transformers import (
+        Qwen2VLConfig,
+        Qwen2VLForConditionalGeneration,
+        Qwen2VLImageProcessor,
+        Qwen2VLProcessor,
+        Qwen2VLVideoProcessor,
+    )
+
+    tokenizer, ids = _plain_tokenizer(
+        "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", video_token="<|video_pad|>"
+    )
+    text = _llama(tokenizer, ids, "qwen2_vl_text")
+    text["rope_parameters"] = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}
+    config = Qwen2VLConfig(
+        text_config=text,
+        vision_config={
+            "depth": 2,
+            "embed_dim": 32,
+            "hidden_size": 64,
+            "mlp_ratio": 2,
+            "num_heads": 2,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+        },
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+    )
+    processor = Qwen2VLProcessor(
+        image_processor=Qwen2VLImageProcessor(),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(),
+        chat_template=_IMAGE_CHAT.replace("IMAGE", "'<|vision_start|><|image_pad|><|vision_end|>'"),
+    )
+    return _finish(_seeded(lambda: Qwen2VLForConditionalGeneration(config), seed), ids), processor
+
+
+def _llava_onevision(seed: int) -> tuple[Any, Any]:
+    """Tiles at the best of several resolutions with a bound on their tokens, a thumbnail, newlines."""
+    from transformers import (
+        LlavaOnevisionConfig,
+        LlavaOnevisionForConditionalGeneration,
+        LlavaOnevisionImageProcessor,
+        LlavaOnevisionProcessor,
+        LlavaOnevisionVideoProcessor,
+    )
+
+    tokenizer, ids = _plain_tokenizer("<image>", "<video>", video_token="<video>")
+    points = [[112, 224], [224, 112], [224, 224], [224, 336], [336, 224]]
+    vision = {"model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    vision |= {"num_attention_heads": 2, "image_size": 112, "patch_size": 14, "vision_use_head": False}
+    config = LlavaOnevisionConfig(
+        text_config=_llama(tokenizer, ids, "qwen2"),
+        vision_config=vision,
+        image_token_id=ids["<image>"],
+        video_token_id=ids["<video>"],
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        vision_aspect_ratio="anyres_max_4",
+        image_grid_pinpoints=points,
+    )
+    processor = LlavaOnevisionProcessor(
+        image_processor=LlavaOnevisionImageProcessor(size={"height": 112, "width": 112}, image_grid_pinpoints=points),
+        tokenizer=tokenizer,
+        video_processor=LlavaOnevisionVideoProcessor(size={"height": 112, "width": 112}),
+        num_image_tokens=64,
+        vision_feature_select_strategy="full",
+        vision_aspect_ratio="anyres_max_4",
+        chat_template=_IMAGE_CHAT.replace("IMAGE", "'<image>'"),
+    )
+    return _finish(_seeded(lambda: LlavaOnevisionForConditionalGeneration(config), seed), ids), processor
+
+
+def _mistral3(seed: int) -> tuple[Any, Any]:
+    """Any aspect ratio, merged 2x2 patches, a break token of its own after each row."""
+    from transformers import (
+        Mistral3Config,
+        Mistral3ForConditionalGeneration,
+        PixtralImageProcessor,
+        PixtralProcessor,
+    )
+
+    tokenizer, ids = _plain_tokenizer("[IMG]", "[IMG_BREAK]", "[IMG_END]")
+    vision = {"model_type": "pixtral", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    vision |= {"num_attention_heads": 2, "head_dim": 16, "image_size": 336, "patch_size": 14}
+    config = Mistral3Config(
+        text_config=_llama(tokenizer, ids, "mistral"),
+        vision_config=vision,
+        image_token_index=ids["[IMG]"],
+        spatial_merge_size=2,
+        vision_feature_layer=-1,
+    )
+    processor = PixtralProcessor(
+        image_processor=PixtralImageProcessor(size={"longest_edge": 336}, patch_size={"height": 14, "width": 14}),
+        tokenizer=tokenizer,
+        patch_size=14,
+        spatial_merge_size=2,
+        chat_template=_IMAGE_CHAT.replace("IMAGE", "'[IMG]'"),
+    )
+    return _finish(_seeded(lambda: Mistral3ForConditionalGeneration(config), seed), ids), processor
+
+
+def _paligemma(seed: int) -> tuple[Any, Any]:
+    """One square image, a token a patch, and attention that goes both ways over image and question."""
+    from transformers import (
+        PaliGemmaConfig,
+        PaliGemmaForConditionalGeneration,
+        PaliGemmaProcessor,
+        SiglipImageProcessor,
+    )
+
+    tokenizer, ids = _plain_tokenizer("<image>")
+    vision = {"model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    vision |= {"num_attention_heads": 2, "image_size": 112, "patch_size": 14, "projection_dim": 64}
+    config = PaliGemmaConfig(
+        text_config=_llama(tokenizer, ids, "gemma"),
+        vision_config=vision | {"vision_use_head": False},
+        image_token_index=ids["<image>"],
+        projection_dim=64,
+        hidden_size=64,
+    )
+    image_processor = SiglipImageProcessor(size={"height": 112, "width": 112})
+    image_processor.image_seq_length = 64
+    processor = PaliGemmaProcessor(
+        image_processor=image_processor,
+        tokenizer=tokenizer,
+        chat_template=_IMAGE_CHAT.replace("IMAGE", "'<image>'"),
+    )
+    return _finish(_seeded(lambda: PaliGemmaForConditionalGeneration(config), seed), ids), processor
+
+
+def _glm4v(seed: int) -> tuple[Any, Any]:
+    """Any aspect ratio, merged 2x2 patches, rotary positions on half of each head."""
+    from transformers import (
+        Glm4vConfig,
+        Glm4vForConditionalGeneration,
+        Glm4vImageProcessor,
+        Glm4vProcessor,
+        Glm4vVideoProcessor,
+    )
+
+    tokenizer, ids = _plain_tokenizer(
+        "<|image|>",
+        "<|video|>",
+        "<|begin_of_image|>",
+        "<|end_of_image|>",
+        "<|begin_of_video|>",
+        "<|end_of_video|>",
+        video_token="<|video|>",
+    )
+    text = _llama(tokenizer, ids, "glm4v_text")
+    text["rope_parameters"] = {
+        "rope_type": "default",
+        "mrope_section": [1, 1, 2],
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.5,
+    }
+    config = Glm4vConfig(
+        text_config=text,
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "out_hidden_size": 64,
+            "image_size": 112,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+        },
+        image_token_id=ids["<|image|>"],
+        video_token_id=ids["<|video|>"],
+        image_start_token_id=ids["<|begin_of_image|>"],
+        image_end_token_id=ids["<|end_of_image|>"],
+        video_start_token_id=ids["<|begin_of_video|>"],
+        video_end_token_id=ids["<|end_of_video|>"],
+    )
+    processor = Glm4vProcessor(
+        image_processor=Glm4vImageProcessor(),
+        tokenizer=tokenizer,
+        video_processor=Glm4vVideoProcessor(),
+        chat_template=_IMAGE_CHAT.replace("IMAGE", "'<|begin_of_image|><|image|><|end_of_image|>'"),
+    )
+    return _finish(_seeded(lambda: Glm4vForConditionalGeneration(config), seed), ids), processor
+
+
 _BUILDERS = {
     "llava": _llava,
     "llava_next": _llava_next,
     "idefics3": _idefics3,
     "internvl": _internvl,
     "qwen3_vl": _qwen3_vl,
+    "qwen2_vl": _qwen2_vl,
+    "llava_onevision": _llava_onevision,
+    "mistral3": _mistral3,
+    "paligemma": _paligemma,
+    "glm4v": _glm4v,
 }
 GENERIC: tuple[str, ...] = tuple(_BUILDERS)
 """Families that :func:`generic_parts` builds."""
@@ -522,6 +726,39 @@ def tiny_gemma(
     """A random Gemma3, ready to use."""
     parts = tiny_gemma_parts(seed, attention=attention, layers=layers, image_size=image_size, tokens=tokens)
     return Lvlm.from_parts(*parts, key="tiny_gemma")
+
+
+def tiny_two_tower_parts(kind: str, seed: int = 0, *, image_size: int = 56, patch_size: int = 14) -> tuple[Any, Any]:
+    """Random CLIP or SigLIP of 0.1 M parameters: (model, processor)."""
+    from tokenizers.processors import TemplateProcessing
+    from transformers import (
+        CLIPConfig,
+        CLIPImageProcessor,
+        CLIPModel,
+        CLIPProcessor,
+        SiglipConfig,
+        SiglipImageProcessor,
+        SiglipModel,
+        SiglipProcessor,
+    )
+
+    tokenizer = _tokenizer(("<pad>", "<end>"), pad_token="<pad>", eos_token="<end>", unk_token="<pad>")
+    tokenizer._tokenizer.post_processor = TemplateProcessing(single="$A <end>", special_tokens=[("<end>", 1)])
+    tokenizer.model_max_length = 64
+    common = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {**common, "vocab_size": len(tokenizer), "max_position_embeddings": 64, "bos_token_id": None}
+    text |= {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    vision = {**common, "image_size": image_size, "patch_size": patch_size}
+    size = {"height": image_size, "width": image_size}
+    if kind == "clip":
+        tokenizer.padding_side = "right"
+        config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=32)
+        model = _seeded(lambda: CLIPModel(config), seed)
+        return model, CLIPProcessor(CLIPImageProcessor(size=size, do_center_crop=False, crop_size=size), tokenizer)
+    tokenizer.padding_side = "right"
+    config = SiglipConfig(text_config={**text, "projection_size": 32}, vision_config=vision)
+    model = _seeded(lambda: SiglipModel(config), seed)
+    return model, SiglipProcessor(SiglipImageProcessor(size=size), tokenizer)
 
 
 def save_parts(model: Any, processor: Any, folder: Path) -> Path:

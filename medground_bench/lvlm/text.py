@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["append_response", "check_text", "control_tokens", "encode_prompts", "hidden_ids", "response_tokens"]
 
 _THOUGHT = re.compile(r"think|thought|reason|<\|?channel|<channel|<\|message", re.IGNORECASE)
+_NO_INPUTS = frozenset(["num_crops", "labels"])
+"""What some processors return and the model does not take, or takes for training."""
 _TYPE_IDS = ("token_type_ids", "mm_token_type_ids")
 
 
@@ -80,7 +82,7 @@ def encode_prompts(
     if len(prompts) > 1:
         options.update(padding=True, padding_side="left")
     out = processor(text=prompts, images=[[frame] for frame in frames], return_tensors="pt", **options)
-    return {name: value for name, value in out.items() if isinstance(value, torch.Tensor) and name != "num_crops"}
+    return {name: value for name, value in out.items() if isinstance(value, torch.Tensor) and name not in _NO_INPUTS}
 
 
 def response_tokens(tokenizer: Any, response: str) -> tuple[ResponseToken, ...]:
@@ -113,8 +115,8 @@ def _pieces(tokenizer: Any, ids: list[int]) -> list[str]:
     return pieces
 
 
-def append_response(inputs: dict[str, torch.Tensor], ids: Sequence[int]) -> dict[str, torch.Tensor]:
-    """Prompt tensors with the same response's ids after them; masks and type ids follow."""
+def append_response(inputs: dict[str, torch.Tensor], ids: Sequence[int], kind: int = 0) -> dict[str, torch.Tensor]:
+    """Prompt tensors with the same response's ids after them; masks follow, type ids are ``kind``."""
     count = inputs["input_ids"].shape[0]
     tail = torch.tensor([list(ids)], dtype=inputs["input_ids"].dtype).expand(count, -1)
     out = dict(inputs)
@@ -122,8 +124,8 @@ def append_response(inputs: dict[str, torch.Tensor], ids: Sequence[int]) -> dict
     out["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(tail)], dim=1)
     for name in _TYPE_IDS:
         if name in inputs:
-            kind = inputs[name]
-            out[name] = torch.cat([kind, torch.zeros_like(tail, dtype=kind.dtype)], dim=1)
+            types = inputs[name]
+            out[name] = torch.cat([types, torch.full_like(tail, kind, dtype=types.dtype)], dim=1)
     if (
         "cross_attention_mask" in inputs
     ):  # Mllama: which tiles a token may look at; the response sees what the last one saw

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from medground_bench.core.errors import LvlmError
-from medground_bench.lvlm.embeddings import check_finite, layer_numbers, leaf_embeddings, score_embeddings
+from medground_bench.lvlm.embeddings import check_finite, layer_numbers, score_from_entry
 from medground_bench.lvlm.norms import frozen_scale
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from medground_bench.lvlm.model import Lvlm
 
 __all__ = ["AttentionTrace", "attention_parts", "trace_attention"]
+
+
+_PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "head_dim", "scaling")
+_EXPECTED = "attention of the usual form (q_proj, k_proj, v_proj, o_proj, rotary positions), or a black-box method"
 
 
 @dataclass(frozen=True)
@@ -278,7 +283,7 @@ class AttentionTrace:
             raise LvlmError(
                 "the attention rebuilt from queries and keys does not reproduce the layer's output",
                 where=self._lvlm.key,
-                expected="an attention kernel that applies the scale and mask of the eager one",
+                expected="a kernel that applies the scale and mask of the eager one, rotary positions of whole heads",
                 remedy="load the model with attention='sdpa' or 'eager'",
             )
 
@@ -318,10 +323,7 @@ def trace_attention(
         final: list[torch.Tensor] = []
         keep = lvlm.layers[-1].register_forward_hook(lambda m, a, out: final.append(_first(out)[0].detach()))
         stack.callback(keep.remove)
-        embeddings = leaf_embeddings(lvlm, episode, image)
-        if gradients:
-            embeddings.requires_grad_(True)
-        scores = score_embeddings(lvlm, episode, embeddings)
+        scores, _ = score_from_entry(lvlm, episode, image, leaves=gradients)
         check_finite(scores, "the score", lvlm)
         found: list[torch.Tensor | None] = [None] * len(wanted)
         if gradients:
@@ -331,7 +333,10 @@ def trace_attention(
         if gradient is not None:
             check_finite(gradient, f"the gradient at attention layer {layer}", lvlm)
         module = lvlm.layers[layer].self_attn
-        cos, sin = lvlm.adapter.rotary_tables(module, *entered[layer]["position_embeddings"])
+        tables = entered[layer]["position_embeddings"]
+        if tables is None:
+            raise LvlmError("the attention layers are not given rotary tables", where=lvlm.key, expected=_EXPECTED)
+        cos, sin = lvlm.adapter.rotary_tables(module, *tables)
         records[layer] = _Layer(
             module=module,
             hidden=entered[layer]["hidden_states"][0].detach(),
@@ -395,7 +400,14 @@ def _watch_attention(
         return hook
 
     for number in wanted:
-        attention: Any = lvlm.layers[number].self_attn
+        attention: Any = getattr(lvlm.layers[number], "self_attn", None)
+        lacking = [name for name in _PARTS if not hasattr(attention, name)]
+        if lacking:
+            raise LvlmError(
+                f"the attention of layer {number} has no {lacking[0]}: it cannot be rebuilt",
+                where=lvlm.key,
+                expected=_EXPECTED,
+            )
         stack.callback(lvlm.layers[number].register_forward_pre_hook(beginning(number), with_kwargs=True).remove)
         stack.callback(attention.register_forward_pre_hook(entering(number), with_kwargs=True).remove)
         stack.callback(attention.o_proj.register_forward_pre_hook(leaving(number)).remove)
@@ -422,7 +434,8 @@ def _leave(layer: Any, residual: torch.Tensor, heads: torch.Tensor) -> torch.Ten
     attention = layer.self_attn
     layer.self_attn = _Attended(attention.o_proj(heads)[None])
     try:
-        out = layer(residual[None])
+        needed = "position_embeddings" in inspect.signature(layer.forward).parameters
+        out = layer(residual[None], **({"position_embeddings": None} if needed else {}))
     finally:
         layer.self_attn = attention
     return _first(out)[0]

@@ -29,9 +29,9 @@ from medground_bench.lvlm.embeddings import (
     embedding_log_probs,
     image_features,
     layer_numbers,
-    leaf_embeddings,
     merged_embeddings,
     score_embeddings,
+    score_from_entry,
 )
 from medground_bench.lvlm.soft import gradient_batch
 from medground_bench.lvlm.trace import AttentionTrace, trace_attention
@@ -75,8 +75,7 @@ def hidden_states(
     wanted = layer_numbers(layers, len(lvlm.layers) + 1, "hidden states")
     with torch.no_grad(), ExitStack() as stack:
         seen = _watch_hidden(lvlm, wanted, stack)
-        embeddings = leaf_embeddings(lvlm, episode, image)
-        score_embeddings(lvlm, episode, embeddings)
+        score_from_entry(lvlm, episode, image)
     return {layer: seen[layer][0] for layer in wanted}
 
 
@@ -96,10 +95,9 @@ def hidden_gradients(
     wanted = layer_numbers(layers, len(lvlm.layers) + 1, "hidden states")
     with torch.enable_grad(), ExitStack() as stack:
         seen = _watch_hidden(lvlm, wanted, stack)
-        embeddings = leaf_embeddings(lvlm, episode, image).requires_grad_(True)
-        score = score_embeddings(lvlm, episode, embeddings).sum()
+        scores, _ = score_from_entry(lvlm, episode, image, leaves=True)
         states = [seen[layer] for layer in wanted]
-        gradients = torch.autograd.grad(score, states)
+        gradients = torch.autograd.grad(scores.sum(), states)
     out = {}
     for layer, state, gradient in zip(wanted, states, gradients, strict=True):
         check_finite(gradient, f"the gradient at hidden state {layer}", lvlm)
@@ -108,10 +106,27 @@ def hidden_gradients(
 
 
 def embedding_gradients(lvlm: Lvlm, episode: Episode, image: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Merged image embeddings and the score's gradients there, both (P, D), row-major over the grid."""
-    states, gradients = hidden_gradients(lvlm, episode, [0], image)[0]
-    positions = torch.tensor(episode.image_positions, device=states.device)
-    return states[positions], gradients[positions]
+    """Merged image embeddings and the score's gradients there, both (P, D), in the order of the image tokens.
+
+    Where a family also adds image features to later layers (DeepStack), those and their gradients stand beside them:
+    (P, D * (1 + injections)).
+
+    Raises
+    ------
+    LvlmError
+        If a gradient is not finite.
+    """
+    with torch.enable_grad():
+        scores, entering = score_from_entry(lvlm, episode, image, leaves=True)
+        gradients = torch.autograd.grad(scores.sum(), entering)
+    for gradient in gradients:
+        check_finite(gradient, "the gradient at the image embeddings", lvlm)
+    positions = torch.tensor(episode.image_positions, device=entering[0].device)
+
+    def at_image(merged: torch.Tensor, *injected: torch.Tensor) -> torch.Tensor:
+        return torch.cat([merged[0, positions], *injected], dim=-1).detach()
+
+    return at_image(*entering), at_image(*gradients)
 
 
 def _watch_hidden(lvlm: Lvlm, wanted: Sequence[int], stack: ExitStack) -> dict[int, torch.Tensor]:

@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,7 +101,12 @@ class SubmissionScores:
 
     @property
     def method(self) -> str:
-        return str(self.provenance["method"])
+        """The method, with what served its LVLM where that was a server: the two never share a line of a table."""
+        settings = self.provenance.get("settings")
+        backend = settings.get("backend") if isinstance(settings, Mapping) else None
+        name = backend.get("name") if isinstance(backend, Mapping) else None
+        served = f" [{name}]" if isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9._-]{1,20}", name) else ""
+        return f"{self.provenance['method']}{served}"
 
     @property
     def kind(self) -> str:

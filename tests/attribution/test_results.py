@@ -14,11 +14,12 @@ from hypothesis.extra.numpy import arrays
 from medground_bench.attribution.results import Attribution, as_attribution, from_heatmap
 from medground_bench.core.errors import MethodError
 from medground_bench.imaging import Letterbox
+from medground_bench.lvlm import TokenGrid
 
 
 def episode(width: int = 400, height: int = 200, grid: tuple[int, int] = (8, 8), side: int | None = 224) -> Any:
     box = Letterbox.fit(width, height, side) if side else Letterbox.identity(width, height)
-    return SimpleNamespace(letterbox=box, grid=SimpleNamespace(rows=grid[0], cols=grid[1]))
+    return SimpleNamespace(letterbox=box, token_grid=TokenGrid(*grid, (box.frame_width, box.frame_height)))
 
 
 def hot(shape: tuple[int, int], rows: slice, cols: slice) -> np.ndarray:

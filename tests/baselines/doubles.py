@@ -29,7 +29,7 @@ def plain_episode(width: int = 224, height: int = 224, *, side: int | None = 224
         tokens=(ResponseToken(0, "Y"), ResponseToken(1, "es")),
         rows=(0, 1),
         image_positions=(),
-        token_grid=TokenGrid(8, 8, frame.size),
+        geometry=TokenGrid(8, 8, frame.size),
     )
 
 

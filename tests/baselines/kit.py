@@ -82,7 +82,7 @@ def of_image(pixels: np.ndarray) -> Any:
         image=image,
         frame=image.convert("RGB"),
         letterbox=Letterbox.identity(width, height),
-        token_grid=TokenGrid(8, 8, (width, height)),
+        geometry=TokenGrid(8, 8, (width, height)),
     )
 
 

@@ -238,3 +238,21 @@ def test_loading_is_silent(folders: dict[str, Path], capfd: pytest.CaptureFixtur
     out, err = capfd.readouterr()
     assert out == ""
     assert "Loading" not in err
+
+
+def test_weights_of_few_bits(tmp_path: Path) -> None:
+    with pytest.raises(LvlmError, match="3 bits cannot be loaded"):
+        load_lvlm(tmp_path, bits=3)
+    if importlib.util.find_spec("bitsandbytes") is None:
+        with pytest.raises(MissingDependencyError, match="bitsandbytes"):
+            load_lvlm(tmp_path, bits=4)
+
+
+def test_code_of_its_own_is_not_run_and_the_message_says_so(tmp_path: Path) -> None:
+    config = {"model_type": "chexagent", "auto_map": {"AutoModel": "modeling.py"}, "transformers_version": "4.40.0"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(LvlmError, match="Python code of its own, which is not run"):
+        load_lvlm(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gone", "transformers_version": "4.40.0"}))
+    with pytest.raises(LvlmError, match=r"configuration of transformers 4\.40\.0, installed is"):
+        load_lvlm(tmp_path)

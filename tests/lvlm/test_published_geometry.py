@@ -1,13 +1,12 @@
 """The six LVLMs of the benchmark at their published geometry, without their weights.
 
-Twice: at full size on the meta device, where parameters are counted against the published sizes (so the table
-below is that of the real models), and at their full depth, resolution and token counts with a tiny width, where
+Twice: at full size on the meta device, where parameters are counted against the published number (so the table
+is that of the real models), and at their full depth, resolution and token counts with a tiny width, where
 everything runs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,130 +16,23 @@ from PIL import Image
 
 from medground_bench.core.schema import LVLMS, question
 from medground_bench.lvlm import Lvlm, testing, whitebox
-
-_QWEN_VISION = {
-    "depth": 32,
-    "hidden_size": 1280,
-    "intermediate_size": 3420,
-    "num_heads": 16,
-    "patch_size": 14,
-    "spatial_merge_size": 2,
-    "temporal_patch_size": 2,
-    "window_size": 112,
-    "fullatt_block_indexes": [7, 15, 23, 31],
-}
-_QWEN_ROPE = {"rope_type": "default", "mrope_section": [16, 24, 24], "rope_theta": 1e6}
-_GEMMA_VISION = {
-    "hidden_size": 1152,
-    "intermediate_size": 4304,
-    "num_hidden_layers": 27,
-    "num_attention_heads": 16,
-    "image_size": 896,
-    "patch_size": 14,
-    "vision_use_head": False,
-}
-_GEMMA_4B = {
-    "vocab_size": 262208,
-    "hidden_size": 2560,
-    "intermediate_size": 10240,
-    "num_hidden_layers": 34,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
-    "head_dim": 256,
-    "sliding_window": 1024,
-}
-
-
-@dataclass(frozen=True)
-class Published:
-    """Facts of the published configurations, and the parameters their model cards count (in billions)."""
-
-    family: str
-    text: dict[str, Any]
-    billions: float
-    tied: bool = True
-
-
-PUBLISHED = {
-    "qwen2_5_vl_3b": Published(
-        "qwen2_5_vl",
-        {
-            "vocab_size": 151936,
-            "hidden_size": 2048,
-            "intermediate_size": 11008,
-            "num_hidden_layers": 36,
-            "num_attention_heads": 16,
-            "num_key_value_heads": 2,
-        },
-        3.75,
-    ),
-    "qwen2_5_vl_7b": Published(
-        "qwen2_5_vl",
-        {
-            "vocab_size": 152064,
-            "hidden_size": 3584,
-            "intermediate_size": 18944,
-            "num_hidden_layers": 28,
-            "num_attention_heads": 28,
-            "num_key_value_heads": 4,
-        },
-        8.29,
-        tied=False,
-    ),
-    "gemma3_4b": Published("gemma3", _GEMMA_4B, 4.30),
-    "gemma3_12b": Published(
-        "gemma3",
-        {
-            **_GEMMA_4B,
-            "hidden_size": 3840,
-            "intermediate_size": 15360,
-            "num_hidden_layers": 48,
-            "num_attention_heads": 16,
-            "num_key_value_heads": 8,
-        },
-        12.19,
-    ),
-    "medgemma_4b": Published("gemma3", _GEMMA_4B, 4.30),
-    "medgemma1_5_4b": Published("gemma3", _GEMMA_4B, 4.30),
-}
+from medground_bench.lvlm.published import PUBLISHED, Published
 
 
 def test_the_table_covers_the_benchmark() -> None:
     assert set(PUBLISHED) == set(LVLMS)
 
 
-def full_size(facts: Published) -> torch.nn.Module:
-    """The whole model without memory."""
-    if facts.family == "qwen2_5_vl":
-        from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-
-        config = Qwen2_5_VLConfig(
-            text_config={**facts.text, "rope_parameters": _QWEN_ROPE, "max_position_embeddings": 128000},
-            vision_config={**_QWEN_VISION, "out_hidden_size": facts.text["hidden_size"]},
-            tie_word_embeddings=facts.tied,
-        )
-        with torch.device("meta"):
-            return Qwen2_5_VLForConditionalGeneration(config)
-    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
-
-    gemma = Gemma3Config(text_config=facts.text, vision_config=_GEMMA_VISION, mm_tokens_per_image=256)
-    with torch.device("meta"):
-        return Gemma3ForConditionalGeneration(gemma)
-
-
 @pytest.mark.parametrize("key", sorted(PUBLISHED))
 def test_parameters_of_the_full_model(key: str) -> None:
     facts = PUBLISHED[key]
-    model = full_size(facts)
-    # On the meta device tied weights can be two tensors: count the embedding once.
-    seen = {id(p): p for name, p in model.named_parameters() if not (facts.tied and name == "lm_head.weight")}
-    assert sum(p.numel() for p in seen.values()) / 1e9 == pytest.approx(facts.billions, abs=0.01)
+    assert facts.count(facts.build()) == facts.parameters
 
 
 @pytest.mark.parametrize("key", sorted(PUBLISHED))
 def test_the_adapter_finds_the_parts_of_the_full_model(key: str) -> None:
     facts = PUBLISHED[key]
-    model = full_size(facts)
+    model = facts.build()
     _, processor = (testing.tiny_qwen_parts if facts.family == "qwen2_5_vl" else testing.tiny_gemma_parts)()
     lvlm = Lvlm.from_parts(model, processor, key=key)
     assert lvlm.family == facts.family
@@ -164,10 +56,10 @@ def narrow(facts: Published) -> Lvlm:
     text.update(hidden_size=8 * heads, intermediate_size=32, vocab_size=400, num_key_value_heads=groups)
     if facts.family == "qwen2_5_vl":
         text["rope_parameters"] = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e6}
-        vision = {**_QWEN_VISION, "hidden_size": 64, "intermediate_size": 64, "out_hidden_size": 8 * heads}
+        vision = {**facts.vision, "hidden_size": 64, "intermediate_size": 64, "out_hidden_size": 8 * heads}
         return Lvlm.from_parts(*testing.tiny_qwen_parts(text=text, vision=vision))
     text.update(head_dim=8, query_pre_attn_scalar=8, layer_types=None)
-    vision = {**_GEMMA_VISION, "hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2}
+    vision = {**facts.vision, "hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2}
     return Lvlm.from_parts(*testing.tiny_gemma_parts(text=text, vision=vision, image_size=896, tokens=256))
 
 

@@ -15,16 +15,33 @@ from typing import TYPE_CHECKING
 from medground_bench.core.errors import LvlmError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from medground_bench.lvlm.families.base import Family
 
-__all__ = ["FAMILIES", "family_of"]
+__all__ = ["FAMILIES", "TWO_TOWERS", "family_of"]
 
 FAMILIES: dict[str, tuple[str, str]] = {
     "qwen2_5_vl": ("medground_bench.lvlm.families.qwen2_5_vl", "Qwen25VL"),
     "gemma3": ("medground_bench.lvlm.families.gemma3", "Gemma3"),
+    "qwen2_vl": ("medground_bench.lvlm.families.qwen2_vl", "Qwen2VL"),
+    "qwen3_vl": ("medground_bench.lvlm.families.qwen3_vl", "Qwen3VL"),
+    "internvl": ("medground_bench.lvlm.families.internvl", "InternVL"),
+    "llava": ("medground_bench.lvlm.families.llava", "Llava"),
+    "llava_next": ("medground_bench.lvlm.families.llava_next", "LlavaNext"),
+    "llava_onevision": ("medground_bench.lvlm.families.llava_onevision", "LlavaOnevision"),
+    "idefics3": ("medground_bench.lvlm.families.idefics3", "Idefics3"),
+    "smolvlm": ("medground_bench.lvlm.families.idefics3", "SmolVLM"),
+    "mistral3": ("medground_bench.lvlm.families.mistral3", "Mistral3"),
+    "paligemma": ("medground_bench.lvlm.families.paligemma", "PaliGemma"),
+    "glm4v": ("medground_bench.lvlm.families.glm4v", "Glm4V"),
 }
 """``model_type`` of the configuration -> (module, class)."""
 
+
+TWO_TOWERS = frozenset(["clip", "metaclip_2", "siglip"])
+"""``model_type`` of the classes that are read as two towers: see :mod:`medground_bench.lvlm.two_tower`."""
 
 _NO_DECODER = frozenset(
     [
@@ -46,8 +63,17 @@ _NO_DECODER = frozenset(
 """Encoder-decoders and captioners: they have no chat, or another place for the answer than after the prompt."""
 
 
-def family_of(model_type: str | None, *, where: object = None) -> Family:
+def family_of(
+    model_type: str | None,
+    *,
+    where: object = None,
+    written_by: str | None = None,
+    auto_map: Mapping[str, Any] | None = None,
+) -> Family:
     """The family with this ``model_type``.
+
+    ``written_by`` and ``auto_map``, what the configuration says of the release of ``transformers`` that wrote it and of
+    code of its own, are for the message.
 
     Raises
     ------
@@ -60,8 +86,19 @@ def family_of(model_type: str | None, *, where: object = None) -> Family:
         if model_type in known and model_type not in _NO_DECODER:
             generic: Family = import_module("medground_bench.lvlm.families.generic").Generic(model_type)
             return generic
+        if "auto_map" in (auto_map or {}):
+            raise LvlmError(
+                f"the family {model_type!r} brings Python code of its own, which is not run",
+                where=where,
+                expected="a class of transformers itself",
+                remedy="use a conversion of the model to such a class (often called '...-hf'), or serve it with vLLM "
+                "and give openai:MODEL@URL",
+            )
+        from transformers import __version__ as installed
+
+        known_by = f" (configuration of transformers {written_by}, installed is {installed})" if written_by else ""
         raise LvlmError(
-            f"LVLMs of the family {model_type!r} are not supported",
+            f"LVLMs of the family {model_type!r} are not supported{known_by}",
             where=where,
             expected=f"one of the families {', '.join(FAMILIES)} (Gemma3 includes MedGemma), or another model behind "
             "AutoModelForImageTextToText of transformers",

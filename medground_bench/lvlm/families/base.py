@@ -13,7 +13,7 @@ from medground_bench.core.errors import LvlmError
 from medground_bench.lvlm.images import to_rgb_images
 
 if TYPE_CHECKING:
-    from medground_bench.lvlm.grid import TokenGrid
+    from medground_bench.lvlm.grid import TokenBoxes
 
 __all__ = ["Family"]
 
@@ -34,6 +34,12 @@ class Family(ABC):
     box_scale: ClassVar[str] = "normalised"
     """How the family writes boxes in text: ``"pixels"`` of its resized image; ``"normalised"`` to 0-1000, as
     ``[y1, x1, y2, x2]`` (Gemma 3); ``"normalised_xyxy"``, to 0-1000 as ``[x1, y1, x2, y2]`` (Qwen3-VL)."""
+
+    response_type: ClassVar[int] = 0
+    """Type id of the response's tokens, where the processor gives type ids."""
+
+    from_embeddings: ClassVar[bool] = False
+    """The model can be run from merged embeddings alone, without its images."""
 
     whole: ClassVar[bool] = False
     """Variants of an image go through the model's processor together with the text."""
@@ -56,7 +62,7 @@ class Family(ABC):
 
     def locate(
         self, config: Any, inputs: Mapping[str, torch.Tensor], frame_size: tuple[int, int]
-    ) -> tuple[TokenGrid | None, tuple[int, ...]]:
+    ) -> tuple[TokenBoxes | None, tuple[int, ...]]:
         """The grid of an image's tokens, None where it is not known, and their places in the sequence.
 
         Raises
@@ -74,8 +80,8 @@ class Family(ABC):
         return grid, tuple(found)
 
     @abstractmethod
-    def grid(self, config: Any, inputs: Mapping[str, torch.Tensor], frame_size: tuple[int, int]) -> TokenGrid:
-        """The grid of an image's tokens from the processor's tensors."""
+    def grid(self, config: Any, inputs: Mapping[str, torch.Tensor], frame_size: tuple[int, int]) -> TokenBoxes:
+        """The boxes of an image's tokens from the processor's tensors."""
 
     @abstractmethod
     def processed_size(self, processor: Any, width: int, height: int) -> tuple[int, int]:
@@ -117,12 +123,16 @@ class Family(ABC):
 
     def decoder(self, model: Any) -> torch.nn.Module:
         """The language model without its head."""
-        decoder: torch.nn.Module = model.model.language_model
+        inner = getattr(model, "model", model)
+        for name in ("language_model", "text_model"):
+            if isinstance(found := getattr(inner, name, None), torch.nn.Module):
+                return found
+        decoder: torch.nn.Module = model.get_decoder()
         return decoder
 
     def layers(self, model: Any) -> torch.nn.ModuleList:
         """Its decoder layers; each has ``self_attn`` with ``q_proj``, ``k_proj``, ``v_proj``, ``o_proj``."""
-        layers = self.decoder(model).layers
+        layers = getattr(self.decoder(model), "layers", None)
         if not isinstance(layers, torch.nn.ModuleList):
             raise LvlmError(f"{type(model).__name__} has no list of decoder layers")
         return layers
@@ -133,7 +143,10 @@ class Family(ABC):
 
     def mlp_norm(self, layer: Any) -> Any:
         """The norm through which a layer's MLP reads the residual stream."""
-        return getattr(layer, "pre_feedforward_layernorm", layer.post_attention_layernorm)
+        found = getattr(layer, "pre_feedforward_layernorm", None) or getattr(layer, "post_attention_layernorm", None)
+        if found is None:
+            raise LvlmError(f"the MLP of a {type(layer).__name__} has no norm of a known name before it")
+        return found
 
     def rotary_tables(self, attention: Any, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The rotary tables as (B, S, d), whatever form the layers receive them in."""

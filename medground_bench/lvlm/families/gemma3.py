@@ -26,6 +26,7 @@ class Gemma3(Family):
     model_type = "gemma3"
     image_inputs = ("pixel_values",)
     box_scale = "normalised"
+    from_embeddings = True
 
     def configure(self, processor: Any) -> None:
         processor.image_processor.do_pan_and_scan = False

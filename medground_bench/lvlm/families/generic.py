@@ -13,17 +13,18 @@ from medground_bench.lvlm.families.base import Family, Tensors
 if TYPE_CHECKING:
     import torch
 
-    from medground_bench.lvlm.grid import TokenGrid
+    from medground_bench.lvlm.grid import TokenBoxes
 
 __all__ = ["Generic"]
 
 
 class Generic(Family):
-    """A family without an adapter of its own: it generates and scores, and its inside is not known.
+    """A family without an adapter of its own: it generates and scores, and where its image tokens lie is measured.
 
     Every variant of an image goes through the model's own processor together with the text, which is right for tiles,
-    thumbnails, masks and whatever else a family makes of an image, and slower than an adapter. White-box methods and
-    those that need the place of image tokens say that they do not work here.
+    thumbnails, masks and whatever else a family makes of an image, and slower than an adapter. White-box methods work
+    on hidden states, attention and embeddings where the decoder's layers are of the usual form; those that need
+    gradients at the pixels say that they do not.
     """
 
     whole = True
@@ -34,20 +35,20 @@ class Generic(Family):
     def _no(self, what: str) -> NoReturn:
         raise LvlmError(
             f"the inside of {self.model_type!r} is not known: {what}",
-            expected="a black-box method (occlusion, rise, medfocus), or a family with an adapter of its own",
+            expected="a method that does not need them, or a family with an adapter of its own",
             remedy="to add one, subclass medground_bench.lvlm.families.base.Family",
         )
 
     def locate(
         self, config: Any, inputs: Mapping[str, torch.Tensor], frame_size: tuple[int, int]
-    ) -> tuple[TokenGrid | None, tuple[int, ...]]:
+    ) -> tuple[TokenBoxes | None, tuple[int, ...]]:
         token = getattr(config, "image_token_id", None)
         token = getattr(config, "image_token_index", None) if token is None else token
         if token is None:
             return None, ()
         return None, tuple((inputs["input_ids"][0] == int(token)).nonzero()[:, 0].tolist())
 
-    def grid(self, config: Any, inputs: Mapping[str, torch.Tensor], frame_size: tuple[int, int]) -> TokenGrid:
+    def grid(self, config: Any, inputs: Mapping[str, torch.Tensor], frame_size: tuple[int, int]) -> TokenBoxes:
         self._no("where its image tokens lie")
 
     def processed_size(self, processor: Any, width: int, height: int) -> tuple[int, int]:
@@ -61,9 +62,6 @@ class Generic(Family):
 
     def to_image(self, config: Any, values: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         self._no("its pixel values")
-
-    def layers(self, model: Any) -> torch.nn.ModuleList:
-        self._no("its decoder layers")
 
     def vision_tokens(self, config: Any, images: Mapping[str, torch.Tensor], count: int) -> int:
         """From the size of the pixel values: patches of 14 pixels unless the configuration says otherwise."""

@@ -27,6 +27,7 @@ class Qwen25VL(Family):
     model_type = "qwen2_5_vl"
     image_inputs = ("pixel_values", "image_grid_thw")
     box_scale = "pixels"
+    from_embeddings = True
 
     def grid(self, config: Any, inputs: Mapping[str, torch.Tensor], frame_size: tuple[int, int]) -> TokenGrid:
         t, h, w = (int(v) for v in inputs["image_grid_thw"][0])

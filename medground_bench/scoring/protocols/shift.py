@@ -43,7 +43,7 @@ def shift(case: Case, parameters: NoParameters) -> Mapping[str, float]:
     """Over the part of the frame that both maps see; only where the answer stays."""
     heat, probe = in_pixels(case, case.heatmap), case.probe
     grid = probe.episode.token_grid
-    token = probe.frame.shape[1] // (grid.cols if grid is not None else _CELLS)
+    token = probe.frame.shape[1] // (grid.map_shape[1] if grid is not None and grid.lattice is not None else _CELLS)
     out = {}
     for name, by in (("token", token), ("half", token // 2)):
         frame = shifted(probe.frame, by)

@@ -53,7 +53,7 @@ class GameLvlm:
             letterbox=box,
             question=question,
             response=response,
-            token_grid=grid,
+            geometry=grid,
         )
 
     def log_probs(self, episode: Any, images: Any, **_: Any) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Methods that look into the image tower of a two-tower model."""
