@@ -29,13 +29,22 @@ def table() -> str:
     return found[1]
 
 
-def test_the_table_of_the_docs_covers_what_can_be_built() -> None:
-    assert re.findall(r"^\| `(\w+)`", table(), re.MULTILINE) == SURVEYED
+def test_the_table_of_the_docs_covers_what_can_be_built_or_says_what_it_does_not() -> None:
+    assert sorted(shown() + pending()) == sorted(SURVEYED)
+
+
+def shown() -> list[str]:
+    return re.findall(r"^\| `(\w+)`", table(), re.MULTILINE)
+
+
+def pending() -> list[str]:
+    left = re.search(r"^Not surveyed yet .*$", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+    return re.findall(r"`(\w+)`", left[0]) if left else []
 
 
 @pytest.mark.heavy
 def test_the_table_of_the_docs_is_what_the_command_prints() -> None:
-    assert markdown(list(survey(SURVEYED))) == table()
+    assert markdown(list(survey([name for name in SURVEYED if name in shown()]))) == table()
 
 
 def test_one_family_of_the_survey() -> None:
