@@ -27,7 +27,7 @@ _MIN_OVERLAP = 0.35  # of the energy: below it a match of two corners would win
 _STEPS = 10
 _VOTERS = 8  # references whose mean correlation decides between the image and its negative, and that are turned
 _TURNS = (-8.0, 8.0)  # degrees, of the starts from which they climb again
-_PLAIN = 0.25  # gain of correlation beyond which the image, or its negative, is not tried
+_PLAIN = 0.1  # gain of correlation beyond which the image, or its negative, is not tried
 
 
 @dataclass(frozen=True)
