@@ -39,6 +39,7 @@ _COMMANDS = (
     "score",
     "protocols",
     "evaluate",
+    "meta",
     "compare",
     "report",
     "leaderboard",

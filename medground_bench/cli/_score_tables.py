@@ -13,10 +13,13 @@ from rich.text import Text
 from medground_bench.core.errors import printable
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from medground_bench.scoring import ComparisonReport, PairComparison, Row, ScoreFile
+    from medground_bench.scoring.protocols.meta import Agreement
     from medground_bench.scoring.protocols.result import ProtocolResult
 
-__all__ = ["console", "print_comparison", "print_protocol", "print_scores"]
+__all__ = ["console", "print_agreements", "print_comparison", "print_protocol", "print_scores"]
 
 
 def console() -> Console:
@@ -97,8 +100,8 @@ def print_comparison(report: ComparisonReport, out: Console, *, levels: Sequence
                 out.print(_pair_table(f"{mode}: {title} (Holm over {len(shown)})", shown))
 
 
-def print_protocol(results: Sequence[ProtocolResult], out: Console) -> None:
-    """One protocol on several submissions: a row a submission, best first by the measure in front."""
+def print_protocol(results: Sequence[ProtocolResult], out: Console, *, tables: bool = True) -> None:
+    """One protocol on several submissions: a row a submission, best first by the measure in front, and its tables."""
     from medground_bench.scoring.rows import interval_text
 
     first = results[0]
@@ -133,13 +136,35 @@ def print_protocol(results: Sequence[ProtocolResult], out: Console) -> None:
     for result in results:
         for reason, count in result.skipped.items():
             out.print(printable(f"  {result.method}: {count} records left out: {reason}"), markup=False, style="dim")
-        for extra in result.tables:
+        for extra in result.tables if tables else ():
             rows = [{str(k): _text(v) for k, v in row.items()} for row in extra.rows]
             if rows:
                 inner = _table(f"{result.method}: {extra.title}", list(rows[0]))
                 for row in rows:
                     _add(inner, *row.values())
                 out.print(inner)
+
+
+def print_agreements(
+    found: Sequence[Agreement], truth: str, names: Sequence[str], matrix: np.ndarray, out: Console
+) -> None:
+    """Measures by rank agreement with the truth, then the protocols among themselves."""
+    from medground_bench.scoring.rows import interval_text
+
+    columns = ("row", "tau", "with controls", "methods", "LVLMs x modes x sets", "passes", "runs")
+    table = _table(f"rank agreement with {truth} (Kendall's tau-b over methods)", columns)
+    for a in found:
+        cells = [interval_text(a.tau), interval_text(a.tau_controls), str(a.methods), str(a.strata)]
+        _add(table, f"{a.protocol}.{a.measure}", *cells, f"{a.passes:.0f}", f"{a.runs:.1f}")
+    out.print(table)
+    out.print("passes and runs of the method: per record and submission, shared ones included", style="dim")
+    if len(names) > 1:
+        table = _table(
+            "protocols among themselves (tau-b, by the measure in front)", ("row", *map(str, range(len(names))))
+        )
+        for k, name in enumerate(names):
+            _add(table, f"{k} {name}", *("-" if v != v else f"{v:.2f}" for v in matrix[k].tolist()))
+        out.print(table)
 
 
 def _text(value: object) -> str:

@@ -34,6 +34,9 @@ def command(
         "", help="Finds the anatomical concepts where no record or source tells them, e.g. multi_atlas."
     ),
     pool: str = typer.Option("", help="Reference pool of the localizer (default: its own)."),
+    protocols: list[Path] = typer.Option(
+        [], help="Folder that 'medground-bench evaluate' wrote, repeatable: its results join the file."
+    ),
     seed: int = typer.Option(0, min=0, help="Seed of the resamples and of the random chance row."),
 ) -> None:
     """Score submissions: the paper's four numbers between chance and ceilings, with 95 % intervals.
@@ -46,9 +49,11 @@ def command(
     from medground_bench.cli._score_tables import console, print_scores
     from medground_bench.cli._sources import parse_sources
     from medground_bench.core.console import progress_bar
-    from medground_bench.core.errors import ScoringError
+    from medground_bench.core.errors import ScoringError, printable
     from medground_bench.dataset.folder import DatasetFolder, open_folder, open_for_mode
     from medground_bench.scoring import score_submissions, write_scores
+    from medground_bench.scoring.protocols.join import join_protocols
+    from medground_bench.scoring.protocols.result import read_results
     from medground_bench.sources import open_source
     from medground_bench.sources.planted import load_localizer
     from medground_bench.submission import find_submissions, open_submission
@@ -70,6 +75,7 @@ def command(
                 expected=" or ".join(sorted(known)),
                 remedy="run medground-bench tokens on this dataset and config",
             )
+    found = [result for path in protocols for result in read_results(path)]
     for name, (folder, paths) in groups.items():
         with progress_bar(f"scoring {name}") as progress:
             scores = score_submissions(
@@ -85,7 +91,11 @@ def command(
                 tokens=[e for e in evidence if e.header["dataset_fingerprint"] == folder.fingerprint],
                 progress=progress,
             )
+        for line in join_protocols(scores, [r for r in found if r.dataset == folder.fingerprint]):
+            typer.echo(printable(f"left out: {line}"), err=True)
         target = out if len(groups) == 1 else out.with_name(f"{out.stem}.{name}{out.suffix}")
         write_scores(scores, target)
         print_scores(scores, console())
         typer.echo(f"written: {target}", err=True)
+    if strangers := sum(result.dataset not in known for result in found):
+        typer.echo(f"left out: {strangers} results of protocols on other datasets", err=True)

@@ -13,7 +13,8 @@ The file is one JSON object::
                       "rows": [positions in records], "scores": {"iou": [...], ...},
                       "aggregates": [...], "chance_aggregates": {"whole_image": [...], ...},
                       "bounds": {"token_grid": "token_grid 8x8 224", ...}, "own_ceiling": "token_grid",
-                      "bound_aggregates": {"token_grid": [...], ...}}]}
+                      "bound_aggregates": {"token_grid": [...], ...},
+                      "protocols": {"necessity": {"asks": ..., "measures": [...], "aggregates": [...], ...}, ...}}]}
 
 Columns of ``records``, ``chance`` and ``bounds`` are parallel; those of a submission's ``scores`` are parallel to its
 ``rows``. Scores are fractions; null where a number does not exist. ``cluster`` numbers patients in dataset order; no
@@ -46,6 +47,7 @@ from medground_bench.core.files import atomic_write
 from medground_bench.imaging.overlap import BoxScores
 from medground_bench.scoring.aggregate import Aggregate
 from medground_bench.scoring.ceiling import BOUND_ROWS
+from medground_bench.scoring.protocols.result import ProtocolSummary
 from medground_bench.scoring.table import RecordTable
 from medground_bench.submission import HEADER_FILE
 
@@ -86,6 +88,8 @@ class SubmissionScores:
         The ceiling of the method's output space; empty where it is not known.
     warnings : list of str
         What the validation warned of.
+    protocols : dict of str to ProtocolSummary
+        What protocols found on it, where ``medground-bench evaluate`` was run.
     """
 
     provenance: Mapping[str, Any]
@@ -98,6 +102,7 @@ class SubmissionScores:
     bounds: dict[str, str] = field(default_factory=dict)
     bound_aggregates: dict[str, list[Aggregate]] = field(default_factory=dict)
     own_ceiling: str = ""
+    protocols: dict[str, ProtocolSummary] = field(default_factory=dict)
 
     @property
     def method(self) -> str:
@@ -193,6 +198,7 @@ def write_scores(scores: ScoreFile, path: str | Path) -> Path:
                 "chance_aggregates": {k: [a.to_json() for a in v] for k, v in s.chance_aggregates.items()},
                 "bounds": s.bounds,
                 "own_ceiling": s.own_ceiling,
+                **({"protocols": {k: v.to_json() for k, v in s.protocols.items()}} if s.protocols else {}),
                 "bound_aggregates": {k: [a.to_json() for a in v] for k, v in s.bound_aggregates.items()},
             }
             for s in scores.submissions
@@ -337,6 +343,7 @@ def _from_json(data: Mapping[str, Any], path: Path) -> ScoreFile:
                 bounds={str(k): str(v) for k, v in entry["bounds"].items()},
                 bound_aggregates={k: [Aggregate.from_json(a) for a in v] for k, v in entry["bound_aggregates"].items()},
                 own_ceiling=str(entry["own_ceiling"]),
+                protocols={str(k): ProtocolSummary.from_json(str(k), v) for k, v in entry.get("protocols", {}).items()},
             )
         )
     dataset = data["dataset"]

@@ -20,6 +20,7 @@ from medground_bench.dataset.folder import open_folder
 from medground_bench.dataset.plan import BuildSettings
 from medground_bench.dataset.write import build_folder
 from medground_bench.scoring import score_submissions, write_scores
+from medground_bench.scoring.protocols.run import run_protocols
 from medground_bench.sources import open_source
 from medground_bench.sources.phantom import write_source
 from medground_bench.submission import write_submission
@@ -56,6 +57,7 @@ CASES = {
         "--resamples 100 --out OUT",
         folder=True,
     ),
+    "meta": Case("meta EVALUATED --truth strata.iou --resamples 100 --out OUT", folder=False),
     "compare": Case("compare SCORES --resamples 100 --out OUT.json", folder=False),
     "compare, csv": Case("compare SCORES --resamples 100 --out OUT.csv", folder=False),
     "report": Case("report SUBMISSION --dataset DATASET --scores SCORES --records 1 --out OUT", folder=False),
@@ -92,6 +94,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
     rows = [{"id": r.id, "boxes": [[0, 0, r.width, r.height]]} for r in folder]
     submission = write_submission(root / "submission", header, rows)
+    evaluated = root / "evaluated"
+    run_protocols([submission], folder, ["strata"], evaluated, resamples=100)
     scores = write_scores(score_submissions([submission], folder, resamples=100), root / "results" / "scores.json")
     return {
         "SOURCE": source,
@@ -100,6 +104,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "SUBMISSION": submission,
         "SCORES": scores,
         "RESULTS": scores.parent,
+        "EVALUATED": evaluated,
         "DONE": root / "done",
     }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from medground_bench.core.errors import MedGroundError
 from medground_bench.pages import render_page, write_page
-from medground_bench.pages.report.tables import POOLED, outputs_table, page_row
+from medground_bench.pages.report.tables import POOLED, outputs_table, page_row, protocol_table
 from medground_bench.scoring import ScoreFile, read_scores, submission_rows
 
 __all__ = ["collect_results", "leaderboard_page", "write_leaderboard"]
@@ -79,6 +79,7 @@ def _check_shown(file: ScoreFile) -> None:
                 cells = [cell for cell in page_row(row).values() if isinstance(cell, dict)]
                 if not all(-1e9 < c["value"] <= 1.0 and (c["high"] is None or c["high"] <= 1.0) for c in cells):
                     raise ValueError("a score is above 1")
+        protocol_table([file])
         for one in file.submissions:
             if not all(isinstance(one.provenance[k], str) for k in ("method", "lvlm", "mode")):
                 raise TypeError("names are not texts")
@@ -127,6 +128,7 @@ def leaderboard_page(
         datasets=sorted({r["dataset"] for r in rows}, key=lambda d: (d != POOLED, d)),
         provenance=[_provenance(f, s, file) for f, file in enumerate(files) for s in range(len(file.submissions))],
         rejected=rejected,
+        protocol_table=protocol_table(files),
         footer="Scores are of unions of boxes in native pixels; every submission was validated before it was scored.",
     )
 

@@ -70,6 +70,10 @@ def public_scores(scores: ScoreFile, *, min_records: int = MIN_RECORDS, decimals
                 chance_aggregates={row: kept(found) for row, found in one.chance_aggregates.items()},
                 bounds={},
                 bound_aggregates={row: kept(found) for row, found in one.bound_aggregates.items()},
+                protocols={
+                    name: replace(found, aggregates=kept(found.aggregates), skipped={})
+                    for name, found in one.protocols.items()
+                },
             )
             for one in scores.submissions
         ],

@@ -12,7 +12,7 @@ from medground_bench.core.errors import MedGroundError
 from medground_bench.dataset.folder import open_folder, open_for_mode
 from medground_bench.pages import data_island, render_page, write_page
 from medground_bench.pages.report.gallery import Judged, choose, gallery_records
-from medground_bench.pages.report.tables import breakdown, outputs_table, page_row
+from medground_bench.pages.report.tables import breakdown, outputs_table, page_row, protocol_table
 from medground_bench.scoring import Row, ScoreFile, score_submissions, submission_rows
 from medground_bench.sources import is_credentialed, source_info, source_names
 from medground_bench.submission import open_submission
@@ -108,6 +108,7 @@ def report_page(
         attributes=sorted({r["attribute"] for r in shown}),
         methods=ranked,
         funnel=_funnel(verdicts),
+        protocol_table=protocol_table(files),
         breakdowns=[b for b in (breakdown(files, *level) for level in _BREAKDOWNS) if len(b["columns"]) > 1],
         gallery_note="All records."
         if len(shown) == total

@@ -9,7 +9,7 @@ from typing import Any
 from medground_bench.scoring import CHANCE_ROWS, Interval, Row, ScoreFile
 from medground_bench.scoring.rows import OUTPUTS, ends_text, output_rows, row_title
 
-__all__ = ["POOLED", "breakdown", "cell", "outputs_table", "page_row"]
+__all__ = ["POOLED", "breakdown", "cell", "outputs_table", "page_row", "protocol_table"]
 
 POOLED = "all sources"
 
@@ -53,6 +53,52 @@ def outputs_table(rows: Iterable[Row]) -> dict[str, Any] | None:
 
 
 _SUMMARY = ("iou", "f1", "precision", "recall", "coverage", "fallback", "degenerate")
+
+
+def protocol_table(files: Iterable[ScoreFile]) -> dict[str, Any]:
+    """What protocols found on every submission: a column for the measure in front of each protocol.
+
+    Returns
+    -------
+    dict
+        ``columns`` (name, measure, arrow, asks, note), empty where no protocol was run, and ``rows`` (method, chance,
+        lvlm, mode and a cell for every column).
+    """
+    found = [one for file in files for one in file.submissions if one.protocols]
+    columns: dict[str, dict[str, Any]] = {}
+    for one in found:
+        for name, summary in one.protocols.items():
+            if summary.measures:
+                front = summary.measures[0]
+                columns.setdefault(
+                    name,
+                    {
+                        "name": name.replace("_", " "),
+                        "measure": front.name,
+                        "arrow": {"high": "↑", "low": "↓"}.get(front.better, ""),
+                        "title": front.title,
+                        "asks": summary.asks,
+                        "note": summary.note,
+                        "chance": front.chance if isinstance(front.chance, int | float) else None,
+                    },
+                )
+    rows = []
+    for one in sorted(found, key=lambda one: (one.lvlm, one.mode, one.method)):
+        cells = []
+        for name, column in columns.items():
+            whole = one.protocols[name].find() if name in one.protocols else None
+            interval = whole.values.get(column["measure"]) if whole else None
+            cells.append(cell(interval if interval is not None and math.isfinite(interval.value) else None))
+        rows.append(
+            {
+                "method": row_title(one.kind, one.method),
+                "chance": one.kind != "method",
+                "lvlm": one.lvlm,
+                "mode": one.mode,
+                "cells": cells,
+            }
+        )
+    return {"columns": list(columns.values()), "rows": rows}
 
 
 def breakdown(files: Iterable[ScoreFile], level: str, title: str) -> dict[str, Any]:

@@ -32,12 +32,70 @@ from medground_bench.scoring.protocols.protocol import Measure, Protocol, Table
 if TYPE_CHECKING:
     from medground_bench.scoring.table import RecordTable
 
-__all__ = ["ProtocolResult", "aggregate_values", "read_result", "read_results", "write_result"]
+__all__ = [
+    "ProtocolResult",
+    "ProtocolSummary",
+    "aggregate_values",
+    "read_result",
+    "read_results",
+    "write_result",
+]
 
 KIND = "medground-bench protocol"
 FORMAT = 1
 
 _LEVELS = ("all", "dataset", "attribute")
+
+
+@dataclass(frozen=True)
+class ProtocolSummary:
+    """What a score file keeps of a protocol on a submission: means by group, nothing of single records.
+
+    The attributes are those of :class:`ProtocolResult`.
+    """
+
+    protocol: str
+    asks: str
+    note: str
+    measures: tuple[Measure, ...]
+    aggregates: list[Aggregate]
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    def find(self, level: str = "all", group: str = "") -> Aggregate | None:
+        """The numbers of a group of records; None where there is none."""
+        return next((a for a in self.aggregates if a.level == level and a.group == group), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "asks": self.asks,
+            "note": self.note,
+            "measures": [_measure(m) for m in self.measures],
+            "aggregates": [a.to_json() for a in self.aggregates],
+            "skipped": self.skipped,
+        }
+
+    @classmethod
+    def from_json(cls, protocol: str, data: Mapping[str, Any]) -> ProtocolSummary:
+        """The inverse of :meth:`to_json`."""
+        return cls(
+            protocol,
+            str(data["asks"]),
+            str(data["note"]),
+            tuple(map(_as_measure, data["measures"])),
+            [Aggregate.from_json(a) for a in data["aggregates"]],
+            {str(k): int(v) for k, v in data["skipped"].items()},
+        )
+
+
+def _measure(measure: Measure) -> dict[str, Any]:
+    return {"name": measure.name, "title": measure.title, "better": measure.better, "chance": measure.chance}
+
+
+def _as_measure(data: Mapping[str, Any]) -> Measure:
+    if data["better"] not in ("high", "low", "") or not isinstance(data["chance"], str | int | float | None):
+        raise ValueError("a measure that is none")
+    return Measure(str(data["name"]), str(data["title"]), data["better"], chance=data["chance"])
 
 
 @dataclass(frozen=True)
@@ -98,6 +156,10 @@ class ProtocolResult:
         """The numbers of a group of records; None where there is none."""
         return next((a for a in self.aggregates if a.level == level and a.group == group), None)
 
+    def summary(self) -> ProtocolSummary:
+        """What a score file keeps of it."""
+        return ProtocolSummary(self.protocol, self.asks, self.note, self.measures, self.aggregates, self.skipped)
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
@@ -112,9 +174,7 @@ class ProtocolResult:
             "dataset": self.dataset,
             **self.provenance,
             "count": dict(self.count),
-            "measures": [
-                {"name": m.name, "title": m.title, "better": m.better, "chance": m.chance} for m in self.measures
-            ],
+            "measures": [_measure(m) for m in self.measures],
             "records": {"id": self.ids, "cluster": self.clusters.tolist()},
             "values": {k: [v if math.isfinite(v) else None for v in c.tolist()] for k, c in self.values.items()},
             "skipped": self.skipped,
@@ -143,9 +203,7 @@ class ProtocolResult:
             kind=str(who["kind"]),
             predictions=str(data["predictions"]),
             dataset=str(data["dataset"]),
-            measures=tuple(
-                Measure(str(m["name"]), str(m["title"]), m["better"], chance=m["chance"]) for m in data["measures"]
-            ),
+            measures=tuple(map(_as_measure, data["measures"])),
             ids=ids,
             clusters=clusters,
             values=values,
