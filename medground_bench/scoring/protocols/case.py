@@ -286,7 +286,8 @@ class Trial:
         MethodError
             If it is not installed.
         """
-        found = as_method(self.methods.get(self.name, self.name))
+        registered = str(self.settings.get("variant_of", self.name))
+        found = as_method(self.methods.get(self.name, registered))
         known = {f.name for f in dataclasses.fields(found.parameters)}
         given = {k: tuple(v) if isinstance(v, list) else v for k, v in self.settings.items() if k in known}
         return found, found.make_parameters(given)
