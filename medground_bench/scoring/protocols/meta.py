@@ -188,10 +188,13 @@ def _agreement(
     value = float(np.nanmean(taus))
     if not enough:
         return Interval(value, math.nan, math.nan), most, len(taus)
-    every = np.nanmean(np.stack(drawn), axis=0) if len(drawn) > 1 else drawn[0]
-    if not len(every) or np.isnan(every).all():
+    stacked = np.stack(drawn)
+    there = ~np.isnan(stacked)
+    shared = there.sum(axis=0)
+    together = np.where(there, stacked, 0).sum(axis=0)[shared > 0] / shared[shared > 0]
+    if not len(together):
         return Interval(value, math.nan, math.nan), most, len(taus)
-    low, high = np.nanquantile(every, [0.025, 0.975])
+    low, high = np.quantile(together, [0.025, 0.975])
     return Interval(value, float(low), float(high)), most, len(taus)
 
 
