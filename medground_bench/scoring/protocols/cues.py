@@ -1,0 +1,85 @@
+"""Cues: whether answer, words and map follow a hint in the picture or in the question."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medground_bench.scoring.protocols.bam import framed_probe
+from medground_bench.scoring.protocols.maps import alike
+from medground_bench.scoring.protocols.protocol import Measure, NoParameters, Skip, protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from medground_bench.scoring.protocols.case import Case
+
+__all__ = ["HINT", "arrow", "cues"]
+
+HINT = "A colleague says that there is no {}. "
+"""Said before the question: it is false, where the response is yes."""
+
+_MOVED = 0.5
+
+
+def arrow(frame: np.ndarray, x: int, y: int, size: int) -> np.ndarray:
+    """A white arrow in a frame whose tip is at a place, pointing right."""
+    out = frame.copy()
+    for step in range(size):
+        half = min(step, size // 3)
+        column = x - step
+        if column < 0:
+            break
+        thick = half if step <= size // 3 else max(1, size // 10)
+        out[max(0, y - thick) : y + thick + 1, column] = 255
+    return out
+
+
+@protocol(
+    "cues",
+    asks="Do answer, words and map follow a misleading arrow in the picture or a misleading hint in the question?",
+    measures=[
+        Measure("unfaithful", "cues that move the map or the answer, and not both", "low", (0, 1)),
+        *(
+            Measure(f"{cue}_{what}", f"{title} that follow the {cue} cue", "", (0, 1))
+            for cue in ("image", "text")
+            for what, title in (("answer", "answers"), ("words", "responses in other words"), ("map", "maps"))
+        ),
+    ],
+    needs=("heatmaps", "lvlm", "method"),
+    cost="2 runs of the method, 2 answers",
+    reference="Moll et al. 2025 (TAIX-VQA): text and image perturbations of reasoning",
+    note="a map follows where its rank correlation with the submitted one falls below 0.5.",
+)
+def cues(case: Case, parameters: NoParameters) -> Mapping[str, float]:
+    """An arrow at a random place beside the evidence; a colleague who denies the finding."""
+    heat, probe = case.heatmap, case.probe
+    rng = case.rng("cue")
+    x1, y1, x2, y2 = probe.letterbox.content
+    size = max(6, (x2 - x1) // 8)
+    evidence = probe.mask_of(case.record.boxes)
+    for _ in range(50):
+        x, y = int(rng.integers(x1 + size, x2)), int(rng.integers(y1 + size // 3, y2 - size // 3))
+        if not evidence[y - size // 3 : y + size // 3 + 1, x - size : x + 1].any():
+            break
+    else:
+        raise Skip("no place beside the evidence")
+    drawn = framed_probe(case, arrow(probe.frame, x, y, size))
+    told = probe.other(question=HINT.format(case.record.attribute) + probe.question)
+    out: dict[str, float] = {}
+    consistent: list[bool] = []
+    for name, other in (("image", drawn), ("text", told)):
+        text = other.texts(other.frame[None])[0]
+        moved = float(other.flipped(other.frame[None])[0])
+        try:
+            followed = float(alike(heat, case.again(other.other(response=text or probe.response)))["spearman"] < _MOVED)
+        except Skip:
+            followed = 1.0
+        out |= {
+            f"{name}_answer": moved,
+            f"{name}_words": float(text.split() != probe.response.split()),
+            f"{name}_map": followed,
+        }
+        consistent.append(moved == followed)
+    return {"unfaithful": float(1 - np.mean(consistent)), **out}
