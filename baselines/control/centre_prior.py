@@ -36,6 +36,7 @@ class CentrePriorParameters:
 @method(
     "centre_prior",
     family="control",
+    question_aware=False,
     parameters=CentrePriorParameters,
     over="native",
     cost="0 F",

@@ -18,6 +18,7 @@ __all__ = ["intensity"]
 @method(
     "intensity",
     family="control",
+    question_aware=False,
     over="native",
     cost="0 F",
     reference="the image itself",

@@ -36,6 +36,7 @@ class LungMaskPriorParameters:
 @method(
     "lung_mask_prior",
     family="control",
+    question_aware=False,
     parameters=LungMaskPriorParameters,
     needs=("localizer",),
     over="native",

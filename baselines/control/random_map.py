@@ -40,6 +40,7 @@ class RandomMapParameters:
 @method(
     "random_map",
     family="control",
+    question_aware=False,
     parameters=RandomMapParameters,
     over="native",
     cost="0 F",

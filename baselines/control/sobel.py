@@ -18,6 +18,7 @@ __all__ = ["sobel"]
 @method(
     "sobel",
     family="control",
+    question_aware=False,
     over="native",
     cost="0 F",
     reference="Adebayo et al., NeurIPS 2018 (edge detector)",

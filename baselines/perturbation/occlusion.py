@@ -28,15 +28,19 @@ class OcclusionParameters:
         Tiles down and across the frame. 8 x 8 tiles of a 224-pixel frame measure 28 pixels.
     fill : int
         Grey value of an occluded tile, 0 to 255.
+    budget : int
+        Most forward passes; tiles become larger until they fit. 0: as many as it takes.
     """
 
     rows: int = 8
     cols: int = 8
     fill: int = 0
+    budget: int = 0
 
     def __post_init__(self) -> None:
         require(self.rows >= 1 and self.cols >= 1, "occlusion", "rows and cols must be at least 1")
         require(0 <= self.fill <= 255, "occlusion", "fill must be a grey value, 0 to 255")
+        require(self.budget == 0 or self.budget >= 2, "occlusion", "budget must be 0 or at least 2 passes")
 
 
 @method(
@@ -53,9 +57,11 @@ def occlusion(lvlm: Lvlm, episode: Episode, parameters: OcclusionParameters) -> 
 
     A tile that speaks against the response has a negative value.
     """
-    frame = episode.frame_array
-    masks = region_masks(f"tiles:{parameters.rows}x{parameters.cols}", episode)
+    frame, rows, cols = episode.frame_array, parameters.rows, parameters.cols
+    while parameters.budget and rows * cols + 1 > parameters.budget:
+        rows, cols = (rows - 1, cols) if rows >= cols else (rows, cols - 1)
+    masks = region_masks(f"tiles:{rows}x{cols}", episode)
     variants = np.repeat(frame[None], len(masks) + 1, axis=0)
     variants[1:][masks] = parameters.fill
     scores = sequence_scores(lvlm, episode, variants)
-    return (scores[0] - scores[1:]).reshape(parameters.rows, parameters.cols)
+    return (scores[0] - scores[1:]).reshape(rows, cols)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,16 +36,20 @@ class RiseParameters:
         Probability that a cell stays visible.
     seed : int
         Seed of the masks. Every record gets the same masks.
+    budget : int
+        Most forward passes: no more masks than that. 0: as many as ``masks`` says.
     """
 
     masks: int = 256
     cells: int = 8
     keep: float = 0.5
     seed: int = 0
+    budget: int = 0
 
     def __post_init__(self) -> None:
         require(self.masks >= 2, "rise", "masks must be at least 2")
         require(self.cells >= 1, "rise", "cells must be at least 1")
+        require(self.budget == 0 or self.budget >= 2, "rise", "budget must be 0 or at least 2 passes")
         require(0 < self.keep < 1, "rise", "keep must be a probability between 0 and 1")
 
 
@@ -64,6 +68,8 @@ def rise(lvlm: Lvlm, episode: Episode, parameters: RiseParameters) -> np.ndarray
     pixels that happened to be visible more often. Scores enter relative to their median, which shifts the map by
     a constant only, and makes the map of a constant scorer exactly constant.
     """
+    if parameters.budget:
+        parameters = replace(parameters, masks=min(parameters.masks, parameters.budget), budget=0)
     frame = episode.frame_array
     height, width = frame.shape[:2]
     rng = np.random.default_rng(parameters.seed)

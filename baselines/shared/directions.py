@@ -36,6 +36,7 @@ def logit_directions(lvlm: Lvlm, episode: Episode, trace: AttentionTrace, contra
         If the head is not a plain matrix, or the logits are capped.
     """
     import torch
+    from torch.nn.functional import linear
 
     from medground_bench.lvlm.norms import frozen_scale
 
@@ -49,7 +50,7 @@ def logit_directions(lvlm: Lvlm, episode: Episode, trace: AttentionTrace, contra
         final = trace.final[list(episode.rows)]
         rows = head.weight[list(episode.token_ids)].float()
         if contrast == "softmax":
-            logits = head(norm(final).to(head.weight.dtype)).float()
+            logits = linear(norm(final).to(head.weight.dtype), head.weight, head.bias).float()  # no pass of the model
             for k, share in enumerate(logits.softmax(-1)):  # a row at a time: the vocabulary is large
                 rows[k] -= share.to(head.weight.dtype) @ head.weight
         return rows * frozen_scale(norm, final)

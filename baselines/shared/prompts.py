@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from medground_bench.lvlm import Episode, Lvlm
 
-__all__ = ["ask", "boxes_prompt", "phrases_prompt"]
+__all__ = ["ask", "boxes_prompt", "marks_prompt", "phrases_prompt"]
 
 _EVIDENCE = "Identify the local evidence in the image that supports your answer. "
 _SCALES = {
@@ -45,8 +47,22 @@ def phrases_prompt() -> str:
     )
 
 
-def ask(lvlm: Lvlm, episode: Episode, prompt: str, max_new_tokens: int) -> str:
-    """One greedy reply in the conversation of the episode's question, the response and this prompt."""
+def marks_prompt(count: int) -> str:
+    """Ask which of the numbered outlines on the image the answer rests on."""
+    return (
+        _EVIDENCE
+        + f"The image shows regions with outlines and numbers from 1 to {count}. Give the numbers of the regions that "
+        + "support your answer as a JSON list, the most important first, or [] if none does. "
+        + "Write nothing but the list."
+    )
+
+
+def ask(lvlm: Lvlm, episode: Episode, prompt: str, max_new_tokens: int, image: Image | None = None) -> str:
+    """One greedy reply in the conversation of the episode's question, the response and this prompt.
+
+    ``image`` is shown in place of the frame: the frame with something drawn on it.
+    """
     turns = [episode.question, episode.response, prompt]
-    (reply,) = lvlm.generate([episode.frame], [turns], max_new_tokens=max_new_tokens, side=None)
+    shown = episode.frame if image is None else image
+    (reply,) = lvlm.generate([shown], [turns], max_new_tokens=max_new_tokens, side=None)
     return reply.text

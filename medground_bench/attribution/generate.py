@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
@@ -18,11 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medground_bench.attribution.limits import check_limit, time_limit
 from medground_bench.attribution.method import Attribution, Method, MethodLike, as_method
+from medground_bench.attribution.needs import able
 from medground_bench.core.errors import MedGroundError, MethodError
 from medground_bench.core.files import Journal, atomic_write, file_lock, read_journals
 from medground_bench.core.settings import require_same
 from medground_bench.core.versions import software_versions
+from medground_bench.lvlm.passes import count_passes
 from medground_bench.submission import Prediction, write_submission
 
 if TYPE_CHECKING:
@@ -48,12 +52,15 @@ class GenerateReport:
         (method, record) pairs computed now and found from earlier runs.
     errors : list of str
         One line for every pair that failed: method, record id and reason. They are tried again by the next run.
+    left_out : dict of str to str
+        Method -> why it did not run at all: something that it needs is missing.
     """
 
     submissions: dict[str, Path] = field(default_factory=dict)
     computed: int = 0
     reused: int = 0
     errors: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def generate(
@@ -71,7 +78,9 @@ def generate(
     keep_heatmaps: bool = True,
     authors: str = "",
     licence: str = "",
+    method_timeout: float | None = None,
     progress: Callable[[int, int, str], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> GenerateReport:
     """Run attribution methods over the records of one LVLM and write their submissions.
 
@@ -99,8 +108,12 @@ def generate(
         withholding the submission.
     keep_heatmaps : bool
         Save heat maps beside the predictions.
+    method_timeout : float, optional
+        Seconds that a method may take for one record; a longer one fails on that record.
     progress : callable, optional
         Called with (pairs done, pairs of this process, what is under way).
+    say : callable, optional
+        Called with a line, before the first record, for every method that lacks something it needs; the others go on.
 
     Returns
     -------
@@ -109,8 +122,8 @@ def generate(
     Raises
     ------
     MedGroundError
-        If no record is the LVLM's, a method or parameter is unknown, or ``out`` holds parts made with other
-        settings, another dataset or another model, or another process is writing there.
+        If no record is the LVLM's, a method or parameter is unknown, no method has what it needs, or ``out`` holds
+        parts made with other settings, another dataset or another model, or another process is writing there.
 
     Examples
     --------
@@ -142,6 +155,13 @@ def generate(
             expected=f"one of {', '.join(present)}" if present else "a config with records",
             remedy="choose another --lvlm, or filter candidates for this one (medground-bench filter)",
         )
+    check_limit(method_timeout)
+    plans, left_out = able(plans, lvlm)
+    for name, reason in left_out.items():
+        if say is not None:
+            say(f"left out: {name}: {reason}")
+    if not plans:
+        raise MethodError("no method can run here: " + "; ".join(f"{n}: {r}" for n, r in left_out.items()))
     header = _header(records, lvlm, rows, side, limit)
     out = _place(out, header["lvlm"], header["mode"])
     _check_header(out, header, {m.name: _settings(m, parameters) for m, parameters in plans})
@@ -155,10 +175,12 @@ def generate(
         reused = len(mine) * len(names) - todo
         for record in mine:
             missing = [(m, p) for m, p in plans if (m.name, record.id) not in done]
-            for method, outcome in _attribute(lvlm, record, missing, side, progress, (computed, todo)):
+            for method, outcome, cost in _attribute(
+                lvlm, record, missing, side, progress, (computed, todo), method_timeout
+            ):
                 computed += 1
                 if isinstance(outcome, Attribution):
-                    journal.append(_entry(out, record.id, method, outcome, keep_heatmaps))
+                    journal.append({**_entry(out, record.id, method, outcome, keep_heatmaps), "cost": cost})
                 else:
                     errors.append(f"{method.name} on {record.id}: {outcome}")
                     if answer_errors:
@@ -167,7 +189,7 @@ def generate(
                         )
         if progress is not None:
             progress(todo, todo, "done")
-        report = GenerateReport(computed=computed, reused=reused, errors=errors)
+        report = GenerateReport(computed=computed, reused=reused, errors=errors, left_out=left_out)
         _write_submissions(out, plans, rows, header, lvlm, {"authors": authors, "licence": licence}, report)
     return report
 
@@ -222,8 +244,9 @@ def _attribute(
     side: int | None,
     progress: Callable[[int, int, str], None] | None,
     state: tuple[int, int],
-) -> Iterator[tuple[Method, Attribution | str]]:
-    """One record through several methods; a failure is the reason instead of an attribution."""
+    timeout: float | None,
+) -> Iterator[tuple[Method, Attribution | str, dict[str, float]]]:
+    """One record through several methods, with what each cost; a failure is the reason instead of an attribution."""
     if not plans:
         return
     finished, total = state
@@ -231,19 +254,23 @@ def _attribute(
         episode = lvlm.prepare(record.image, record.question, record.response or "", side=side)
     except (MedGroundError, OSError, ValueError, RuntimeError) as error:
         for method, _ in plans:
-            yield method, _reason(error)
+            yield method, _reason(error), {}
         return
     for k, (method, parameters) in enumerate(plans):
         if progress is not None:
             progress(finished + k, total, method.name)
+        begun = time.perf_counter()
         try:
-            result = _checked(method.run(lvlm, episode, parameters), method)
+            with time_limit(timeout), count_passes(lvlm) as passes:
+                result = _checked(method.run(lvlm, episode, parameters), method)
+            cost = {**asdict(passes), "seconds": round(time.perf_counter() - begun, 4)}
             if result.token_scores is not None:  # the report colours these
                 texts = [token.text for token in episode.tokens]
                 result = replace(result, extras={**result.extras, "token_texts": texts})
-            yield method, result
+            outcome: Attribution | str = result
         except (MedGroundError, ArithmeticError, LookupError, OSError, TypeError, ValueError, RuntimeError) as error:
-            yield method, _reason(error)
+            outcome, cost = _reason(error), {}
+        yield method, outcome, cost
 
 
 def _reason(error: Exception) -> str:
@@ -289,6 +316,18 @@ def _finished(out: Path) -> dict[tuple[str, str], Prediction]:
     return done
 
 
+def _costs(out: Path) -> dict[str, dict[str, float]]:
+    """Method -> what it cost a record in the mean: passes forward and backward, and seconds."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for entry in read_journals(out / _PARTS, _JOURNAL):
+        if entry.get("cost"):
+            found.setdefault(entry["method"], []).append(entry["cost"])
+    return {
+        name: {key: round(float(np.mean([cost[key] for cost in costs])), 4) for key in costs[0]}
+        for name, costs in found.items()
+    }
+
+
 def _header(
     folder: DatasetFolder, lvlm: Lvlm, rows: Sequence[Record], side: int | None, limit: int | None
 ) -> dict[str, Any]:
@@ -328,7 +367,7 @@ def _write_submissions(
     report: GenerateReport,
 ) -> None:
     """Write the submission of every method that has answered every record (whichever process finishes last)."""
-    done = _finished(out)
+    done, costs = _finished(out), _costs(out)
     shared = {k: header[k] for k in ("lvlm", "lvlm_revision", "mode", "dataset_fingerprint")}
     grid: list[int] | None = None
     for method, parameters in plans:
@@ -352,6 +391,7 @@ def _write_submissions(
                     "limit": header["limit"],
                 },
                 "seed": getattr(parameters, "seed", None),
+                **({"cost": costs[method.name]} if method.name in costs else {}),
                 "versions": software_versions(),
                 **credits,
                 "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

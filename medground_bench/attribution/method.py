@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENTRY_POINT_GROUP",
+    "PROVIDER_GROUP",
     "Attribution",
     "Method",
     "MethodLike",
@@ -39,17 +40,12 @@ __all__ = [
 ]
 
 ENTRY_POINT_GROUP = "medground_bench.methods"
+PROVIDER_GROUP = "medground_bench.method_providers"
+"""Entry points ``PREFIX = callable(NAME) -> Method``, for methods that are asked for as ``PREFIX:NAME``."""
 
 NEEDS = (
-    "white_box",
-    "gradients",
-    "generation",
-    "detector",
-    "segmenter",
-    "localizer",
-    "references",
-    "calibration",
-    "two_towers",
+    *("white_box", "gradients", "generation", "detector", "segmenter", "localizer", "references", "calibration"),
+    *("two_towers", "scikit_image", "scikit_learn"),
 )
 """What a method may need beyond scoring the response: see ``medground-bench methods``."""
 
@@ -85,6 +81,8 @@ class Method:
         The paper it follows.
     signed : bool
         Its heat maps have negative values, which speak against the response: boxes come from their positive part.
+    question_aware : bool
+        Whether another question about the same image can change the map.
     over : {"frame", "native"} or None
         What its heat maps lie over at any resolution; None: told by their shape.
     provenance : mapping of str to str
@@ -100,6 +98,7 @@ class Method:
     reference: str = ""
     signed: bool = False
     over: Over | None = None
+    question_aware: bool = True
     provenance: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def named(self, name: str) -> Method:
@@ -195,6 +194,7 @@ def method(
     reference: str = "",
     signed: bool = False,
     over: Over | None = None,
+    question_aware: bool = True,
 ) -> Callable[[MethodFunction], Method]:
     """Decorator that makes a :class:`Method` of a function; point an entry point at the result.
 
@@ -219,7 +219,7 @@ def method(
         raise MethodError(f"method {name!r} needs unknown {', '.join(unknown)}", expected=", ".join(NEEDS))
 
     def wrap(function: MethodFunction) -> Method:
-        return Method(name, function, family, parameters, needs, cost, reference, signed, over)
+        return Method(name, function, family, parameters, needs, cost, reference, signed, over, question_aware)
 
     return wrap
 
@@ -312,7 +312,7 @@ def available_methods() -> list[str]:
 
 
 def get_method(name: str) -> Method:
-    """The registered method of that name.
+    """The registered method of that name, or a provider's (``captum:IntegratedGradients``).
 
     Raises
     ------
@@ -320,6 +320,8 @@ def get_method(name: str) -> Method:
         If no installed package registers it, two packages do, or what is registered cannot be imported, is not a
         method or calls itself by another name.
     """
+    if ":" in name:
+        return _provided(name)
     entries = _entry_points().get(name)
     if not entries:
         raise MethodError(
@@ -351,36 +353,58 @@ def get_method(name: str) -> Method:
     return found
 
 
+def _provided(name: str) -> Method:
+    """The method ``PREFIX:NAME`` of the provider that is registered under the prefix."""
+    prefix, _, inner = name.partition(":")
+    providers = {entry.name: entry for entry in metadata.entry_points(group=PROVIDER_GROUP)}
+    if prefix not in providers:
+        raise MethodError(f"no provider of methods named {prefix!r}", expected=", ".join(sorted(providers)) or "none")
+    try:
+        provide = providers[prefix].load()
+    except (ImportError, AttributeError) as error:
+        raise MethodError(f"provider {prefix!r} cannot be imported: {error}") from error
+    found: Method = provide(inner)
+    return found
+
+
 def describe_methods() -> list[dict[str, Any]]:
     """What every registered method says of itself, JSON-serialisable, sorted by family and name.
 
     Returns
     -------
     list of dict
-        ``name``, ``family``, ``needs``, ``cost``, ``reference``, ``parameters`` (name -> default) and ``error``:
-        the reason why a method cannot be used, else None. One broken package does not hide the others.
+        ``name``, ``family``, ``formula`` (the first paragraph of its docstring), ``needs``, ``cost``, ``signed``,
+        ``question_aware``, ``reference``, ``parameters`` (name -> default) and ``error``: the reason why a method
+        cannot be used, else None. One broken package does not hide the others.
     """
     out: list[dict[str, Any]] = []
     for name in available_methods():
         try:
             found = get_method(name)
         except MethodError as error:
-            empty = {"family": "", "needs": [], "cost": "", "reference": "", "parameters": {}}
-            out.append({"name": name, **empty, "error": str(error)})
+            empty = {"family": "", "formula": "", "needs": [], "cost": "", "signed": False, "question_aware": True}
+            out.append({"name": name, **empty, "reference": "", "parameters": {}, "error": str(error)})
             continue
         parameters = {k: _json_default(v) for k, v in dataclasses.asdict(found.make_parameters()).items()}
         out.append(
             {
                 "name": name,
                 "family": found.family,
+                "formula": _first_paragraph(found.function),
                 "needs": list(found.needs),
                 "cost": found.cost,
+                "signed": found.signed,
+                "question_aware": found.question_aware,
                 "reference": found.reference,
                 "parameters": parameters,
                 "error": None,
             }
         )
     return sorted(out, key=lambda entry: (entry["error"] is not None, entry["family"], entry["name"]))
+
+
+def _first_paragraph(function: Callable[..., Any]) -> str:
+    return " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
 
 
 def _json_default(value: Any) -> Any:

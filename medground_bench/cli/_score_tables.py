@@ -46,7 +46,7 @@ def print_scores(scores: ScoreFile, out: Console) -> None:
                 _add(table, name, *_cells(row), *_chance_cells(row), style=_style(row))
             table.add_section()
         out.print(table)
-        out.print(_also(rows[0]), markup=False, highlight=False)
+        out.print(_also(rows[0]) + _cost(one.provenance.get("cost")), markup=False, highlight=False)
         _print_outputs([r for r in rows if r.aggregate.level == "all"], out)
         _print_note(out, rows)
         for warning in one.warnings:
@@ -214,6 +214,16 @@ def _also(row: Row) -> str:
         ("auprc_chance", "AUPRC chance"),
     )
     return "; ".join(f"{name} {interval_text(cell)}" for k, name in names if (cell := row.cell(k)) is not None)
+
+
+def _cost(cost: object) -> str:
+    """What the submission says a record costs, in the mean."""
+    if not isinstance(cost, dict):
+        return ""
+    numbers = {key: value for key, value in cost.items() if isinstance(value, int | float)}
+    if not {"forward", "backward", "seconds"} <= set(numbers):
+        return ""
+    return "; a record: {forward:g} passes forward, {backward:g} backward, {seconds:.2f} s".format(**numbers)
 
 
 def _print_note(out: Console, rows: Iterable[Row]) -> None:

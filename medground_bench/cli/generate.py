@@ -40,6 +40,9 @@ def command(
     ),
     plan: bool = typer.Option(False, "--plan", help="Print passes, hours and storage by method, and stop."),
     plan_sample: int = typer.Option(2, min=1, help="Records measured for --plan."),
+    method_timeout: float | None = typer.Option(
+        None, min=0.001, help="Seconds that a method may take for a record; what takes longer fails on that record."
+    ),
     answer_errors: bool = typer.Option(
         False, help="Answer records whose method failed with no boxes instead of withholding the submission."
     ),
@@ -114,7 +117,9 @@ def command(
             keep_heatmaps=heatmaps,
             authors=authors,
             licence=licence,
+            method_timeout=method_timeout,
             progress=progress,
+            say=lambda line: stderr.print(line, highlight=False, soft_wrap=True, markup=False),
         )
     stderr.print(f"{report.computed} attributions computed, {report.reused} found from earlier runs")
     for one, path in report.submissions.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,12 @@ import numpy as np
 import torch
 
 from medground_bench.core.errors import LvlmError
-from medground_bench.lvlm.embeddings import check_finite, layer_numbers, score_from_entry
+from medground_bench.lvlm.embeddings import check_finite, layer_numbers, score_embeddings, score_from_entry
 from medground_bench.lvlm.norms import frozen_scale
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
     from medground_bench.lvlm.episode import Episode
     from medground_bench.lvlm.model import Lvlm
 
@@ -295,6 +296,7 @@ def trace_attention(
     *,
     gradients: bool = False,
     image: Any = None,
+    embeddings: torch.Tensor | None = None,
 ) -> AttentionTrace:
     """Run the model once and keep what its attention can be rebuilt from.
 
@@ -308,6 +310,8 @@ def trace_attention(
         Also run backward, for :meth:`AttentionTrace.gradient`.
     image : PIL image or array, optional
         A variant of the frame to read in place of the episode's image.
+    embeddings : tensor, (1, S, D), optional
+        Merged embeddings to read in place of those of the image.
 
     Examples
     --------
@@ -323,7 +327,10 @@ def trace_attention(
         final: list[torch.Tensor] = []
         keep = lvlm.layers[-1].register_forward_hook(lambda m, a, out: final.append(_first(out)[0].detach()))
         stack.callback(keep.remove)
-        scores, _ = score_from_entry(lvlm, episode, image, leaves=gradients)
+        if embeddings is None:
+            scores, _ = score_from_entry(lvlm, episode, image, leaves=gradients)
+        else:
+            scores = score_embeddings(lvlm, episode, embeddings.detach().requires_grad_(gradients))
         check_finite(scores, "the score", lvlm)
         found: list[torch.Tensor | None] = [None] * len(wanted)
         if gradients:

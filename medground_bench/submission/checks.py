@@ -81,7 +81,7 @@ def check_header(header: Any) -> tuple[list[Fault], list[Fault]]:
     warnings = [
         _header("provenance", key, "is missing", f"state {key!r}, so that others can tell what this is")
         for key in HEADER_KEYS
-        if key not in header and key not in REQUIRED_HEADER
+        if key not in header and key not in (*REQUIRED_HEADER, "cost")
     ]
     return faults, warnings
 

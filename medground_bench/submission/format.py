@@ -32,8 +32,12 @@ PREDICTIONS_FILE = "predictions.jsonl"
 REQUIRED_HEADER = ("method", "lvlm", "mode", "dataset_fingerprint")
 """Keys of ``submission.json`` without which predictions cannot be scored."""
 
-HEADER_KEYS = (*REQUIRED_HEADER, "lvlm_revision", "settings", "seed", "versions", "authors", "licence", "created")
-"""All documented keys of ``submission.json``; a missing optional one is a warning."""
+HEADER_KEYS = (
+    *REQUIRED_HEADER,
+    *("lvlm_revision", "settings", "seed", "versions", "authors", "licence", "created", "cost"),
+)
+"""All documented keys of ``submission.json``; a missing one is a warning, but for ``cost``: a record's passes
+``forward`` and ``backward`` and its ``seconds``, in the mean, where they were measured."""
 
 ROW_KEYS = (
     "id",

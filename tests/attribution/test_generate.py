@@ -273,3 +273,41 @@ def test_parts_at_the_top_are_of_an_old_run(tmp_path: Path, folder: Folder, tiny
     (tmp_path / "old").rename(place(tmp_path / "moved"))  # what the remedy says
     assert generate(folder, tiny_qwen, ["bright"], tmp_path / "moved").reused == N
     assert calls == []
+
+
+def test_what_a_method_lacks_is_told_at_the_start_and_the_others_go_on(
+    folder: Folder, tiny_qwen: Lvlm, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    wanted = ["centre_prior", "localization_heads"]
+    report = generate(folder, tiny_qwen, wanted, tmp_path / "out", say=said.append)  # type: ignore[arg-type]
+    assert list(report.submissions) == ["centre_prior"]
+    assert said == [f"left out: localization_heads: {report.left_out['localization_heads']}"]
+    with pytest.raises(MethodError, match="no method can run here: localization_heads"):
+        generate(folder, tiny_qwen, ["localization_heads"], tmp_path / "none")  # type: ignore[arg-type]
+
+
+def test_a_method_that_takes_too_long_fails_on_that_record(folder: Folder, tiny_qwen: Lvlm, tmp_path: Path) -> None:
+    import time
+
+    def slow(lvlm: Any, episode: Any) -> Any:
+        slow.calls += 1  # type: ignore[attr-defined]
+        time.sleep(5 if slow.calls == 2 else 0)  # type: ignore[attr-defined]
+        return [[1, 1, 20, 20]]
+
+    slow.calls = 0  # type: ignore[attr-defined]
+    report = generate(folder, tiny_qwen, slow, tmp_path, method_timeout=0.5)  # type: ignore[arg-type]
+    (error,) = report.errors
+    assert "more than 0.5 seconds" in error
+    assert report.computed == N
+
+
+def test_the_submission_tells_what_a_record_costs(folder: Folder, tiny_qwen: Lvlm, tmp_path: Path) -> None:
+    def twice(lvlm: Any, episode: Any) -> Any:
+        lvlm.log_probs(episode, [episode.frame] * 2)
+        return [[1, 1, 20, 20]]
+
+    report = generate(folder, tiny_qwen, twice, tmp_path)  # type: ignore[arg-type]
+    header = json.loads((report.submissions["twice"] / "submission.json").read_text())
+    assert (header["cost"]["forward"], header["cost"]["backward"]) == (2, 0)
+    assert header["cost"]["seconds"] > 0

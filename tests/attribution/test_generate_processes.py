@@ -94,7 +94,7 @@ def content(folder: Path) -> dict[str, Any]:
         if path.suffix == ".npy":
             found[name] = np.load(path, allow_pickle=False).tobytes()
         elif path.name == "submission.json":
-            found[name] = {k: v for k, v in json.loads(path.read_text()).items() if k != "created"}
+            found[name] = {k: v for k, v in json.loads(path.read_text()).items() if k not in ("created", "cost")}
         else:
             found[name] = path.read_text()
     return found

@@ -86,6 +86,61 @@ def of_image(pixels: np.ndarray) -> Any:
     )
 
 
+class SoftPlayer(Player):
+    """The player of a game for methods that read gradients at the frame: its score is a function of tensors (H, W)."""
+
+    def __init__(self, score: Callable[[Any], Any]) -> None:
+        super().__init__(lambda image: float(score(_tensor(image))))
+        self._soft = score
+
+    def soft_log_probs(self, episode: Any, frames: Any) -> Any:
+        torch = _torch()
+        s = torch.stack([self._soft(frame[0]) for frame in frames])
+        return torch.stack([0.25 * s, 0.75 * s], dim=1)
+
+    def frame_gradients(self, episode: Any, frames: np.ndarray, weights: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        torch = _torch()
+        leaf = _tensor(frames)[:, None].requires_grad_(True)
+        tokens = self.soft_log_probs(episode, leaf)
+        scores = tokens.sum(1) if weights is None else tokens @ torch.as_tensor(weights)
+        (gradient,) = torch.autograd.grad(scores.sum(), leaf)
+        return scores.detach().numpy(), gradient[:, 0].numpy()
+
+
+def _torch() -> Any:
+    import torch
+
+    return torch
+
+
+def _tensor(image: Any) -> Any:
+    return _torch().as_tensor(np.asarray(image, np.float64))
+
+
+def _soft_quadrants(image: Any) -> Any:
+    h, w = image.shape[0] // 2, image.shape[1] // 2
+    parts = (image[:h, :w], image[:h, w:], image[h:, :w], image[h:, w:])
+    return _torch().stack([part.mean() for part in parts]) / 255
+
+
+def soft_additive(image: Any) -> Any:
+    return _soft_quadrants(image) @ _torch().tensor(WEIGHTS, dtype=image.dtype)
+
+
+def soft_and(image: Any) -> Any:
+    z = _soft_quadrants(image)
+    return z[0] * z[1]
+
+
+def soft_dead(image: Any) -> Any:
+    return image.sum() * 0 - 1.25
+
+
+def soft_left_only(image: Any) -> Any:
+    left = image[:, : image.shape[1] // 2] / 255
+    return 4 * left.mean() + left[::2, ::3].mean() ** 2
+
+
 @dataclass(frozen=True)
 class Entry:
     """How a black-box method plays: its options, and what it is known to answer.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,37 +17,63 @@ from medground_bench.attribution.method import get_method  # noqa: E402
 from medground_bench.core.schema import question  # noqa: E402
 from medground_bench.lvlm.testing import tiny_gemma, tiny_qwen  # noqa: E402
 
-LOCAL = [
-    "attention",
-    "rollout",
-    "rel_attention",
-    "agcam",
-    "attention_x_gradient",
-    "legrad",
-    "dex_ar",
-    "grad_eclip",
-    "lrp",
-    "token_patching",
-    "atp",
-    "relp",
-    "gim",
-    "logit_attribution",
-    "ifr",
-    "ifr_two_hop",
-    "globenc",
-    "alti_logit",
-    "grad_attention",
-    "gradcam",
-    "gradcam++",
-    "integrated_gradients",
-    "occlusion",
-    "rise",
-    "prompting",
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STATES = [
+    *(
+        "attention",
+        "rollout",
+        "rel_attention",
+        "agcam",
+        "attention_x_gradient",
+        "legrad",
+        "dex_ar",
+        "grad_eclip",
+        "lrp",
+    ),
+    *("grad_attention", "gradcam", "gradcam++", "integrated_gradients", "occlusion", "rise", "prompting"),
+    *("token_patching", "atp", "relp", "gim", "logit_attribution", "ifr", "ifr_two_hop", "globenc", "alti_logit"),
+    *("tam", "llava_cam", "saliency", "input_x_gradient", "iia", "glimpse", "dave"),
 ]
+"""Methods that read states, attention or one gradient: precision and weights tell in their maps."""
+
+LOCAL = [
+    *STATES,
+    *("smoothgrad", "expected_gradients", "xrai", "guided_ig", "blur_ig", "samp", "igos_plus", "igos_pp"),
+    *("extremal_perturbation", "cem", "wcam", "tis", "craft", "msea", "ensemble_rank", "eagle", "smdl", "lima", "vps"),
+    *("kernel_shap", "lime", "sobol", "hsic", "shap_kl"),
+]
+DEAR = ("extremal_perturbation", "cem", "wcam", "guided_ig", "blur_ig", "igos_plus", "igos_pp", "expected_gradients")
+"""Their declared passes are counted by the heavy tests."""
+
+FEWER = ("samp", "eagle", "smdl", "lima", "vps", "kernel_shap", "shap_kl", "prompting")
+"""Not counted here: what they cost depends on the image, on how many superpixels it has or on sets drawn twice."""
+
 QUICK = {
     "rise": {"masks": 8},
     "occlusion": {"rows": 3, "cols": 3},
     "integrated_gradients": {"steps": 4, "max_steps": 4},
+    "smoothgrad": {"samples": 2},
+    "expected_gradients": {"samples": 2, "pool": 1},
+    "xrai": {"steps": 1, "scales": (250.0,)},
+    "guided_ig": {"steps": 3},
+    "blur_ig": {"steps": 2},
+    "samp": {"steps": 2},
+    "iia": {"outer": 2, "inner": 2},
+    "igos_plus": {"points": 2, "iterations": 2},
+    "igos_pp": {"points": 2, "iterations": 2},
+    "extremal_perturbation": {"areas": (0.1,), "iterations": 2},
+    "cem": {"donors": 1, "regions": "tiles:2x2"},
+    "wcam": {"cells": 8, "points": 2},
+    "tis": {"budget": 8},
+    "craft": {"pool": 1, "concepts": 2, "points": 2},
+    "msea": {"scales": (1.0, 1.25)},
+    "ensemble_rank": {"methods": "grad_attention,relp"},
+    **{name: {"regions": "tiles:2x2"} for name in ("eagle", "smdl", "lima", "vps")},
+    **{name: {"budget": 12} for name in ("kernel_shap", "lime", "hsic")},
+    "sobol": {"regions": "tiles:2x2", "points": 2},
+    "shap_kl": {"budget": 16},
     "prompting": {"max_new_tokens": 8},
 }
 SEEDS = {"dex_ar": (0, 3)}
@@ -141,7 +166,10 @@ def declared(cost: str) -> dict[str, int]:
     return counts
 
 
-@pytest.mark.parametrize("name", [n for n in LOCAL if n != "prompting"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.heavy) if n in DEAR else n for n in LOCAL if n not in FEWER],
+)
 def test_the_declared_cost_is_the_real_one(name: str) -> None:
     lvlm = tiny_qwen()
     episode = prepare(lvlm)
@@ -150,7 +178,7 @@ def test_the_declared_cost_is_the_real_one(name: str) -> None:
     assert counts == declared(get_method(name).cost)
 
 
-@pytest.mark.parametrize("name", [n for n in LOCAL if n != "prompting"])
+@pytest.mark.parametrize("name", [n for n in STATES if n != "prompting"])
 def test_with_other_weights_the_map_is_another(name: str) -> None:
     """Sanity (Adebayo et al. 2018): what survives random weights explains the image, not the model."""
     from scipy.stats import spearmanr
@@ -166,7 +194,7 @@ def test_with_other_weights_the_map_is_another(name: str) -> None:
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("family", ["qwen", "gemma"])
-@pytest.mark.parametrize("name", LOCAL)
+@pytest.mark.parametrize("name", STATES)
 def test_at_the_published_geometry(published: dict[str, Any], family: str, name: str) -> None:
     """Gemma3 at 896 pixels and 256 tokens; Qwen2.5-VL on a frame that is not square."""
     lvlm, episode, grid = published[family]
@@ -190,7 +218,7 @@ def published() -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", LOCAL)
+@pytest.mark.parametrize("name", STATES)
 @pytest.mark.parametrize("family", ["qwen", "gemma"])
 def test_bfloat16_weights_will_do(half: dict[str, Any], family: str, name: str) -> None:
     lvlm, full = half[family]

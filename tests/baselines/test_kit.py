@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -11,8 +10,27 @@ import pytest
 from medground_bench.attribution.method import available_methods, get_method
 from medground_bench.core.errors import MethodError
 from medground_bench.sources.phantom import sample_phantom
-from tests.baselines.kit import ADDITIVE, AND, OR, WEIGHTS, Entry, Player, dead, left_only, of_image, quadrants
+from tests.baselines.kit import (
+    ADDITIVE,
+    AND,
+    OR,
+    WEIGHTS,
+    Entry,
+    Player,
+    SoftPlayer,
+    dead,
+    left_only,
+    of_image,
+    quadrants,
+    soft_additive,
+    soft_and,
+    soft_dead,
+    soft_left_only,
+)
 from tests.baselines.kit import white_episode as white
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HALVES = (0.5, 0.5, 0, 0)
 
@@ -22,11 +40,13 @@ BLACK_BOX = {
     "eagle": Entry({"regions": "tiles:2x2"}, exact=True, finds_redundant=True),
     "lima": Entry({"regions": "tiles:2x2"}, exact=True, finds_redundant=True),
     "vps": Entry({"regions": "tiles:2x2"}, exact=True, finds_redundant=True),
-    "kernel_shap": Entry({"regions": "tiles:2x2"}, WEIGHTS, HALVES, HALVES, exact=True, finds_redundant=True),
-    "shapley_anatomy": Entry({"regions": "tiles:2x2"}, WEIGHTS, HALVES, HALVES, exact=True, finds_redundant=True),
+    "kernel_shap": Entry({"regions": "tiles:2x2"}, WEIGHTS, HALVES, HALVES, finds_redundant=True),
+    "shapley_anatomy": Entry({"regions": "tiles:2x2"}, WEIGHTS, HALVES, HALVES, finds_redundant=True),
     "lime": Entry({"regions": "tiles:2x2", "fill": "black"}, finds_redundant=True),
     "sobol": Entry({"regions": "tiles:2x2", "points": 64}, exact=True, finds_redundant=True),
     "hsic": Entry({"regions": "tiles:2x2"}, finds_redundant=True),
+    "cem": Entry({"regions": "tiles:2x2", "references": "black"}, WEIGHTS, (1, 1, 0, 0), (0, 0, 0, 0), exact=True),
+    "wcam": Entry({"points": 16}, finds_redundant=True),
     "medfocus": Entry({"refiner": "none"}, anatomy=True),
     "medfocus_multi_atlas": Entry({}, anatomy=True),
     "medfocus_minimal": Entry({}, anatomy=True),
@@ -49,10 +69,35 @@ WHITE_BOX = (
     "gim",
     "logit_attribution",
     "alti_logit",
+    "llava_cam",
+    "iia",
+    "tis",
+    "craft",
+    "glimpse",
+    "dave",
 )
 """They read gradients of the score, or of a layer's logits: with a dead head there is nothing to read."""
 
+GRADIENT = {
+    "saliency": Entry({}, WEIGHTS, HALVES, exact=True),
+    "input_x_gradient": Entry({}, WEIGHTS, HALVES, exact=True),
+    "smoothgrad": Entry({}, WEIGHTS, HALVES, exact=True),
+    "expected_gradients": Entry({"references": "black"}, WEIGHTS, HALVES, exact=True),
+    "guided_ig": Entry({"steps": 20}, WEIGHTS, exact=True),
+    "samp": Entry({"steps": 16}, WEIGHTS, exact=True),
+    "igos_plus": Entry({"fill": "black", "size": 8, "l1": 0.0, "l2": 0.0, "l3": 0.0}, WEIGHTS),
+    "igos_pp": Entry({"fill": "black", "size": 8, "l1": 0.0, "l2": 0.0, "l3": 0.0}),
+}
+"""They read gradients at the frame. Exact means are those of a map that is scaled to add up to 1."""
+
 APART = {
+    "som_prompting": "asks for text",
+    "msea": "shows another method other sizes",
+    "ensemble_rank": "ranks what other methods find",
+    "extremal_perturbation": "blurs the image, and a white board does not change",
+    "xrai": "cuts the image, and a white board has nothing to cut",
+    "blur_ig": "blurs the image, and a white board does not change",
+    "tam": "reads the head at image tokens, whatever the score",
     "smdl": "is eagle with features of the tower",
     "shap_kl": "explains a distribution over answers, not the score",
     "ifr": "reads what flows into the rows, whatever the score",
@@ -90,7 +135,7 @@ def heat(name: str, game: Any) -> np.ndarray:
 
 def test_every_method_of_this_project_has_its_line() -> None:
     ours = {name for name in available_methods() if get_method(name).function.__module__.split(".")[0] in OURS}
-    assert ours - {*BLACK_BOX, *WHITE_BOX, *APART} == set()
+    assert ours - {*BLACK_BOX, *WHITE_BOX, *GRADIENT, *APART} == set()
 
 
 OURS = ("baselines", "medfocus")
@@ -134,6 +179,28 @@ def test_left_only(name: str) -> None:
     if BLACK_BOX[name].exact:
         assert not right.any()
     assert left.min() > right.mean()
+
+
+def soft_heat(name: str, game: Any) -> Any:
+    method = get_method(name)
+    return method.run(SoftPlayer(game), white(), method.make_parameters(GRADIENT[name].options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_gradients_of_games(name: str) -> None:
+    pytest.importorskip("torch")
+    entry = GRADIENT[name]
+    for game, expected in ((soft_additive, entry.additive), (soft_and, entry.both)):
+        found = quadrants(np.asarray(soft_heat(name, game).heatmap, float))
+        if expected is not None:
+            np.testing.assert_allclose(found / found.sum(), expected, atol=0.03 if name.startswith("igos") else 1e-6)
+        assert min(found[:2]) > max(found[2:])
+    values = np.asarray(soft_heat(name, soft_left_only).heatmap, float)
+    left, right = values[:, : values.shape[1] // 2], values[:, values.shape[1] // 2 :]
+    assert left.mean() > 5 * np.abs(right).mean()  # masks are enlarged over the middle
+    if entry.exact:
+        assert not right.any()
+    assert soft_heat(name, soft_dead).degenerate
 
 
 @pytest.mark.parametrize("name", ON_ANATOMY)

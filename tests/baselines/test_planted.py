@@ -30,6 +30,13 @@ METHODS = [
     "ifr_two_hop",
     "globenc",
     "alti_logit",
+    "llava_cam",
+    "input_x_gradient",
+    "smoothgrad",
+    "iia",
+    "guided_ig",
+    "igos_plus",
+    "igos_pp",
     "grad_attention",
     "gradcam",
     "gradcam++",
@@ -73,7 +80,11 @@ def test_the_answer_depends_on_the_planted_patch_alone(case: Any) -> None:
 def test_the_method_finds_it(case: Any, name: str) -> None:
     lvlm, episode, token = case
     method = get_method(name)
-    options = {"occlusion": {"rows": episode.grid.rows, "cols": episode.grid.cols}, "rise": {"masks": 128}}
+    options = {
+        "occlusion": {"rows": episode.grid.rows, "cols": episode.grid.cols},
+        "rise": {"masks": 128},
+        "guided_ig": {"steps": 16},
+    }
     attribution = method.run(lvlm, episode, method.make_parameters(options.get(name)))
     heat = attribution.heatmap
     assert heat is not None

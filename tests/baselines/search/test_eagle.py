@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from baselines.search.eagle import order_map, search_regions
 from baselines.search.smdl import effectiveness
+from baselines.shared.search import order_map, search_regions
 from medground_bench.attribution.method import get_method
 from tests.baselines.kit import ADDITIVE, Player, white_episode
 

@@ -1,0 +1,1 @@
+"""Methods that read hidden states through the language model's head or as a CAM."""

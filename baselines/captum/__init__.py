@@ -1,0 +1,1 @@
+"""Attribution classes of Captum by name."""

@@ -1,0 +1,167 @@
+"""``captum:NAME``: any attribution class of Captum that can explain a score of the frame, by its name."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import field, make_dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from baselines.shared.frames import float_frame, reference_frames
+from medground_bench.attribution.fills import fill_frame
+from medground_bench.attribution.method import Attribution, Method, from_heatmap
+from medground_bench.attribution.regions import region_labels
+from medground_bench.core.errors import MethodError, MissingDependencyError
+
+if TYPE_CHECKING:
+    import torch
+
+    from medground_bench.lvlm import Episode, Lvlm
+
+__all__ = ["captum_method"]
+
+_UNFIT = {
+    "DeepLift": "it replaces gradients of modules by rules of its own, which attention and gates have none of",
+    "DeepLiftShap": "it replaces gradients of modules by rules of its own, which attention and gates have none of",
+    "LRP": "it knows no rule for attention and norms (use the method 'lrp')",
+    "GuidedBackprop": "it changes ReLU modules, of which there are none",
+    "Deconvolution": "it changes ReLU modules, of which there are none",
+    "GuidedGradCam": "it needs a convolutional layer (use 'gradcam')",
+    "NoiseTunnel": "it wraps another class (use 'smoothgrad')",
+    "LimeBase": "it needs functions of its own (use 'captum:Lime')",
+    "FeaturePermutation": "it permutes features between the examples of a batch, and there is one",
+    "DataLoaderAttribution": "it needs a data loader",
+}
+_OURS = {"feature_mask", "baselines", "sliding_window_shapes", "strides"}
+_SKIPPED = {
+    *("self", "inputs", "target", "additional_forward_args", "return_convergence_delta", "show_progress", "kwargs")
+}
+_BATCHES = {"internal_batch_size": 4, "perturbations_per_eval": 16}  # Captum's own defaults hold everything, or one
+
+
+@cache
+def captum_method(name: str) -> Method:
+    """The method ``captum:name``.
+
+    Its parameters are those of the class's ``attribute`` that are numbers, text or switches, and ``fill`` (what is the
+    absence of a pixel), ``regions`` (what is one feature), ``window`` and ``stride`` (pixels, of ``Occlusion``),
+    ``references`` (of ``GradientShap``) and ``seed``, where the class has use for them.
+
+    Raises
+    ------
+    MissingDependencyError
+        If Captum is not installed.
+    MethodError
+        If it has no such class, or one that cannot explain a score of the frame: the message says why.
+    """
+    try:
+        from captum import attr
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"method 'captum:{name}' needs Captum", remedy='pip install "medground-bench[methods]"'
+        ) from error
+    kind: Any = getattr(attr, name, None)
+    if not (inspect.isclass(kind) and issubclass(kind, attr.Attribution)):
+        classes = {n: getattr(attr, n) for n in dir(attr) if inspect.isclass(getattr(attr, n))}
+        fit = sorted(n for n, one in classes.items() if not _unfit(n, one, attr))
+        raise MethodError(f"Captum has no attribution class {name!r}", expected=", ".join(fit))
+    reason = _unfit(name, kind, attr)
+    if reason:
+        raise MethodError(f"method 'captum:{name}' cannot work here: {reason}")
+    gradients = issubclass(kind, attr.GradientAttribution)
+    found: Any = kind
+    given = inspect.signature(found.attribute).parameters
+
+    def run(lvlm: Lvlm, episode: Episode, parameters: Any) -> Attribution:
+        return _attribute(kind, given, gradients, lvlm, episode, parameters)
+
+    run.__doc__ = f"``captum.attr.{name}`` of the sequence score, with respect to the grey levels of the frame."
+    return Method(
+        name=f"captum:{name}",
+        function=run,
+        family="captum",
+        parameters=make_dataclass(f"{name}Parameters", _fields(name, given), frozen=True),
+        needs=("white_box", "gradients") if gradients else (),
+        cost="by its parameters",
+        reference=f"Kokhlikyan et al., Captum, arXiv 2009.07896: {name}",
+        signed=name != "Saliency",
+        over="frame",
+    )
+
+
+def _unfit(name: str, kind: Any, attr: Any) -> str:
+    """Why a class cannot explain a score of the frame; empty if it can."""
+    if not issubclass(kind, attr.Attribution):
+        return "it is no attribution"
+    if name in _UNFIT:
+        return _UNFIT[name]
+    if name.startswith(("Layer", "Neuron", "Internal")):
+        return "it explains or reads one layer of a module, and the frame is what is explained (see 'atp', 'gradcam')"
+    if not issubclass(kind, attr.GradientAttribution | attr.PerturbationAttribution):
+        return "it attributes something else than an input tensor"
+    return "" if kind not in (attr.GradientAttribution, attr.PerturbationAttribution) else "it is abstract"
+
+
+def _fields(name: str, given: Any) -> list[tuple[str, Any, Any]]:
+    """Fields of the parameters' dataclass."""
+    found: list[tuple[str, Any, Any]] = [("seed", int, field(default=0))]
+    for one in given.values():
+        plain = isinstance(one.default, bool | int | float | str) or one.default is None
+        if one.name in _SKIPPED | _OURS or one.default is inspect.Parameter.empty or not plain:
+            continue
+        found.append((one.name, Any, field(default=_BATCHES.get(one.name, one.default))))
+    if "baselines" in given:
+        found.append(("fill", str, field(default="black")))
+    if "feature_mask" in given:
+        found.append(("regions", str, field(default="tiles:8x8")))
+    if "sliding_window_shapes" in given:
+        found += [("window", int, field(default=28)), ("stride", int, field(default=28))]
+    if name == "GradientShap":
+        found.append(("references", str, field(default="phantom")))
+    return found
+
+
+def _attribute(kind: Any, given: Any, gradients: bool, lvlm: Lvlm, episode: Episode, parameters: Any) -> Attribution:
+    import torch
+
+    options = {name: getattr(parameters, name) for name in given if hasattr(parameters, name)}
+    frame = _tensor(float_frame(episode)).requires_grad_(gradients)
+    if "baselines" in given:
+        options["baselines"] = _tensor(fill_frame(parameters.fill, episode).astype(np.float64))
+    if hasattr(parameters, "references"):
+        pool = reference_frames(parameters.references, episode, 16, parameters.seed)
+        options["baselines"] = torch.cat([_tensor(one) for one in pool])
+    if "feature_mask" in given:
+        labels = region_labels(parameters.regions, episode)
+        # Bars of the letterbox are a feature as well, one whose absence is itself.
+        options["feature_mask"] = torch.as_tensor(np.where(labels < 0, labels.max() + 1, labels))[None, None]
+    if "sliding_window_shapes" in given:
+        options["sliding_window_shapes"] = (frame.shape[1], parameters.window, parameters.window)
+        options["strides"] = (frame.shape[1], parameters.stride, parameters.stride)
+
+    def soft(frames: torch.Tensor) -> torch.Tensor:
+        return lvlm.soft_log_probs(episode, frames).sum(1)
+
+    def black_box(frames: torch.Tensor) -> torch.Tensor:
+        levels = frames.detach().round().clamp(0, 255).to(torch.uint8)
+        stack = levels[:, 0] if levels.shape[1] == 1 else levels.permute(0, 2, 3, 1)
+        return torch.as_tensor(np.asarray(lvlm.log_probs(episode, stack.numpy()), np.float64).sum(1))
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(parameters.seed)
+        try:
+            found = kind(soft if gradients else black_box).attribute(frame, **options)
+        except (AssertionError, ValueError, TypeError) as error:  # what Captum has to say of its parameters
+            raise MethodError(f"captum.attr.{kind.__name__} refuses: {' '.join(str(error).split())[:300]}") from error
+    heat = found.detach().double()[0].sum(0).cpu().numpy()
+    return from_heatmap(heat, episode, signed=kind.__name__ != "Saliency")
+
+
+def _tensor(frame: np.ndarray) -> torch.Tensor:
+    """(H, W) or (H, W, 3) -> (1, C, H, W) float32."""
+    import torch
+
+    values = torch.as_tensor(np.asarray(frame, np.float32))
+    return values[None, None] if values.ndim == 2 else values.permute(2, 0, 1)[None]

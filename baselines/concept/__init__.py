@@ -1,0 +1,1 @@
+"""Methods that find concepts in what the vision tower makes of images."""

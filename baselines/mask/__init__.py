@@ -1,0 +1,1 @@
+"""Methods that optimise a mask over the frame."""
