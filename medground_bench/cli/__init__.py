@@ -30,6 +30,7 @@ _COMMANDS = (
     "phantom",
     "plant",
     "build",
+    "show",
     "push",
     "methods",
     "lvlms",
@@ -47,6 +48,8 @@ _COMMANDS = (
     "filter",
     "funnel",
     "xbench",
+    "run",
+    "doctor",
 )
 
 app = typer.Typer(

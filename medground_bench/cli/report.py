@@ -14,7 +14,11 @@ def command(
         ..., help="Submission folders, or folders that hold some.", metavar="SUBMISSION"
     ),
     dataset: Path = typer.Option(..., help="Dataset folder they were made for."),
-    out: Path = typer.Option(Path("report.html"), help="Page to write."),
+    out: list[Path] = typer.Option(
+        [Path("report.html")],
+        help="Page (.html) to write; or its main table, by the name: .csv, .json, .md, .tex, .png, .svg or .pdf. "
+        "Repeatable.",
+    ),
     scores: list[Path] = typer.Option(
         [], help="Score files (or folders of some) to use; submissions in none are scored here."
     ),
@@ -29,18 +33,18 @@ def command(
 
     Example: medground-bench report demo/submissions --dataset demo/medground-bench --verdicts demo/verdicts
     """
-    from medground_bench.pages.report import write_report
-    from medground_bench.scoring import find_scores, read_scores
+    from medground_bench.pages.export import check_format, write_rows
+    from medground_bench.pages.report import scored, write_report
+    from medground_bench.scoring import find_scores, read_scores, submission_rows
     from medground_bench.submission import find_submissions
 
-    path = write_report(
-        out,
-        dataset,
-        find_submissions(submissions),
-        scores=[read_scores(p) for p in find_scores(scores)],
-        verdicts=verdicts,
-        records=records,
-        seed=seed,
-        title=title,
-    )
-    typer.echo(f"written: {path}", err=True)
+    for path in out:
+        check_format(path, others=(".html",))
+    found = find_submissions(submissions)
+    _, files = scored(dataset, found, [read_scores(p) for p in find_scores(scores)])
+    for path in out:
+        if path.suffix.lower() == ".html":
+            write_report(path, dataset, found, scores=files, verdicts=verdicts, records=records, seed=seed, title=title)
+        else:
+            write_rows(path, list(submission_rows(files, ("all", "dataset"))), title=title)
+        typer.echo(f"written: {path}", err=True)

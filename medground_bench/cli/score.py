@@ -15,8 +15,10 @@ def command(
     ),
     dataset: Path = typer.Option(..., help="Dataset folder they were made for."),
     config: str | None = typer.Option(None, help="Config of the dataset folder (default: each submission's mode)."),
-    out: Path = typer.Option(
-        Path("scores.json"), help="Score file to write; of submissions in two modes, one each: scores.MODE.json."
+    out: list[Path] = typer.Option(
+        [Path("scores.json")],
+        help="Score file (.json) to write; or the table, by the name: .csv, .md, .tex, .png, .svg or .pdf. Repeatable. "
+        "Of submissions in two modes one each: scores.MODE.json.",
     ),
     partial: bool = typer.Option(False, help="Score incomplete submissions: missing records count as not answered."),
     heatmaps: bool = typer.Option(True, help="Also score heat maps, where rows name them."),
@@ -51,13 +53,16 @@ def command(
     from medground_bench.core.console import progress_bar
     from medground_bench.core.errors import ScoringError, printable
     from medground_bench.dataset.folder import DatasetFolder, open_folder, open_for_mode
-    from medground_bench.scoring import score_submissions, write_scores
+    from medground_bench.pages.export import check_format, write_rows
+    from medground_bench.scoring import score_submissions, submission_rows, write_scores
     from medground_bench.scoring.protocols.join import join_protocols
     from medground_bench.scoring.protocols.result import read_results
     from medground_bench.sources import open_source
     from medground_bench.sources.planted import load_localizer
     from medground_bench.submission import find_submissions, open_submission
 
+    for path in out:
+        check_format(path)
     sources = [open_source(name, root) for name, root in parse_sources(source).items()]
     find = load_localizer(localizer, **({"pool": pool} if pool else {})) if localizer else None
     evidence = [read_token_evidence(path) for path in tokens]
@@ -93,9 +98,13 @@ def command(
             )
         for line in join_protocols(scores, [r for r in found if r.dataset == folder.fingerprint]):
             typer.echo(printable(f"left out: {line}"), err=True)
-        target = out if len(groups) == 1 else out.with_name(f"{out.stem}.{name}{out.suffix}")
-        write_scores(scores, target)
+        for path in out:
+            target = path if len(groups) == 1 else path.with_name(f"{path.stem}.{name}{path.suffix}")
+            if path.suffix.lower() == ".json":
+                write_scores(scores, target)
+            else:
+                write_rows(target, list(submission_rows([scores], ("all", "dataset"))), title="Scores")
+            typer.echo(f"written: {target}", err=True)
         print_scores(scores, console())
-        typer.echo(f"written: {target}", err=True)
     if strangers := sum(result.dataset not in known for result in found):
         typer.echo(f"left out: {strangers} results of protocols on other datasets", err=True)

@@ -51,7 +51,7 @@ CASES = {
     ),
     "atlas": Case("atlas --phantom --count 1 --out OUT", folder=True),
     "eval results": Case("submit SUBMISSION --dataset DATASET --write-eval-results OUT --benchmark a/b", folder=True),
-    "score": Case("score SUBMISSION --dataset DATASET --resamples 100 --out OUT", folder=False),
+    "score": Case("score SUBMISSION --dataset DATASET --resamples 100 --out OUT.json", folder=False),
     "evaluate": Case(
         f"evaluate SUBMISSION --protocol necessity --set necessity.draws=1 --lvlm {LVLM} --dataset DATASET --limit 1 "
         "--resamples 100 --out OUT",
@@ -60,7 +60,9 @@ CASES = {
     "meta": Case("meta EVALUATED --truth strata.iou --resamples 100 --out OUT", folder=False),
     "compare": Case("compare SCORES --resamples 100 --out OUT.json", folder=False),
     "compare, csv": Case("compare SCORES --resamples 100 --out OUT.csv", folder=False),
-    "report": Case("report SUBMISSION --dataset DATASET --scores SCORES --records 1 --out OUT", folder=False),
+    "compare, md": Case("compare SCORES --resamples 100 --out OUT.md", folder=False),
+    "show": Case("show RECORD --dataset DATASET --out OUT", folder=False),
+    "report": Case("report SUBMISSION --dataset DATASET --scores SCORES --records 1 --out OUT.html", folder=False),
     "leaderboard": Case("leaderboard RESULTS --out OUT", folder=False),
     "funnel": Case("funnel VERDICTS --csv OUT", folder=False),
     "funnel, plot": Case("funnel VERDICTS --plot OUT.svg", folder=False),
@@ -106,6 +108,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "RESULTS": scores.parent,
         "EVALUATED": evaluated,
         "DONE": root / "done",
+        "RECORD": Path(folder[0].id),
     }
 
 
@@ -163,7 +166,7 @@ def test_a_file_where_a_folder_is_meant(name: str, command: Any, tmp_path: Path)
 @pytest.mark.parametrize("name", FILES)
 def test_a_folder_where_a_file_is_meant(name: str, command: Any, tmp_path: Path) -> None:
     out = tmp_path / "place" / "out"
-    for ending in ("", ".json", ".csv", ".svg"):
+    for ending in ("", ".json", ".csv", ".svg", ".md", ".html"):
         out.with_suffix(ending).mkdir(parents=True)
     refuse(*command(name, out), str(out))
     assert tree(tmp_path / "place") == []

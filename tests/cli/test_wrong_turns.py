@@ -4,87 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from medground_bench import cli
-from medground_bench.dataset.folder import DatasetFolder, open_folder
-from medground_bench.dataset.plan import BuildSettings
-from medground_bench.dataset.write import build_folder
+from medground_bench.dataset.folder import open_folder
 from medground_bench.scoring import read_scores
 from medground_bench.sources import open_source
-from medground_bench.sources.phantom import write_source
-from medground_bench.submission import write_submission
-from tests.pages.report.conftest import write_verdicts
-
-LVLM = "toy_qwen"
-Run = Callable[[str], tuple[int, str, str]]
+from tests.cli.conftest import LVLM, Places, Run, submit
 
 
-@dataclass(frozen=True)
-class Places:
-    dataset: Path
-    submissions: Path
-
-
-def submit(folder: Path, records: DatasetFolder, method: str) -> Path:
-    header = {
-        "method": method,
-        "lvlm": LVLM,
-        "mode": records.config,
-        "lvlm_revision": "x",
-        "dataset_fingerprint": records.fingerprint,
-        "settings": {},
-        "seed": 0,
-        "versions": {},
-        "authors": "A. Tester",
-        "licence": "CC-BY-4.0",
-        "created": "2026-01-01T00:00:00+00:00",
-    }
-    rows = [{"id": r.id, "boxes": [[0, 0, r.width, r.height]]} for r in records]
-    return write_submission(folder, header, rows)
-
-
-@pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
-    """A dataset of two configs, and submissions for both at LVLM/MODE/METHOD."""
-    root = tmp_path_factory.mktemp("inputs")
-    source = write_source("phantom", root / "source", 3, size=112, findings=["nodule"]).root
-    write_verdicts(root / "direct", open_source("phantom", source), LVLM)
-    text = (root / "direct" / "verdicts-00000.jsonl").read_text()
-    (root / "reason").mkdir()
-    (root / "reason" / "verdicts-00000.jsonl").write_text(text.replace('"mode": "direct"', '"mode": "reason"'))
-    for mode in ("direct", "reason"):
-        build_folder(BuildSettings(mode, {"phantom": str(source)}, records=str(root / mode)), root / "dataset")
-        records = open_folder(root / "dataset", mode)
-        for method in ("whole", "other"):
-            submit(root / "submissions" / LVLM / mode / method, records, method)
-    return Places(root / "dataset", root / "submissions")
-
-
-@pytest.fixture
-def run(places: Places, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Run a command in an empty folder; exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(text: str) -> tuple[int, str, str]:
-        words = [
-            w.replace("DATASET", str(places.dataset)).replace("SUBS", str(places.submissions)) for w in text.split()
-        ]
-        monkeypatch.setattr(sys, "argv", ["medground-bench", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
-
-    return call
-
-
-def test_validate_takes_a_parent_and_the_file_itself(run: Run, places: Places, tmp_path: Path) -> None:
+def test_validate_takes_a_parent_and_the_file_itself(run: Run, inputs: Places, tmp_path: Path) -> None:
     code, out, _ = run("validate SUBS --dataset DATASET")
     assert (code, "4 of 4 submissions are valid" in out) == (0, True)
     code, out, _ = run(f"validate SUBS/{LVLM}/direct/whole/predictions.jsonl --dataset DATASET --format json")
@@ -97,15 +27,15 @@ def test_validate_takes_a_parent_and_the_file_itself(run: Run, places: Places, t
         assert (code, said in err) == (1, True)
 
 
-def test_one_faulty_submission_of_a_parent_makes_it_not_valid(run: Run, places: Places, tmp_path: Path) -> None:
-    shutil.copytree(places.submissions, tmp_path / "mine")
+def test_one_faulty_submission_of_a_parent_makes_it_not_valid(run: Run, inputs: Places, tmp_path: Path) -> None:
+    shutil.copytree(inputs.submissions, tmp_path / "mine")
     (tmp_path / "mine" / LVLM / "direct" / "whole" / "submission.json").unlink()
     code, out, _ = run("validate mine --dataset DATASET")
     assert (code, "3 of 4 submissions are valid" in out, "the file is missing" in out) == (1, True, True)
 
 
-def test_a_header_without_mode(run: Run, places: Places, tmp_path: Path) -> None:
-    header = submit(tmp_path / "modeless", open_folder(places.dataset, "direct"), "whole") / "submission.json"
+def test_a_header_without_mode(run: Run, inputs: Places, tmp_path: Path) -> None:
+    header = submit(tmp_path / "modeless", open_folder(inputs.dataset, "direct"), "whole") / "submission.json"
     header.write_text(json.dumps({k: v for k, v in json.loads(header.read_text()).items() if k != "mode"}))
     code, out, err = run("validate modeless --dataset DATASET")
     assert code == 1
@@ -118,7 +48,7 @@ def test_a_header_without_mode(run: Run, places: Places, tmp_path: Path) -> None
     assert "are not checked" not in out
 
 
-def test_score_finds_the_config_of_each_mode(run: Run, places: Places, tmp_path: Path) -> None:
+def test_score_finds_the_config_of_each_mode(run: Run, inputs: Places, tmp_path: Path) -> None:
     code, _, err = run(f"score SUBS/{LVLM}/reason/whole --dataset DATASET --resamples 100")
     assert code == 0, err
     assert read_scores(tmp_path / "scores.json").config == "reason"
@@ -196,8 +126,8 @@ def test_what_was_meant_is_guessed(run: Run, command: str, said: str) -> None:
     assert said in " ".join(err.replace("│", " ").split())
 
 
-def test_boxes_of_corner_and_size_are_told_from_reversed_ones(run: Run, places: Places, tmp_path: Path) -> None:
-    records = open_folder(places.dataset, "direct")
+def test_boxes_of_corner_and_size_are_told_from_reversed_ones(run: Run, inputs: Places, tmp_path: Path) -> None:
+    records = open_folder(inputs.dataset, "direct")
     target = submit(tmp_path / "xywh", records, "xywh")
     rows = [{"id": r.id, "boxes": [[60, 70, 30, 20]]} for r in records]
     (target / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -1,5 +1,5 @@
 """One self-contained page about submissions: numbers beside chance, the funnel, and the records themselves."""
 
-from medground_bench.pages.report.page import report_page, write_report
+from medground_bench.pages.report.page import report_page, scored, write_report
 
-__all__ = ["report_page", "write_report"]
+__all__ = ["report_page", "scored", "write_report"]

@@ -20,7 +20,7 @@ from medground_bench.submission import open_submission
 if TYPE_CHECKING:
     from medground_bench.dataset.folder import DatasetFolder
 
-__all__ = ["report_page", "write_report"]
+__all__ = ["report_page", "scored", "write_report"]
 
 _BANNER = (
     "This page shows images and text of credentialed sources ({sources}). Their data use agreements apply: "
@@ -61,7 +61,7 @@ def write_report(
     MedGroundError
         If a submission is not valid or belongs to another dataset.
     """
-    folders, files = _scored(Path(dataset), submissions, scores)
+    folders, files = scored(Path(dataset), submissions, scores)
     html, datasets = report_page(
         folders, files, submissions, verdicts=verdicts, records=records, seed=seed, title=title
     )
@@ -119,10 +119,16 @@ def report_page(
     return html, datasets
 
 
-def _scored(
+def scored(
     dataset: Path, submissions: Sequence[str | Path], scores: Sequence[ScoreFile]
 ) -> tuple[dict[str, DatasetFolder], list[ScoreFile]]:
-    """The dataset's configs that are needed, and the scores of every submission."""
+    """The dataset's configs that are needed, and the scores of every submission, computed where they are not given.
+
+    Raises
+    ------
+    MedGroundError
+        If there is no submission, one is not valid or belongs to another dataset, or scores are of another one.
+    """
     if not submissions:
         raise MedGroundError("there is nothing to report", expected="at least one submission folder")
     known = {s.predictions for file in scores for s in file.submissions}
