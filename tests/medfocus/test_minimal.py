@@ -148,11 +148,12 @@ class TestSearch:
             assert cut_short == [region for passes, region in whole.progress if passes <= budget][-1]
 
 
-class TestMethod:
-    @pytest.fixture(scope="class")
-    def folder(self, small_pool: ReferencePool, tmp_path_factory: pytest.TempPathFactory) -> str:
-        return str(small_pool.to_folder(tmp_path_factory.mktemp("pools") / "small"))
+@pytest.fixture(scope="module")
+def folder(small_pool: ReferencePool, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(small_pool.to_folder(tmp_path_factory.mktemp("pools") / "small"))
 
+
+class TestMethod:
     @pytest.fixture
     def planted(self, chest: np.ndarray, small_pool: ReferencePool) -> Any:
         """An episode, and evidence in the middle of the lower zone of the left lung."""

@@ -529,11 +529,12 @@ def test_validate_reports_for_machines(rows: list[Row], dataset: Path, tmp_path:
 
 def test_commands_refuse_with_our_errors(rows: list[Row], dataset: Path, tmp_path: Path) -> None:
     good = write_perfect(tmp_path / "good", rows)
+    (tmp_path / "empty").mkdir()
     for arguments in (
         ("validate", tmp_path / "nowhere"),
         ("validate", good, "--dataset", tmp_path),
         ("score", good, "--dataset", tmp_path / "nowhere"),
-        ("score", tmp_path, "--dataset", dataset),
+        ("score", tmp_path / "empty", "--dataset", dataset),
         ("compare", tmp_path / "none.json"),
         ("compare", good / "submission.json"),
         ("compare", good / "submission.json", "--metric", "dice"),

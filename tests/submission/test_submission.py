@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import math
 import os
@@ -370,6 +371,12 @@ def test_files_that_are_not_files(rows: list[Row], dataset: Path, tmp_path: Path
     assert codes(validate_submission(folder)) == ["empty"]
 
 
+def _archive() -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, a=np.zeros((2, 2)))
+    return stream.getvalue()
+
+
 HEATMAPS: dict[str, Callable[[Path], Any]] = {
     "pickle": lambda p: np.save(p, np.array([{"a": 1}], dtype=object), allow_pickle=True),
     "one axis": lambda p: np.save(p, np.zeros(5)),
@@ -377,7 +384,7 @@ HEATMAPS: dict[str, Callable[[Path], Any]] = {
     "empty": lambda p: np.save(p, np.zeros((0, 5))),
     "texts": lambda p: np.save(p, np.array([["a"]])),
     "complex": lambda p: np.save(p, np.zeros((2, 2), complex)),
-    "archive": lambda p: np.savez(p.open("wb"), a=np.zeros((2, 2))),
+    "archive": lambda p: p.write_bytes(_archive()),
     "cut off": lambda p: (np.save(p, np.zeros((50, 50))), os.truncate(p, 1000)),
     "no header": lambda p: p.write_bytes(b"\x93NUMPY\x01\x00\xff\xff"),
     "code in header": lambda p: p.write_bytes(b"\x93NUMPY\x01\x00\x20\x00" + b"__import__('os').system('true') \n"),
