@@ -1,0 +1,69 @@
+"""Do two datasets rank the methods alike? Kendall's tau between two score files, for each LVLM and mode.
+
+    python benchmarks/rank_agreement.py phantoms/results/direct/scores.json planted/results/direct/scores.json
+
+Every method that both files score by the same LVLM is ranked by its mean IoU; controls are left out, since methods only
+have to agree about methods. The interval (95 %, percentile) resamples the patients of both files, each by themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+from scipy.stats import kendalltau
+
+from medground_bench.scoring.files import ScoreFile, SubmissionScores, read_scores
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs=2, metavar="SCORES")
+    parser.add_argument("--metric", default="iou")
+    parser.add_argument("--resamples", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    first, second = (read_scores(path) for path in arguments.files)
+    rng = np.random.default_rng(arguments.seed)
+    for lvlm, mode in sorted({(s.lvlm, s.mode) for s in first.submissions}):
+        others = {s.method: s for s in second.submissions if (s.lvlm, s.mode) == (lvlm, mode)}
+        pairs = [
+            (s, others[s.method])
+            for s in first.submissions
+            if (s.lvlm, s.mode, s.kind) == (lvlm, mode, "method") and s.method in others
+        ]
+        if len(pairs) < 3:
+            print(f"{lvlm} {mode}: {len(pairs)} methods in both files, at least 3 are needed")
+            continue
+        sums = [_sums(file, [pair[k] for pair in pairs], arguments.metric) for k, file in enumerate((first, second))]
+        tau = _tau(*(total.sum(0) / count.sum(0) for total, count in sums))
+        drawn = []
+        for _ in range(arguments.resamples):
+            means = []
+            for total, count in sums:
+                weight = np.bincount(rng.integers(0, len(total), len(total)), minlength=len(total))
+                means.append(weight @ total / (weight @ count))
+            drawn.append(_tau(*means))
+        low, high = np.percentile(drawn, (2.5, 97.5))
+        patients = " and ".join(str(len(total)) for total, _ in sums)
+        print(f"{lvlm} {mode}: tau {tau:.2f} [{low:.2f}, {high:.2f}] over {len(pairs)} methods ({patients} patients)")
+
+
+def _tau(a: np.ndarray, b: np.ndarray) -> float:
+    return float(kendalltau(a, b).statistic)
+
+
+def _sums(file: ScoreFile, submissions: list[SubmissionScores], metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """(patients, methods): sum of the metric and number of records."""
+    clusters = np.asarray(file.table.cluster)
+    codes = {c: k for k, c in enumerate(sorted({int(c) for s in submissions for c in clusters[s.positions]}))}
+    total, count = np.zeros((len(codes), len(submissions))), np.zeros((len(codes), len(submissions)))
+    for column, submission in enumerate(submissions):
+        rows = [codes[int(c)] for c in clusters[submission.positions]]
+        np.add.at(total[:, column], rows, submission.scores[metric])
+        np.add.at(count[:, column], rows, 1.0)
+    return total, count
+
+
+if __name__ == "__main__":
+    main()
