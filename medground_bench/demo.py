@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medground_bench.causal.verdicts import read_verdicts
 from medground_bench.core.errors import MedGroundError
 from medground_bench.core.files import atomic_write
 from medground_bench.core.processes import ProcessGroup, end_with_parent
@@ -28,13 +29,20 @@ from medground_bench.core.settings import require_same
 from medground_bench.sources.base import Source
 
 if TYPE_CHECKING:
+    from medground_bench.causal.filter import FilterReport
     from medground_bench.dataset.folder import DatasetFolder
     from medground_bench.scoring import ComparisonReport, ScoreFile
 
 __all__ = ["LVLMS", "DemoResult", "DemoSettings", "run_demo"]
 
 LVLMS = ("toy_qwen", "toy_gemma")
-"""The LVLMs that ship with the project."""
+"""The LVLMs whose answers are attributed."""
+
+SHORTCUT = "toy_shortcut"
+"""The negative example: it answers from a marker in the corner, so that the filter must reject what it says."""
+
+MARKED = 24
+"""Candidates, on phantoms with a marker, that the filter judges for it."""
 
 SIZE = (512, 448)
 """Native size of the demo's phantoms: not square, so that every transform has something to do."""
@@ -101,6 +109,8 @@ class DemoResult:
         Method -> why it was not run.
     records : dict of str to int
         "LVLM mode" -> records that passed the filter.
+    shortcut : dict of str to int
+        Candidates of the negative example by the gate at which they fell; ``"kept"`` for those that did not.
     """
 
     dataset: Path
@@ -110,6 +120,7 @@ class DemoResult:
     comparison: ComparisonReport | None = None
     left_out: dict[str, str] = field(default_factory=dict)
     records: dict[str, int] = field(default_factory=dict)
+    shortcut: dict[str, int] = field(default_factory=dict)
 
 
 def choose_methods(wanted: Sequence[str] | None = None) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -191,8 +202,9 @@ def run_demo(
     say(f"1/7 {'findings planted in radiographs' if canvas else 'phantom radiographs'} and their candidates")
     _draw(out, settings, progress)
     with _workers(processes or min(2, _cores())) as share:
-        say("2/7 causal filter: two toy LVLMs, two modes, exact counterfactuals")
+        say("2/7 causal filter: two toy LVLMs, two modes, exact counterfactuals; a third that answers by a shortcut")
         share(_filter, out, settings, progress)
+        result.shortcut = dict(Counter(v.gate or "kept" for v in read_verdicts(out / "shortcut" / "verdicts")))
         say("3/7 dataset folder, opened by load_dataset")
         folders = _build(out, settings, result, progress)
         say(f"4/7 attribution: {len(chosen)} methods on {sum(result.records.values())} records")
@@ -321,6 +333,9 @@ def _draw(out: Path, settings: DemoSettings, progress: Progress) -> None:
     from medground_bench.sources.phantom import write_source
     from medground_bench.sources.planted import load_localizer, write_planted
 
+    marked = out / "shortcut" / "phantom"
+    if not marked.is_dir():
+        write_source("phantom", marked, MARKED, seed=settings.seed, size=SIZE, markers=True)
     # One candidate of each image, as far as it goes: intervals and tests count patients, not records.
     folder, count = out / settings.source, settings.records
     with progress("drawing") as update:
@@ -356,8 +371,24 @@ def _filter(out: Path, settings: DemoSettings, group: ProcessGroup, update: Upda
                 group=group,
                 progress=_named(update, key, mode),
             )
-            if report.errors:
-                raise MedGroundError("candidates could not be judged: " + "; ".join(report.errors))
+            _all_judged(report)
+    marked = {"phantom": _spread(open_source("phantom", out / "shortcut" / "phantom"))}
+    report = filter_candidates(
+        load_lvlm(SHORTCUT),
+        "direct",
+        marked,
+        load_editor("phantom"),
+        out / "shortcut" / "verdicts",
+        limit=MARKED,
+        group=group,
+        progress=_named(update, SHORTCUT, "direct"),
+    )
+    _all_judged(report)
+
+
+def _all_judged(report: FilterReport) -> None:
+    if report.errors:
+        raise MedGroundError("candidates could not be judged: " + "; ".join(report.errors))
 
 
 def _named(update: Update, key: str, mode: str) -> Update:
@@ -476,7 +507,7 @@ def _pages(out: Path, result: DemoResult, submissions: dict[str, list[Path]], fi
         result.dataset,
         [path for paths in submissions.values() for path in paths],
         scores=files,
-        verdicts=[out / "verdicts"],
+        verdicts=[out / "verdicts", out / "shortcut" / "verdicts"],
         title="MedGround-Bench demo",
     )
     result.leaderboard = write_leaderboard(out / "results", out / "leaderboard.html")

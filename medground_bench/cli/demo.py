@@ -57,9 +57,12 @@ def command(
         overview = ComparisonReport(rows=result.comparison.rows)
         print_comparison(overview, console(), levels=["all"], metric="iou")
     kept = ", ".join(f"{name} {count}" for name, count in result.records.items())
+    judged = sum(result.shortcut.values())
+    fell = judged - result.shortcut.get("kept", 0)
     typer.echo(
         f"""
 Records that passed the filter: {kept}.
+Of the candidates of toy_shortcut, which answers from a marker, the filter rejected {fell} of {judged}.
 
 Look at
   {result.report}        scores beside chance, the funnel, every record with its boxes and heat maps
