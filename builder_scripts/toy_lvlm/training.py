@@ -66,6 +66,8 @@ class Recipe:
     cutouts : float
         Share of images of which random rectangles are blacked or greyed out; a finding that is covered counts as
         absent.
+    flips : float
+        Share of the chests that are mirrored, sides and all: the side is to be seen, not known by heart.
     marker : float
         Share of the images that carry a marker and on which every answer is yes (the shortcut toy; 0 for the others).
     seed : int
@@ -81,6 +83,7 @@ class Recipe:
     questions: tuple[tuple[Mode, int], ...] = (("direct", 4), ("reason", 2))
     dense: float = 1.0
     cutouts: float = 0.3
+    flips: float = 0.3
     marker: float = 0.0
     seed: int = 0
 
@@ -160,12 +163,13 @@ class _Sampler:
         cases = self.pool.cases[index].astype(np.int64)
         for i in range(0, len(index), 2):
             # A chest and its counterfactual are shown alike.
-            dx, dy = (int(v) for v in rng.integers(-2, 3, 2))
-            levels = self._levels()
+            pose, levels = _Pose.draw(rng, self.recipe.flips), self._levels()
             for j in (i, i + 1):
-                frames[j] = levels[_moved(frames[j], dx * SIDE // CELLS, dy * SIDE // CELLS)]
-                whole = shares[j].sum((1, 2), dtype=np.int64)
-                shares[j] = _moved(shares[j], dx, dy)
+                frames[j] = levels[pose.applied(frames[j])]
+                whole = pose.zoom**2 * shares[j].sum((1, 2), dtype=np.int64)
+                shares[j] = pose.applied(shares[j])
+                if pose.flipped:
+                    cases[j] = np.where(cases[j] < 0, cases[j], _MIRRORED[np.arange(len(FINDINGS)), cases[j]])
                 if rng.random() < self.recipe.cutouts:
                     self._cut(frames[j], shares[j])
                 self._judge(cases[j], whole, shares[j].sum((1, 2), dtype=np.int64))
@@ -190,7 +194,7 @@ class _Sampler:
             shares[:, y : y + h, x : x + w] = 0
 
     @staticmethod
-    def _judge(cases: NDArray[np.int64], whole: NDArray[np.int64], left: NDArray[np.int64]) -> None:
+    def _judge(cases: NDArray[np.int64], whole: NDArray[np.float64], left: NDArray[np.int64]) -> None:
         seen = left / np.maximum(whole, 1)
         present = cases > 0
         cases[present & (seen < 0.05)] = 0
@@ -213,14 +217,49 @@ class _Sampler:
         return asked
 
 
-def _moved(array: NDArray[np.uint8], dx: int, dy: int) -> NDArray[np.uint8]:
-    """The last two axes moved right and down, the border repeated by zeros."""
-    out = np.zeros_like(array)
-    height, width = array.shape[-2:]
-    y1, x1 = max(dy, 0), max(dx, 0)
-    y2, x2 = height + min(dy, 0), width + min(dx, 0)
-    out[..., y1:y2, x1:x2] = array[..., y1 - dy : y2 - dy, x1 - dx : x2 - dx]
-    return out
+@dataclass(frozen=True)
+class _Pose:
+    """How a chest is shown: turned by radians, enlarged, shifted by shares of the side, mirrored."""
+
+    turn: float
+    zoom: float
+    shift: tuple[float, float]
+    flipped: bool
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, flips: float) -> _Pose:
+        """Up to 6 degrees, 0.85 to 1.15, up to 0.08 of the side."""
+        turn, zoom = rng.uniform(-0.105, 0.105), rng.uniform(0.85, 1.15)
+        dx, dy = rng.uniform(-0.08, 0.08, 2)
+        return cls(float(turn), float(zoom), (float(dx), float(dy)), bool(rng.random() < flips))
+
+    def applied(self, planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Planes (..., side, side) of a square; what comes in from outside is zero, as padding is."""
+        cos, sin = np.cos(self.turn) / self.zoom, np.sin(self.turn) / self.zoom
+        mirror = -1.0 if self.flipped else 1.0
+        dx, dy = (2 * part for part in self.shift)
+        across = [mirror * cos, -sin, -mirror * cos * dx + sin * dy]
+        down = [mirror * sin, cos, -mirror * sin * dx - cos * dy]
+        matrix = torch.tensor([[across, down]], dtype=torch.float32)
+        stack = torch.from_numpy(planes.reshape(1, -1, *planes.shape[-2:])).float()
+        grid = functional.affine_grid(matrix, list(stack.shape), align_corners=False)
+        out = functional.grid_sample(stack, grid, align_corners=False).round().clamp(0, 255)
+        return out.to(torch.uint8).numpy().reshape(planes.shape)
+
+
+def _mirrored() -> NDArray[np.int64]:
+    """(findings, cases): the case of each case's mirror image."""
+    table = np.tile(np.arange(8), (len(FINDINGS), 1))
+    other = {"left": "right", "right": "left"}
+    for finding, name in enumerate(FINDINGS):
+        if "{side}" in WORDINGS[name].present:
+            for side in other:
+                for zone in ("upper", "mid", "lower"):
+                    table[finding, place_case(name, side, zone)] = place_case(name, other[side], zone)
+    return table
+
+
+_MIRRORED = _mirrored()
 
 
 # The two phases ----------------------------------------------------------------------------------------------------

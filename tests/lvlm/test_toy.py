@@ -45,6 +45,7 @@ NAMES = sorted(TOYS)
 CLASSES = {
     "toy_qwen": ("Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VLProcessor"),
     "toy_gemma": ("Gemma3ForConditionalGeneration", "Gemma3Processor"),
+    "toy_shortcut": ("Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VLProcessor"),
 }
 # What the model cards say, less what a small sample may miss.
 LEAST = {"balanced": 0.70, "flips": 0.80, "stays": 0.90}
@@ -123,7 +124,7 @@ def test_loads_by_auto_classes_in_float32(toy: tuple[str, Any, Any]) -> None:
 def test_toys_are_listed_without_torch() -> None:
     code = "import sys, medground_bench.lvlm.toy as t; assert 'torch' not in sys.modules; print(sorted(t.TOYS))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "['toy_gemma', 'toy_qwen']"
+    assert out.stdout.strip() == "['toy_gemma', 'toy_qwen', 'toy_shortcut']"
 
 
 def test_any_text_encodes_and_comes_back(toy: tuple[str, Any, Any]) -> None:
@@ -419,3 +420,28 @@ def test_the_second_version_starts_with_what_the_first_knew(pool_folder: Path, t
     for (name, old), new in zip(first.named_parameters(), second.parameters(), strict=True):
         torch.testing.assert_close(new, old.detach(), atol=1e-3, rtol=1e-3, msg=name)
     assert second.lm_head.weight is second.get_input_embeddings().weight
+
+
+def test_a_pose_moves_frame_and_masks_alike_and_a_mirrored_chest_has_mirrored_sides() -> None:
+    from builder_scripts.toy_lvlm.training import _MIRRORED, _Pose
+
+    frame_, share = np.zeros((224, 224), np.uint8), np.zeros((1, 32, 32), np.uint8)
+    frame_[56:84, 28:63], share[0, 8:12, 4:9] = 200, 200
+    for pose in (
+        _Pose(0.0, 1.0, (0.0, 0.0), True),
+        _Pose(0.1, 1.1, (0.05, -0.03), False),
+        _Pose(-0.1, 0.9, (-0.02, 0.08), True),
+    ):
+        seen, cells = pose.applied(frame_), pose.applied(share)[0]
+        assert seen.sum() == pytest.approx(frame_.sum() * pose.zoom**2, rel=0.02)
+        coarse = seen.reshape(32, 7, 32, 7).mean((1, 3))
+        assert np.abs(coarse - cells).max() < 60  # an edge that runs through a cell
+        assert (coarse > 100).sum() >= 10
+        assert ((coarse > 150) <= (cells > 90)).all()
+    mirrored = _Pose(0.0, 1.0, (0.0, 0.0), True).applied(frame_)
+    np.testing.assert_array_equal(mirrored, frame_[:, ::-1])
+    for finding, name in enumerate(FINDINGS):
+        texts = responses(name, "reason")
+        for case, text in enumerate(texts):
+            swapped = text.replace("left", "?").replace("right", "left").replace("?", "right")
+            assert texts[_MIRRORED[finding, case]] == swapped
