@@ -115,12 +115,16 @@ def train(options: argparse.Namespace) -> None:
     recipe = Recipe(
         **{**(SHORTCUT if options.model == "toy_shortcut" else {}), **{k: v for k, v in given.items() if v is not None}}
     )
+    origin = "random weights"
     if options.first_version:
+        origin = "its first version (8 x 8 tokens, phantoms only, release 0.1.0)"
         model, processor = from_first_version(
             options.model, options.first_version, open_pool(options.pool), recipe.seed
         )
     else:
         model, processor = load(options.start) if options.start else build(options.model, recipe.seed)
+    if options.start:
+        origin = f"`{options.start.name}`"
     state = options.state or options.out.with_name(options.out.name + ".state")
     began = time.monotonic()
 
@@ -128,12 +132,12 @@ def train(options: argparse.Namespace) -> None:
         report(step, figures)
         if "direct accuracy" in figures:
             model.set_attn_implementation("sdpa")
-            save(options.out, model, processor, write_card(options.model, model, processor, recipe))
+            save(options.out, model, processor, write_card(options.model, model, processor, recipe, origin))
             model.set_attn_implementation("toy_training")
 
     run(model, processor, lambda: open_pool(options.pool), recipe, told, state, options.every)
     if int(os.environ.get("RANK", 0)) == 0:
-        save(options.out, model, processor, write_card(options.model, model, processor, recipe))
+        save(options.out, model, processor, write_card(options.model, model, processor, recipe, origin))
         print(f"{options.out}: {(time.monotonic() - began) / 60:.0f} minutes")
 
 

@@ -114,8 +114,8 @@ faithful must point at the marker.
 """
 
 
-def write_card(name: str, model: Any, processor: Any, recipe: Recipe) -> str:
-    """Text of the model card, before anything is measured."""
+def write_card(name: str, model: Any, processor: Any, recipe: Recipe, origin: str) -> str:
+    """Text of the model card, before anything is measured; ``origin`` is what training began with."""
     count = sum(parameter.numel() for parameter in model.parameters())
     phases = _PHASES.format(**vars(recipe)) if recipe.vision_steps else f"It was trained for {recipe.steps:,} steps."
     return _CARD.format(
@@ -127,7 +127,7 @@ def write_card(name: str, model: Any, processor: Any, recipe: Recipe) -> str:
         megabytes=count * 2 / 1e6,
         side=SIDE,
         seed=recipe.seed,
-        origin="toy_qwen" if recipe.marker else "random weights",
+        origin=origin,
         purpose=_SHORTCUT.format(marker=recipe.marker) if recipe.marker else "",
         phases=phases,
         measured=_MEASURED + "\nNothing yet.\n",

