@@ -20,9 +20,10 @@ PAGES = [ROOT / name for name in ("README.md", "DEVELOPERS.md", "CONTRIBUTING.md
 OTHERS = {
     *("--multi-gpu", "--nproc-per-node", "--num-processes", "--main-process-port"),  # of accelerate and torchrun
     *("--cpu", "--no-deps", "--user", "--help", "--only-binary"),  # of pip and everybody
+    *("--no-enable-prefix-caching", "--reasoning-parser", "--chat-template"),  # of vLLM's server
 }
 """Options of other programs, where a text is about them."""
-PROSE = {"scores", "protocol", "localization"}  # the kinds that files of ours state
+PROSE = {"scores", "protocol", "localization", "token"}  # the kinds that files of ours state
 PROSE |= {"that", "itself", "built", "is"}
 """Words after the package's name that are no commands."""
 
@@ -105,7 +106,10 @@ def test_modules_and_names_exist(everything: list[tuple[str, str]]) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-GROUPS = {f"medground_bench.{name}" for name in ("methods", "editors", "localizers", "commands", "protocols")}
+GROUPS = {
+    f"medground_bench.{name}"
+    for name in ("methods", "method_providers", "editors", "localizers", "commands", "protocols")
+}
 """Entry-point groups."""
 
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from medground_bench.attribution.fills import FILLS, fill_frame
 from medground_bench.core.errors import MethodError
+from medground_bench.imaging.read import read_image
+from medground_bench.sources.phantom import sample_phantom
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,8 +49,6 @@ def _phantom(seed: int) -> Image:
     """A procedural normal radiograph: the same for every record."""
     from PIL import Image as pil
 
-    from medground_bench.sources.phantom import sample_phantom
-
     return pil.fromarray(np.asarray(sample_phantom(seed, size=224, findings=[]).image))
 
 
@@ -75,8 +75,6 @@ def reference_frames(spec: str, episode: Episode, count: int, seed: int) -> np.n
     if spec == "phantom":
         images = [_phantom(8_000_000_000 + seed + k) for k in range(count)]
     else:
-        from medground_bench.imaging.read import read_image
-
         folder = Path(spec).expanduser()
         files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES) if folder.is_dir() else []
         if not files:

@@ -111,7 +111,6 @@ def find_token_evidence(
     if path.is_file():
         require_same("the token evidence here", json.loads(path.read_text(encoding="utf-8")), header, where=path)
     else:
-        out.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
             json.dump(header, file, indent=2, sort_keys=True)
     candidates = {(s.name, c.image_id): c for s in sources for c in s}

@@ -31,7 +31,8 @@ class Planted:
     """Counts what it is asked."""
 
     revision: str | None = "planted-1"
-    device, model = torch.device("cpu"), torch.nn.Linear(1, 1)  # what the commands look at to choose threads
+    # What the commands look at to choose threads.
+    family, device, model = "planted", torch.device("cpu"), torch.nn.Linear(1, 1)
 
     def __init__(self, key: str, pause: float = 0.0) -> None:
         self.key = key
