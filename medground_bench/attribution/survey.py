@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
@@ -60,8 +60,26 @@ class SurveyRow:
     refuses: list[str] = field(default_factory=list)
 
 
-def survey(families: Sequence[str], *, progress: Callable[[int, int, str], None] | None = None) -> Iterator[SurveyRow]:
-    """Try every family that :mod:`medground_bench.lvlm.testing` can build."""
+def survey(
+    families: Sequence[str],
+    *,
+    sizes: Sequence[tuple[int, int]] = SIZES,
+    methods: Collection[str] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Iterator[SurveyRow]:
+    """Try families that :mod:`medground_bench.lvlm.testing` can build.
+
+    Parameters
+    ----------
+    families : sequence of str
+        ``model_type`` of each.
+    sizes : sequence of (int, int)
+        Frames to score and measure, (width, height); the methods run on the first.
+    methods : collection of str, optional
+        White-box methods to run; all without it.
+    progress : callable, optional
+        Called with (done, total, family).
+    """
     import medground_bench.lvlm.testing as testing
 
     builders = {"qwen2_5_vl": testing.tiny_qwen_parts, "gemma3": testing.tiny_gemma_parts}
@@ -71,15 +89,15 @@ def survey(families: Sequence[str], *, progress: Callable[[int, int, str], None]
         parts = builders[family]() if family in builders else testing.generic_parts(family)
         with tempfile.TemporaryDirectory() as scratch:
             lvlm = load_lvlm(testing.save_parts(*parts, Path(scratch)), device="cpu")
-        yield _row(family, lvlm)
+        yield _row(family, lvlm, sizes, methods)
 
 
-def _row(family: str, lvlm: Lvlm) -> SurveyRow:
+def _row(family: str, lvlm: Lvlm, sizes: Sequence[tuple[int, int]], methods: Collection[str] | None) -> SurveyRow:
     from medground_bench.lvlm.geometry import measure_tokens
 
     row = SurveyRow(family, loads=lvlm.family == family)
     errors, seen, apart = [], [], []
-    for size in SIZES:
+    for size in sizes:
         episode = lvlm.prepare(_noise(size), _QUESTION, _RESPONSE, side=None)
         errors.append(np.abs(lvlm.log_probs(episode, [episode.frame])[0] - _plain_scores(lvlm, size)).max())
         measured = measure_tokens(lvlm, size, step=4 if size[0] < 300 else 8)
@@ -96,8 +114,10 @@ def _row(family: str, lvlm: Lvlm) -> SurveyRow:
     row.score_error = float(max(errors))
     row.measured = ", ".join(seen)
     row.explicit_error = max(apart) if apart else None
-    episode = lvlm.prepare(_noise(SIZES[0]), _QUESTION, _RESPONSE, side=None)
+    episode = lvlm.prepare(_noise(sizes[0]), _QUESTION, _RESPONSE, side=None)
     for name in available_methods():
+        if methods is not None and name not in methods:
+            continue
         method = get_method(name)
         if "white_box" not in method.needs or _LEFT_OUT & set(method.needs):
             continue

@@ -181,8 +181,10 @@ def _rows(
     per_finding = [row(f, names == f, float(area)) for f, area in zip(findings, recognised, strict=True)]
     known = [one for one in per_finding if np.isfinite(one.auroc)]
     together = float("nan")
-    if len(known) >= _LEAST:
-        together = float(spearmanr([one.auroc for one in known], [one.iou for one in known]).statistic)
+    # Equals have no ranks, and so no correlation.
+    areas, overlaps = [one.auroc for one in known], [one.iou for one in known]
+    if len(known) >= _LEAST and len(set(areas)) > 1 and len(set(overlaps)) > 1:
+        together = float(spearmanr(areas, overlaps).statistic)
     mean = float(np.mean([one.auroc for one in known])) if known else float("nan")
     by_size = [row(f"{size} evidence", sizes == size, float("nan")) for size in SIZES if (sizes == size).any()]
     return [row("all", np.ones(len(names), bool), mean, together), *by_size, *per_finding]

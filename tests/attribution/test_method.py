@@ -22,6 +22,7 @@ from medground_bench.attribution import method as methods
 from medground_bench.attribution.method import Attribution, available_methods, describe_methods, get_method, method
 from medground_bench.core.errors import MethodError
 from medground_bench.imaging import Letterbox
+from medground_bench.lvlm.grid import TokenGrid
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "third_party_method"
@@ -63,7 +64,7 @@ def make(result: Any, **options: Any) -> methods.Method:
 
 
 def episode(width: int = 400, height: int = 200) -> Any:
-    return SimpleNamespace(letterbox=Letterbox.fit(width, height, 224), grid=SimpleNamespace(rows=8, cols=8))
+    return SimpleNamespace(letterbox=Letterbox.fit(width, height, 224), token_grid=TokenGrid(8, 8, (224, 224)))
 
 
 LVLM: Any = None

@@ -13,14 +13,14 @@ from medground_bench.attribution import regions
 from medground_bench.attribution.regions import box_masks, region_labels, region_masks, tile_labels
 from medground_bench.core.errors import MethodError
 from medground_bench.imaging import Letterbox
+from medground_bench.lvlm.grid import TokenGrid
 from medground_bench.sources.planted.anatomy import Localization
 
 
 def episode() -> Any:
     frame = np.zeros((224, 224), np.uint8)
     frame[56:168] = np.random.default_rng(0).integers(0, 255, (112, 224))
-    grid = SimpleNamespace(rows=16, cols=8)
-    return SimpleNamespace(frame_array=frame, letterbox=Letterbox.fit(224, 112), grid=grid)
+    return SimpleNamespace(frame_array=frame, letterbox=Letterbox.fit(224, 112), grid=TokenGrid(16, 8, (224, 224)))
 
 
 @pytest.mark.parametrize(("spec", "count"), [("tiles:3x5", 15), ("tokens", 128), ("tiles:1x1", 1)])

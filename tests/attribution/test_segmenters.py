@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from medground_bench.attribution import segmenters
-from medground_bench.core.errors import MethodError, MissingDependencyError
+from medground_bench.core.errors import MedGroundError, MethodError, MissingDependencyError
 
 torch = pytest.importorskip("torch")
 
@@ -134,7 +134,11 @@ class TestRefusals:
             segmenters.load_segmenter("litemedsam==0.0.0")
         assert segmenters.load_segmenter(segmenters.resolve_segmenter("litemedsam")).name.startswith("litemedsam==")
 
-    def test_hub_id_that_is_not_there(self):
+    def test_hub_id_that_is_not_there(self, monkeypatch):
+        monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")
+        with pytest.raises(MedGroundError, match="nobody/nothing-here: it is not on this machine"):
+            segmenters.load_segmenter("nobody/nothing-here")
+        monkeypatch.setattr(segmenters, "local_only", lambda *_: True)  # the Hub answers, and has no such repository
         with pytest.raises(MethodError, match="no SamModel"):
             segmenters.load_segmenter("nobody/nothing-here")
 
