@@ -156,7 +156,7 @@ def choose_methods(wanted: Sequence[str] | None = None) -> tuple[tuple[str, ...]
 def run_demo(
     out: str | Path,
     *,
-    records: int = 80,
+    records: int = 40,
     seed: int = 0,
     methods: Sequence[str] | None = None,
     canvas: str | Path | None = None,
