@@ -227,11 +227,12 @@ def test_bfloat16_weights_will_do(half: dict[str, Any], family: str, name: str) 
         return
     exact = run(full, prepare(full, size=(112, 112)), name)
     assert np.isfinite(attribution.heatmap).all()
-    assert attribution.fallback == exact.fallback
-    if (
-        name not in ("occlusion", "rise", "token_patching") and not exact.fallback
-    ):  # their scores differ by less than bfloat16 resolves: the model is random
-        assert np.corrcoef(np.ravel(attribution.heatmap), np.ravel(exact.heatmap))[0, 1] > 0.8
+    assert (attribution.fallback, attribution.degenerate) == (exact.fallback, exact.degenerate)
+    if exact.fallback or exact.degenerate or name in ("occlusion", "rise", "token_patching"):
+        return  # no map, or one of scores that differ by less than bfloat16 resolves: the model is random
+    # Sizes of normal variables that correlate at 0.8 correlate at 0.6.
+    least = 0.6 if name == "saliency" else 0.8
+    assert np.corrcoef(np.ravel(attribution.heatmap), np.ravel(exact.heatmap))[0, 1] > least
 
 
 @pytest.fixture(scope="module")
