@@ -380,6 +380,7 @@ SIDE = 1024.0
 class _Record:
     def __init__(self, row: dict[str, Any]) -> None:
         self.__dict__.update(row)
+        self.regions: tuple[str, ...] = ()
         self.size = (row["width"], row["height"])
 
 
