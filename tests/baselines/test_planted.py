@@ -42,8 +42,8 @@ METHODS = [
     "occlusion",
     "rise",
 ]
-"""Not ``llava_cam``: it reads the gradient of an MLP's branch, and the planted decoder's MLPs add nothing. Not yet
-``igos_plus`` and ``igos_pp``: with the few iterations that a test has time for they find the patch on some frames only."""
+"""Not ``llava_cam``: it reads the gradient of an MLP's branch, and the planted decoder's MLPs add nothing. Not
+yet ``igos_plus`` and ``igos_pp``: in the few iterations that a test has time for they find the patch on some frames only."""
 
 SPECKLES = ("integrated_gradients", "input_x_gradient", "smoothgrad", "guided_ig")
 """Pixel gradients: patch filters are random, so the map is a speckle in the patch, no piece of it 16 pixels large."""
@@ -87,8 +87,6 @@ def test_the_method_finds_it(case: Any, name: str) -> None:
         "occlusion": {"rows": episode.grid.rows, "cols": episode.grid.cols},
         "rise": {"masks": 128},
         "guided_ig": {"steps": 16},
-        "igos_plus": {"size": 16, "points": 3, "iterations": 5},
-        "igos_pp": {"size": 16, "points": 3, "iterations": 5},
     }
     attribution = method.run(lvlm, episode, method.make_parameters(options.get(name)))
     heat = attribution.heatmap
