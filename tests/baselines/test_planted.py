@@ -43,7 +43,7 @@ METHODS = [
     "rise",
 ]
 """Not ``llava_cam``: it reads the gradient of an MLP's branch, and the planted decoder's MLPs add nothing. Not
-yet ``igos_plus`` and ``igos_pp``: in the few iterations that a test has time for they find the patch on some frames only."""
+yet ``igos_plus`` and ``igos_pp``: in the iterations that a test has time for they find it on some frames only."""
 
 SPECKLES = ("integrated_gradients", "input_x_gradient", "smoothgrad", "guided_ig")
 """Pixel gradients: patch filters are random, so the map is a speckle in the patch, no piece of it 16 pixels large."""
