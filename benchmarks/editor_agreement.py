@@ -22,6 +22,7 @@ from medground_bench.causal.verdicts import Verdict, read_verdicts
 from medground_bench.core.console import progress_bar
 from medground_bench.core.schema import GATES, MODES
 from medground_bench.lvlm import load_lvlm
+from medground_bench.scoring.statistics import bootstrap_ratios
 from medground_bench.sources import open_source
 
 
@@ -72,12 +73,14 @@ def _report(
     both = [pair for pair in exact if pair in other]
     kept = np.array([[exact[pair].gate is None, other[pair].gate is None] for pair in both])
     same = kept[:, 0] == kept[:, 1]
-    low, high = _interval(same, [patients[image] for image, _ in both])
+    agree = bootstrap_ratios(
+        same.astype(float), np.ones(len(both)), [patients[image] for image, _ in both], bounds=[(0.0, 1.0)]
+    )[0]
     table = Counter(map(tuple, kept.tolist()))
     chance = kept.mean(0).prod() + (1 - kept.mean(0)).prod()
     kappa = (same.mean() - chance) / (1 - chance) if chance < 1 else float("nan")
     print(f"{key} {arguments.mode}: {len(both)} candidates, the exact editor against {arguments.editor}")
-    print(f"  verdicts agree on {same.mean():.3f} [{low:.3f}, {high:.3f}] (kappa {kappa:.2f})")
+    print(f"  verdicts agree on {agree.value:.3f} [{agree.low:.3f}, {agree.high:.3f}] (kappa {kappa:.2f})")
     print(
         f"  kept by both {table[True, True]}, by the exact one alone {table[True, False]}, "
         f"by {arguments.editor} alone {table[False, True]}, by neither {table[False, False]}"
@@ -85,17 +88,6 @@ def _report(
     for name, verdicts in (("exact", exact), (arguments.editor, other)):
         gates = Counter(verdicts[pair].gate for pair in both)
         print(f"  {name}: kept {gates[None]}; fell at " + ", ".join(f"{gate} {gates[gate]}" for gate in GATES))
-
-
-def _interval(same: np.ndarray, patients: list[str], resamples: int = 2000) -> tuple[float, float]:
-    """95 % percentile interval of the share over resampled patients."""
-    names = sorted(set(patients))
-    codes = np.array([names.index(p) for p in patients])
-    total, count = np.bincount(codes, same), np.bincount(codes)
-    rng = np.random.default_rng(0)
-    weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
-    low, high = np.percentile(weights @ total / (weights @ count), (2.5, 97.5))
-    return float(low), float(high)
 
 
 if __name__ == "__main__":

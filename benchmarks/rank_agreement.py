@@ -14,6 +14,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from medground_bench.scoring.files import ScoreFile, SubmissionScores, read_scores
+from medground_bench.scoring.statistics import cluster_codes, cluster_sums
 
 
 def main() -> None:
@@ -55,14 +56,14 @@ def _tau(a: np.ndarray, b: np.ndarray) -> float:
 
 def _sums(file: ScoreFile, submissions: list[SubmissionScores], metric: str) -> tuple[np.ndarray, np.ndarray]:
     """(patients, methods): sum of the metric and number of records."""
-    clusters = np.asarray(file.table.cluster)
-    codes = {c: k for k, c in enumerate(sorted({int(c) for s in submissions for c in clusters[s.positions]}))}
-    total, count = np.zeros((len(codes), len(submissions))), np.zeros((len(codes), len(submissions)))
-    for column, submission in enumerate(submissions):
-        rows = [codes[int(c)] for c in clusters[submission.positions]]
-        np.add.at(total[:, column], rows, submission.scores[metric])
-        np.add.at(count[:, column], rows, 1.0)
-    return total, count
+    codes, count = cluster_codes(np.asarray(file.table.cluster))
+    sides = [
+        cluster_sums(np.stack([s.scores[metric], np.ones(len(s.positions))], 1), codes[s.positions], count)
+        for s in submissions
+    ]
+    total, number = (np.stack([side[:, k] for side in sides], 1) for k in (0, 1))
+    there = number.any(1)  # the file's other LVLM may have patients of its own
+    return total[there], number[there]
 
 
 if __name__ == "__main__":

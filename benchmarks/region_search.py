@@ -33,7 +33,7 @@ from medground_bench.causal.answers import read_answer
 from medground_bench.core.errors import MedGroundError
 from medground_bench.core.files import Journal, atomic_write, read_journals
 from medground_bench.core.schema import question
-from medground_bench.core.settings import require_same
+from medground_bench.core.settings import same_as_before
 from medground_bench.lvlm import load_lvlm
 from medground_bench.scoring import compare_methods, evaluate_boxes, score_boxes
 from medground_bench.scoring.rows import interval_text, p_text
@@ -275,16 +275,8 @@ def main() -> None:
     args.common = {name: {"pool": args.pool} for name in medfocus}
     for key in [] if args.report else args.lvlm:
         lvlm = load_lvlm(key, device="cpu")
-        path, now = (
-            args.out / f"{key}.json",
-            {"revision": lvlm.revision, "planted": bool(args.planted), "pool": args.pool},
-        )
-        if path.is_file():
-            require_same("the results here", json.loads(path.read_text()), now, where=path)
-        else:
-            args.out.mkdir(parents=True, exist_ok=True)
-            with atomic_write(path) as file:
-                json.dump(now, file)
+        now = {"revision": lvlm.revision, "planted": bool(args.planted), "pool": args.pool}
+        same_as_before("the results here", args.out / f"{key}.json", now)
         for mode in args.mode:
             run(lvlm, mode, args.methods, args)
     everything = report(args.out, args.records)

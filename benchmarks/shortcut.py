@@ -21,7 +21,7 @@ from medground_bench.causal.answers import read_answer
 from medground_bench.core.errors import MedGroundError
 from medground_bench.core.schema import question
 from medground_bench.demo import METHODS
-from medground_bench.lvlm import load_lvlm
+from medground_bench.lvlm import Lvlm, load_lvlm
 from medground_bench.sources.phantom import FINDINGS, sample_phantom
 from medground_bench.sources.phantom.marker import CORNERS, stamp_marker
 
@@ -68,12 +68,12 @@ def main() -> None:
     print(f"| *chance* | {share:.3f} | {share:.3f} |")
 
 
-def _row(lvlm: object, name: str, records: list[tuple[Image.Image, str, tuple[float, ...]]]) -> str:
+def _row(lvlm: Lvlm, name: str, records: list[tuple[Image.Image, str, tuple[float, ...]]]) -> str:
     method = get_method(name)
     hits, shares = [], []
     for image, attribute, box in records:
         try:
-            episode = lvlm.prepare(image, question(attribute, "direct"), "Yes")  # type: ignore[attr-defined]
+            episode = lvlm.prepare(image, question(attribute, "direct"), "Yes")
             heat = method.run(lvlm, episode, method.make_parameters({})).heatmap
         except MedGroundError as error:
             return f"| {name} | not run: {str(error).splitlines()[0]} | |"

@@ -24,6 +24,7 @@ from medground_bench.cli._score_tables import console, print_agreements, print_p
 from medground_bench.core.processes import process_group
 from medground_bench.dataset.folder import open_folder
 from medground_bench.demo import LVLMS, run_demo
+from medground_bench.demo import METHODS as DEMO
 from medground_bench.lvlm import load_lvlm
 from medground_bench.scoring import read_scores
 from medground_bench.scoring.protocols.meta import kendall_matrix, rank_agreement
@@ -32,19 +33,8 @@ from medground_bench.scoring.protocols.result import read_results
 from medground_bench.scoring.protocols.run import run_protocols
 from medground_bench.sources import open_source
 
-METHODS = (
-    "medfocus_minimal",
-    "medfocus",
-    "occlusion",
-    "lrp",
-    "grad_attention",
-    "attention",
-    "rollout",
-    "gradcam",
-    "agcam",
-    "integrated_gradients",
-)
 CONTROLS = ("random_map", "centre_prior", "sobel")
+METHODS = (*(name for name in DEMO if name not in CONTROLS), "integrated_gradients")
 
 LIGHT = {
     "necessity": {"draws": 4},

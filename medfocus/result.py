@@ -60,6 +60,7 @@ class Transfer:
         """0 to 1: how far the references agree on where the lungs are; NaN where one reference alone speaks.
 
         Of 12 radiographs and their turned, cropped, inverted and faded copies (69 images), the lungs' boxes failed
-        (mean IoU below 0.7) on four, the four of least agreement; ``benchmarks/localiser.py`` makes the table.
+        (mean IoU below 0.7) on four, the four of least agreement, before turned and inverted starts were tried;
+        ``benchmarks/localiser.py`` makes the table anew.
         """
         return float(self.details.get("confidence", float("nan")))

@@ -13,19 +13,19 @@ import multiprocessing
 import os
 import queue
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medground_bench.causal.verdicts import read_verdicts
 from medground_bench.core.errors import MedGroundError
-from medground_bench.core.files import atomic_write
 from medground_bench.core.processes import ProcessGroup, end_with_parent
 from medground_bench.core.schema import MODES
-from medground_bench.core.settings import require_same
+from medground_bench.core.settings import same_as_before
 from medground_bench.sources.base import Source
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def choose_methods(wanted: Sequence[str] | None = None) -> tuple[tuple[str, ...]
 def run_demo(
     out: str | Path,
     *,
-    records: int = 40,
+    records: int = 24,
     seed: int = 0,
     methods: Sequence[str] | None = None,
     canvas: str | Path | None = None,
@@ -241,15 +241,10 @@ def _begun(out: Path) -> DemoSettings | None:
 
 
 def _check_settings(out: Path, settings: DemoSettings) -> None:
-    path, now = out / "demo.json", asdict(settings)
-    if path.is_file():
-        require_same("the demo's files here", json.loads(path.read_text(encoding="utf-8")), now, where=path)
-        return
-    if out.is_dir() and any(out.iterdir()):
+    path = out / "demo.json"
+    if not path.is_file() and out.is_dir() and any(out.iterdir()):
         raise MedGroundError("this folder is not a demo's and not empty", where=out, remedy="use another --out")
-    with atomic_write(path) as file:
-        json.dump(now, file, indent=2)
-        file.write("\n")
+    same_as_before("the demo's files here", path, asdict(settings))
 
 
 # Processes -----------------------------------------------------------------------------------------------------------
@@ -356,6 +351,9 @@ def _filter(out: Path, settings: DemoSettings, group: ProcessGroup, update: Upda
     from medground_bench.sources import open_source
 
     sources = {settings.source: _spread(open_source(settings.source, out / settings.source))}
+    marked = {"phantom": _spread(open_source("phantom", out / "shortcut" / "phantom"))}
+    work = {f"{key} {mode}": settings.candidates(mode) for key in LVLMS for mode in MODES}
+    stages = _stages(update, {**work, SHORTCUT: min(MARKED, len(marked["phantom"]))}, group)
     editor = load_editor(settings.source)
     for key in LVLMS:
         lvlm = load_lvlm(key)
@@ -369,10 +367,9 @@ def _filter(out: Path, settings: DemoSettings, group: ProcessGroup, update: Upda
                 out / "verdicts",
                 limit=limit,
                 group=group,
-                progress=_named(update, key, mode),
+                progress=stages[f"{key} {mode}"],
             )
             _all_judged(report)
-    marked = {"phantom": _spread(open_source("phantom", out / "shortcut" / "phantom"))}
     report = filter_candidates(
         load_lvlm(SHORTCUT),
         "direct",
@@ -381,7 +378,7 @@ def _filter(out: Path, settings: DemoSettings, group: ProcessGroup, update: Upda
         out / "shortcut" / "verdicts",
         limit=MARKED,
         group=group,
-        progress=_named(update, SHORTCUT, "direct"),
+        progress=stages[SHORTCUT],
     )
     _all_judged(report)
 
@@ -391,8 +388,19 @@ def _all_judged(report: FilterReport) -> None:
         raise MedGroundError("candidates could not be judged: " + "; ".join(report.errors))
 
 
-def _named(update: Update, key: str, mode: str) -> Update:
-    return lambda done, total, what: update(done, total, f"{key} {mode}: {what}")
+def _stages(update: Update, sizes: Mapping[str, int], group: ProcessGroup, each: int = 1) -> dict[str, Update]:
+    """For each stage of a process's share its own progress, which counts what the stages before it have done."""
+    shares = {name: each * len(range(group.rank, size, group.world_size)) for name, size in sizes.items()}
+    whole, before = sum(shares.values()), 0
+    stages: dict[str, Update] = {}
+    for name, share in shares.items():
+        stages[name] = partial(_at_stage, update, name, before + share, whole)
+        before += share
+    return stages
+
+
+def _at_stage(update: Update, name: str, after: int, whole: int, done: int, total: int, what: str) -> None:
+    update(after - total + done, whole, f"{name}: {what}")  # a run that resumes has less to do
 
 
 def _spread(source: Source) -> Source:
@@ -435,14 +443,17 @@ def _generate(out: Path, settings: DemoSettings, group: ProcessGroup, update: Up
     from medground_bench.dataset.folder import open_folder
     from medground_bench.lvlm import load_lvlm
 
+    folders = {mode: open_folder(out / "medground-bench", mode) for mode in MODES}
+    owners = {mode: [model for (model,) in folder.values("model")] for mode, folder in folders.items()}
+    records = {f"{key} {mode}": owners[mode].count(key) for key in LVLMS for mode in MODES}
+    stages = _stages(update, records, group, each=len(settings.methods))
     for key in LVLMS:
         lvlm = load_lvlm(key)
         for mode in MODES:
-            folder = open_folder(out / "medground-bench", mode)
-            if not any(model == key for (model,) in folder.values("model")):
+            if not records[f"{key} {mode}"]:
                 continue
             report = generate(
-                folder,
+                folders[mode],
                 lvlm,
                 settings.methods,
                 out / "submissions",
@@ -450,7 +461,7 @@ def _generate(out: Path, settings: DemoSettings, group: ProcessGroup, update: Up
                 world_size=group.world_size,
                 authors="medground-bench demo",
                 licence="Apache-2.0",
-                progress=_named(update, key, mode),
+                progress=stages[f"{key} {mode}"],
             )
             if report.errors:
                 raise MedGroundError("attributions failed:\n  " + "\n  ".join(report.errors))

@@ -8,7 +8,6 @@ submission folder is written whole.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from medground_bench.attribution.method import Attribution, Method, MethodLike, 
 from medground_bench.attribution.needs import able
 from medground_bench.core.errors import MedGroundError, MethodError
 from medground_bench.core.files import Journal, atomic_write, file_lock, read_journals
-from medground_bench.core.settings import require_same
+from medground_bench.core.settings import same_as_before
 from medground_bench.core.versions import software_versions
 from medground_bench.lvlm.passes import count_passes
 from medground_bench.submission import Prediction, write_submission
@@ -349,12 +348,7 @@ def _check_header(out: Path, header: Mapping[str, Any], settings: Mapping[str, A
     """Refuse to mix runs: parts made for something else are an error, not a mixture."""
     with file_lock(out / _PARTS / "run.lock", wait=True):  # processes of one launch begin together
         for name, now in [("run", dict(header)), *((f"settings-{k}", v) for k, v in settings.items())]:
-            path = out / _PARTS / f"{name}.json"
-            if path.is_file():
-                require_same("the parts here", json.loads(path.read_text(encoding="utf-8")), now, where=path)
-                continue
-            with atomic_write(path) as file:
-                json.dump(now, file, indent=2, sort_keys=True)
+            same_as_before("the parts here", out / _PARTS / f"{name}.json", now)
 
 
 def _write_submissions(

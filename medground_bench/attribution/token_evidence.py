@@ -18,8 +18,8 @@ import numpy as np
 
 from medground_bench.causal.editors import EditRequest
 from medground_bench.core.errors import MedGroundError, MethodError, ScoringError
-from medground_bench.core.files import Journal, atomic_write, read_journals
-from medground_bench.core.settings import require_same
+from medground_bench.core.files import Journal, read_journals
+from medground_bench.core.settings import same_as_before
 
 if TYPE_CHECKING:
     from medground_bench.causal.editors import Editor
@@ -107,12 +107,7 @@ def find_token_evidence(
         "frame_side": side,
         "seed": seed,
     }
-    path = out / _HEADER
-    if path.is_file():
-        require_same("the token evidence here", json.loads(path.read_text(encoding="utf-8")), header, where=path)
-    else:
-        with atomic_write(path) as file:
-            json.dump(header, file, indent=2, sort_keys=True)
+    same_as_before("the token evidence here", out / _HEADER, header)
     candidates = {(s.name, c.image_id): c for s in sources for c in s}
     with Journal(out, _STEM) as journal:
         done = {entry["id"] for entry in read_journals(out, _STEM)}

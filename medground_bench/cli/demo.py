@@ -12,7 +12,7 @@ __all__ = ["command"]
 def command(
     out: Path = typer.Option(Path("demo"), help="Folder for everything the demo makes."),
     records: int = typer.Option(
-        40, min=1, help="Candidates per LVLM that the causal filter judges in direct mode; a third in reason mode."
+        24, min=1, help="Candidates per LVLM that the causal filter judges in direct mode; a third in reason mode."
     ),
     seed: int = typer.Option(0, min=0, help="Chooses the radiographs."),
     methods: str = typer.Option(

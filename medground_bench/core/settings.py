@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from medground_bench.core.errors import MedGroundError, nearest
+from medground_bench.core.files import atomic_write
 
-__all__ = ["parse_settings", "parse_settings_for", "parse_settings_of", "require_same"]
+__all__ = ["parse_settings", "parse_settings_for", "parse_settings_of", "require_same", "same_as_before"]
 
 
 def require_same(what: str, before: Mapping[str, Any], now: Mapping[str, Any], *, where: object) -> None:
@@ -38,6 +40,15 @@ def require_same(what: str, before: Mapping[str, Any], now: Mapping[str, Any], *
             expected="one folder, one way of making what is in it",
             remedy="give the earlier run's options to resume it, use another --out, or delete the folder",
         )
+
+
+def same_as_before(what: str, path: Path, now: Mapping[str, Any]) -> None:
+    """:func:`require_same` with the settings in a JSON file, which the first run writes."""
+    if path.is_file():
+        require_same(what, json.loads(path.read_text(encoding="utf-8")), now, where=path)
+        return
+    with atomic_write(path) as file:
+        json.dump(dict(now), file, indent=2, sort_keys=True)
 
 
 def parse_settings(option: str, pairs: list[str]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medground_bench.core.errors import MedGroundError, ScoringError, SubmissionError
-from medground_bench.core.files import Journal, atomic_write, file_lock, read_journals
-from medground_bench.core.settings import require_same
+from medground_bench.core.files import Journal, file_lock, read_journals
+from medground_bench.core.settings import same_as_before
 from medground_bench.core.versions import software_versions
 from medground_bench.scoring.protocols.cache import Store
 from medground_bench.scoring.protocols.case import Case, Count, Trial
@@ -244,12 +243,7 @@ def _check_header(out: Path, header: Mapping[str, Any], plans: Sequence[tuple[Pr
     with file_lock(out / _PARTS / "run.lock", wait=True):
         entries = [("run", dict(header)), *((f"settings-{p.name}", describe(p, values)) for p, values in plans)]
         for name, now in entries:
-            path = out / _PARTS / f"{name}.json"
-            if path.is_file():
-                require_same("the parts here", json.loads(path.read_text(encoding="utf-8")), now, where=path)
-                continue
-            with atomic_write(path) as file:
-                json.dump(now, file, indent=2, sort_keys=True)
+            same_as_before("the parts here", out / _PARTS / f"{name}.json", now)
 
 
 def _measure(
