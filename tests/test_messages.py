@@ -17,6 +17,7 @@ from medground_bench.cli import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "DEVELOPERS.md", "CONTRIBUTING.md", "SECURITY.md", "dataset_card.md")]
+PAGES += sorted((ROOT / "docs").rglob("*.md"))
 OTHERS = {
     *("--multi-gpu", "--nproc-per-node", "--num-processes", "--main-process-port"),  # of accelerate and torchrun
     *("--cpu", "--no-deps", "--user", "--help", "--only-binary"),  # of pip and everybody
@@ -104,6 +105,22 @@ def test_modules_and_names_exist(everything: list[tuple[str, str]]) -> None:
             if not _there(dotted):
                 wrong.append(f"{where}: {dotted}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_tests_exist() -> None:
+    """A page that says which test shows something names one that is there; ``::name`` alone is in the file before it."""
+    wrong, seen = [], 0
+    for page in PAGES:
+        file = ""
+        for named in re.findall(r"`(tests/[\w/.]+(?:::\w+)*|(?:::\w+)+)`", page.read_text(encoding="utf-8")):
+            path, *names = named.split("::")
+            file, seen = path or file, seen + 1
+            there = (ROOT / file).exists()
+            code = (ROOT / file).read_text(encoding="utf-8") if there and names else ""
+            if not there or any(not re.search(rf"^\s*(?:def|class) {name}\b", code, re.MULTILINE) for name in names):
+                wrong.append(f"{page.name}: {named}")
+    assert not wrong, "\n".join(wrong)
+    assert seen > 30
 
 
 GROUPS = {
