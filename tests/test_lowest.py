@@ -14,7 +14,6 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.heavy
 @pytest.mark.timeout(900)
-@pytest.mark.xfail(strict=False, reason="the bounds were raised one by one; not yet seen to pass as a whole")
 @pytest.mark.skipif(not (ROOT / ".ci" / "lowest").exists(), reason="needs the checkout")
 def test_the_core_runs_with_the_lowest_declared_versions() -> None:
     index = subprocess.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from medground_bench.pages.leaderboard import app as module
 from medground_bench.pages.leaderboard.app import board, build_app, main, serve
-from tests.browser import Browser, find_chromium
+from tests.browser import Browser, Page, find_chromium
 from tests.pages.leaderboard.test_uploads import ROWS, members, pack
 from tests.scoring.folders import write_folder
 
@@ -79,6 +80,20 @@ def test_uploads_through_a_client(served: str, tmp_path: Path, monkeypatch: pyte
     assert "secret" not in answer
 
 
+def upload(page: Page, path: Path) -> None:
+    """Choose a file until the page shows it: Gradio draws its inputs before it listens to them."""
+    shown = f"document.body.textContent.includes({path.name!r})"
+    for _ in range(8):
+        page.until(f"document.querySelector('input[type=file]') || {shown}")
+        if not page.js(shown):
+            page.js("document.querySelector('input[type=file]').value = ''")  # the same file again would change nothing
+            page.choose_file("input[type=file]", path)
+        with contextlib.suppress(TimeoutError):
+            page.until(shown, 15)
+            return
+    pytest.fail(f"{path.name} never shows; asked for {page.requests()[-5:]}; errors {page.errors()}")
+
+
 @pytest.mark.heavy
 def test_the_app_in_a_browser(served: str, tmp_path: Path) -> None:
     if find_chromium() is None:
@@ -87,12 +102,9 @@ def test_the_app_in_a_browser(served: str, tmp_path: Path) -> None:
     with Browser() as browser:
         page = browser.open(served)
         page.until("document.querySelector('iframe.mgb-board')")
-        page.js(
-            "[...document.querySelectorAll('button[role=tab]')].find(b => b.textContent.includes('Submit')).click()"
-        )
-        page.until("document.querySelector('input[type=file]')")
-        page.choose_file("input[type=file]", good)
-        page.until("document.body.textContent.includes('good.zip')")
+        tab = "[...document.querySelectorAll('button[role=tab]')].find(b => b.textContent.includes('Submit'))"
+        page.until(f"{tab} && ({tab}.click(), document.querySelector('input[type=file]'))")
+        upload(page, good)
         page.until("[...document.querySelectorAll('button')].some(b => b.textContent.includes('Validate'))")
         page.js("[...document.querySelectorAll('button')].find(b => b.textContent.includes('Validate')).click()")
         page.until("document.querySelector('.mgb-good')")
