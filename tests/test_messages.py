@@ -22,6 +22,8 @@ OTHERS = {
     *("--multi-gpu", "--nproc-per-node", "--num-processes", "--main-process-port"),  # of accelerate and torchrun
     *("--cpu", "--no-deps", "--user", "--help", "--only-binary"),  # of pip and everybody
     *("--no-enable-prefix-caching", "--reasoning-parser", "--chat-template"),  # of vLLM's server
+    *("--nodes", "--ntasks-per-node", "--gpus-per-node", "--cpus-per-task", "--time", "--requeue"),  # of Slurm
+    *("--build-arg", "--rm", "--gpus"),  # of Docker
 }
 """Options of other programs, where a text is about them."""
 PROSE = {"scores", "protocol", "localization", "token"}  # the kinds that files of ours state
@@ -108,7 +110,7 @@ def test_modules_and_names_exist(everything: list[tuple[str, str]]) -> None:
 
 
 def test_tests_exist() -> None:
-    """A page that says which test shows something names one that is there; ``::name`` alone is in the file before it."""
+    """A page that says which test shows something names one that is there; ``::name`` alone: in the file before it."""
     wrong, seen = [], 0
     for page in PAGES:
         file = ""

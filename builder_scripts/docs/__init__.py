@@ -1,0 +1,1 @@
+"""The documentation site: what the code's own tables say (``pages``), and pictures (``pictures``)."""
