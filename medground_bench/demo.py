@@ -476,16 +476,23 @@ def _score(
 ) -> list[ScoreFile]:
     from medground_bench.scoring import score_submissions, write_scores
 
-    files = []
+    files, known = [], _known(out)
     for mode, paths in submissions.items():
         if not paths:
             continue
         with progress(f"scoring {mode}") as update:
-            file = score_submissions(paths, folders[mode], progress=update)
+            file = score_submissions(paths, folders[mode], sources=known, progress=update)
         _check_by_evaluate(folders[mode], paths, file)
         result.scores.append(write_scores(file, out / "results" / mode / "scores.json"))
         files.append(file)
     return files
+
+
+def _known(out: Path) -> list[Source]:
+    """What tells the anatomical concepts of the demo's images: the phantoms, where they are such."""
+    from medground_bench.sources import open_source
+
+    return [open_source("phantom", out / "phantom")] if (out / "phantom").is_dir() else []
 
 
 def _check_by_evaluate(folder: DatasetFolder, submissions: Sequence[Path], file: ScoreFile) -> None:
@@ -519,6 +526,7 @@ def _pages(out: Path, result: DemoResult, submissions: dict[str, list[Path]], fi
         [path for paths in submissions.values() for path in paths],
         scores=files,
         verdicts=[out / "verdicts", out / "shortcut" / "verdicts"],
+        sources=_known(out),
         title="MedGround-Bench demo",
     )
     result.leaderboard = write_leaderboard(out / "results", out / "leaderboard.html")

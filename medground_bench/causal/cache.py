@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,30 @@ from medground_bench.core.files import atomic_write
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["EditCache"]
+__all__ = ["EditCache", "edit_key", "read_edit"]
+
+
+def edit_key(request: EditRequest, settings: Mapping[str, Any]) -> str:
+    """Hash of what decides an edit: image, mask, prompt, seed and the settings of the editor."""
+    editor = json.dumps(dict(settings), sort_keys=True, separators=(",", ":"))
+    parts = [request.image_digest, request.mask_digest, request.prompt, request.seed, editor]
+    return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()
+
+
+def read_edit(folder: Path, key: str, request: EditRequest) -> Image | None:
+    """A kept edit; None if there is none, or it is damaged."""
+    from PIL import Image as pil
+
+    png = folder / key[:2] / f"{key}.png"
+    try:
+        entry = json.loads(png.with_suffix(".json").read_bytes())
+        with pil.open(png, formats=["PNG"]) as file:
+            file.load()
+            image = file.copy()
+    except (OSError, ValueError, SyntaxError):  # missing, torn or not a PNG
+        return None
+    whole = isinstance(entry, dict) and entry.get("edited") == image_digest(image)
+    return image if whole and image.size == request.image.size and image.mode == request.image.mode else None
 
 
 class EditCache:
@@ -44,12 +67,10 @@ class EditCache:
         self.folder = Path(folder)
         self.hits = 0
         self.made = 0
-        self._settings = json.dumps(dict(editor.settings), sort_keys=True, separators=(",", ":"))
 
     def key(self, request: EditRequest) -> str:
         """Hash of what decides an edit: image, mask, prompt, seed and the editor's settings."""
-        parts = [request.image_digest, request.mask_digest, request.prompt, request.seed, self._settings]
-        return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()
+        return edit_key(request, self.editor.settings)
 
     def path(self, request: EditRequest) -> Path:
         """Where an edit's PNG lies, made or not."""
@@ -66,7 +87,7 @@ class EditCache:
         for key, request in zip(keys, requests, strict=True):
             if key in known or key in missing:
                 continue
-            image = self._read(key, request)
+            image = read_edit(self.folder, key, request)
             if image is None:
                 missing[key] = request
             else:
@@ -79,21 +100,6 @@ class EditCache:
         self.made += len(missing)
         self.hits += len(requests) - len(missing)
         return [known[key] for key in keys]
-
-    def _read(self, key: str, request: EditRequest) -> Image | None:
-        """The kept edit; None if there is none, or it is damaged (then it is made anew)."""
-        from PIL import Image as pil
-
-        png = self.folder / key[:2] / f"{key}.png"
-        try:
-            entry = json.loads(png.with_suffix(".json").read_bytes())
-            with pil.open(png, formats=["PNG"]) as file:
-                file.load()
-                image = file.copy()
-        except (OSError, ValueError, SyntaxError):  # missing, torn or not a PNG
-            return None
-        whole = isinstance(entry, dict) and entry.get("edited") == image_digest(image)
-        return image if whole and image.size == request.image.size and image.mode == request.image.mode else None
 
     def _write(self, key: str, request: EditRequest, image: Image) -> None:
         png = self.folder / key[:2] / f"{key}.png"

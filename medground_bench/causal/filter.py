@@ -53,7 +53,17 @@ if TYPE_CHECKING:
 
     from medground_bench.lvlm import Generated
 
-__all__ = ["MAX_NEW_TOKENS", "NO_ABNORMALITY", "Answerer", "FilterReport", "edit_seed", "filter_candidates", "judge"]
+__all__ = [
+    "MAX_NEW_TOKENS",
+    "NO_ABNORMALITY",
+    "Answerer",
+    "Asked",
+    "FilterReport",
+    "edit_request",
+    "edit_seed",
+    "filter_candidates",
+    "judge",
+]
 
 MAX_NEW_TOKENS = {"direct": 32, "reason": 512}
 """Longest answer by mode, in tokens."""
@@ -61,6 +71,17 @@ MAX_NEW_TOKENS = {"direct": 32, "reason": 512}
 NO_ABNORMALITY = "No abnormality"
 
 _GATE = dict(zip(ANSWERS, GATES, strict=True))
+
+
+class Asked(Protocol):
+    """What an edit is about: a candidate, or a record of a dataset folder."""
+
+    @property
+    def dataset(self) -> str: ...
+    @property
+    def image_id(self) -> str: ...
+    @property
+    def attribute(self) -> str: ...
 
 
 class Answerer(Protocol):
@@ -153,7 +174,27 @@ class _Case:
         )
 
 
-def edit_seed(seed: int, candidate: Candidate) -> int:
+def edit_request(name: str, about: Asked, image: Image, mask: NDArray[np.bool_], seed: int) -> EditRequest:
+    """The edit that the filter asks for under a name of :data:`~medground_bench.causal.verdicts.ANSWERS`.
+
+    Parameters
+    ----------
+    name : {"foreground", "background", "background_normal"}
+        Which.
+    about : Candidate, Record or alike
+        What is asked about.
+    image : PIL image
+        The native radiograph.
+    mask : bool array, (H, W)
+        Pixels of the evidence.
+    seed : int
+        The filter's.
+    """
+    prompt = NO_ABNORMALITY if name == "background_normal" else f"No {about.attribute}"
+    return EditRequest(image, mask if name == "foreground" else ~mask, prompt, edit_seed(seed, about))
+
+
+def edit_seed(seed: int, candidate: Asked) -> int:
     """Seed of all edits of a candidate's image: edits of one image share their inversion, different images do not."""
     text = f"{seed}\0{candidate.dataset}\0{candidate.image_id}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
@@ -345,9 +386,7 @@ class _Judging:
     def _request(self, name: str, case: _Case) -> EditRequest:
         assert case.image is not None  # only loaded cases come here
         assert case.mask is not None
-        prompt = NO_ABNORMALITY if name == "background_normal" else f"No {case.candidate.attribute}"
-        mask = case.mask if name == "foreground" else ~case.mask
-        return EditRequest(case.image, mask, prompt, edit_seed(self.seed, case.candidate))
+        return edit_request(name, case.candidate, case.image, case.mask, self.seed)
 
     def _ask(self, name: str, asked: Sequence[tuple[_Case, Image | None]]) -> None:
         if not asked:

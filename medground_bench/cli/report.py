@@ -22,29 +22,52 @@ def command(
     scores: list[Path] = typer.Option(
         [], help="Score files (or folders of some) to use; submissions in none are scored here."
     ),
-    verdicts: list[Path] = typer.Option([], help="Verdict folders of the causal filter, for the funnel."),
-    records: int = typer.Option(60, min=1, help="Records in the gallery, at most; a seeded sample."),
+    verdicts: list[Path] = typer.Option(
+        [], help="Verdict folders of the causal filter, for the funnel and the edited images."
+    ),
+    source: list[str] = typer.Option(
+        [], help="NAME=DIR, repeatable: phantoms tell which predictions lie in the wrong organ.", metavar="NAME=DIR"
+    ),
+    records: int = typer.Option(
+        60,
+        min=1,
+        help="Records in the gallery, at most; a seeded sample. Of more than 200 the pictures lie in a folder beside "
+        "the page.",
+    ),
     seed: int = typer.Option(0, min=0, help="Seed of that sample."),
     title: str = typer.Option("MedGround-Bench report", help="Title of the page."),
 ) -> None:
-    """Write one self-contained page: scores beside chance, funnel, breakdowns and a gallery of records.
+    """Write one page: scores between chance and ceiling, what goes wrong, two methods side by side, every record.
 
     A page with images of credentialed sources says so, and only its owner can read the file.
 
     Example: medground-bench report demo/submissions --dataset demo/medground-bench --verdicts demo/verdicts
     """
+    from medground_bench.cli._sources import parse_sources
     from medground_bench.pages.export import check_format, write_rows
     from medground_bench.pages.report import scored, write_report
     from medground_bench.scoring import find_scores, read_scores, submission_rows
+    from medground_bench.sources import open_source
     from medground_bench.submission import find_submissions
 
     for path in out:
         check_format(path, others=(".html",))
+    known = [open_source(name, root) for name, root in parse_sources(source).items()]
     found = find_submissions(submissions)
     _, files = scored(dataset, found, [read_scores(p) for p in find_scores(scores)])
     for path in out:
         if path.suffix.lower() == ".html":
-            write_report(path, dataset, found, scores=files, verdicts=verdicts, records=records, seed=seed, title=title)
+            write_report(
+                path,
+                dataset,
+                found,
+                scores=files,
+                verdicts=verdicts,
+                sources=known,
+                records=records,
+                seed=seed,
+                title=title,
+            )
         else:
             write_rows(path, list(submission_rows(files, ("all", "dataset"))), title=title)
         typer.echo(f"written: {path}", err=True)

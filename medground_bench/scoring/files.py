@@ -124,6 +124,15 @@ class SubmissionScores:
         return str(self.provenance["lvlm"])
 
     @property
+    def cost(self) -> dict[str, float]:
+        """What its header says of a record's mean cost: ``forward``, ``backward`` and ``seconds``; empty if nothing."""
+        said = self.provenance.get("cost")
+        if not isinstance(said, Mapping):
+            return {}
+        found = ((name, said.get(name)) for name in ("forward", "backward", "seconds"))
+        return {name: float(v) for name, v in found if isinstance(v, int | float) and 0 <= v < 1e12}
+
+    @property
     def mode(self) -> str:
         return str(self.provenance["mode"])
 

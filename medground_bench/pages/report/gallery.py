@@ -3,43 +3,122 @@
 from __future__ import annotations
 
 import base64
-import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medground_bench.causal.answers import read_answer
+from medground_bench.causal.verdicts import EXPECTED
 from medground_bench.imaging import Letterbox, is_degenerate, resize_heatmap
+from medground_bench.scoring import concept_reference
+from medground_bench.scoring.outcomes import ELSEWHERE, air_around, outcomes, where_else
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from medground_bench.causal.kept import KeptEdits
     from medground_bench.dataset.columns import Record
     from medground_bench.dataset.folder import DatasetFolder
+    from medground_bench.pages.report.shelf import Shelf
     from medground_bench.scoring import SubmissionScores
+    from medground_bench.sources import Source
     from medground_bench.submission import Prediction, Submission
 
-__all__ = ["Judged", "choose", "gallery_records"]
+__all__ = ["Judged", "choose", "classes", "gallery_records"]
 
 IMAGE_SIDE = 448
+STRIP_SIDE = 224
 HEAT_SIDE = 56
 
 Judged = tuple["Submission", "SubmissionScores"]
 """A submission and its scores."""
 
+_ASKED = {
+    "original": ("original", "prediction"),
+    "foreground": ("finding removed", "prediction_edited"),
+    "background": ("all else edited", "prediction_edited_kept"),
+    "background_normal": ("all else made normal", "prediction_edited_kept_normal"),
+}
+"""Answer of the causal filter -> title of its picture, and the record's column that holds it."""
 
-def choose(ids: Sequence[str], count: int, seed: int) -> set[str]:
-    """A seeded sample of record ids, all of them if there are no more than ``count``."""
+
+def classes(
+    folder: DatasetFolder, judged: Sequence[Judged], ids: Sequence[str], sources: Sequence[Source]
+) -> list[list[str]]:
+    """For every submission the class of each of its records (:data:`~medground_bench.scoring.outcomes.OUTCOMES`).
+
+    Images are read of those records only that some prediction misses.
+    """
+    found = [outcomes(scores.scores) for _, scores in judged]
+    boxes: list[dict[str, Sequence[Sequence[float]]]] = []
+    for (submission, scores), names in zip(judged, found, strict=True):
+        open_ = {ids[i] for i, name in zip(scores.positions.tolist(), names, strict=True) if name == ELSEWHERE}
+        boxes.append({p.id: p.boxes for p in submission if p.id in open_})
+    wanted = set().union(*boxes) if boxes else set()
+    records = {record.id: record for record in folder if record.id in wanted}
+    known = concept_reference(list(records.values()), sources) if records else None
+    place = {key: k for k, key in enumerate(records)}
+    air: dict[tuple[str, str], np.ndarray] = {}
+
+    def air_of(record: Record) -> np.ndarray:
+        key = (record.dataset, record.image_id)
+        if key not in air:
+            air[key] = air_around(record.image)
+        return air[key]
+
+    for (_, scores), names, mine in zip(judged, found, boxes, strict=True):
+        for k, i in enumerate(scores.positions.tolist()):
+            if ids[i] in mine:
+                record = records[ids[i]]
+                names[k] = where_else(
+                    mine[record.id],
+                    record.boxes,
+                    record.size,
+                    air=partial(air_of, record),
+                    holds=known.holding[place[record.id]] if known else frozenset(),
+                    anatomy=known.anatomy[place[record.id]] if known else None,
+                )
+    return found
+
+
+def choose(ids: Sequence[str], count: int, seed: int, shows: Mapping[str, Iterable[Any]] | None = None) -> set[str]:
+    """A seeded sample of record ids, all of them if there are no more than ``count``.
+
+    Parameters
+    ----------
+    ids : sequence of str
+        Of the records.
+    count : int
+        How many.
+    seed : int
+        Of the sample.
+    shows : mapping of str to iterable, optional
+        What a record is an example of: half of the sample at most goes to records that show something new.
+    """
     if len(ids) <= count:
         return set(ids)
-    picked = np.random.default_rng(seed).choice(len(ids), size=count, replace=False)
-    return {ids[i] for i in picked}
+    order = [ids[i] for i in np.random.default_rng(seed).permutation(len(ids))]
+    picked: dict[str, None] = {}
+    seen: set[Any] = set()
+    for key in order:
+        new = set((shows or {}).get(key, ())) - seen
+        if new and len(picked) < count // 2:
+            picked[key] = None
+            seen |= new
+    return set([*picked, *(key for key in order if key not in picked)][:count])
 
 
 def gallery_records(
-    folder: DatasetFolder, judged: Sequence[Judged], ids: Sequence[str], chosen: set[str], images: dict[str, str]
-) -> list[dict[str, Any]]:
-    """The chosen records of a config as the page's script reads them.
+    folder: DatasetFolder,
+    judged: Sequence[Judged],
+    ids: Sequence[str],
+    chosen: set[str],
+    shelf: Shelf,
+    edits: Sequence[KeptEdits] = (),
+) -> dict[str, tuple[int, int]]:
+    """Put the chosen records of a config on the shelf, as the page's script reads them.
 
     Parameters
     ----------
@@ -48,46 +127,72 @@ def gallery_records(
     judged : sequence of Judged
         Submissions for it, with their scores.
     ids : sequence of str
-        Record ids of the score table that the scores' ``rows`` point into.
+        Record ids of the score table that the scores' positions point into.
     chosen : set of str
         Which records.
-    images : dict
-        Image key -> data URI; an image shared by several records is stored once. Extended here.
+    shelf : Shelf
+        Where they go.
+    edits : sequence of KeptEdits
+        Where the causal filter's pictures are.
+
+    Returns
+    -------
+    dict of str to (int, int)
+        Record id -> its number and its picture's.
     """
     said = [_by_record(submission, scores, ids, chosen) for submission, scores in judged]
-    records = []
+    places = {}
     for record in folder:
         if record.id not in chosen:
             continue
-        key = f"{record.dataset}/{record.image_id}"
-        if key not in images:
-            images[key] = _data_uri(record.image)
+        image = shelf.picture(f"{record.dataset}/{record.image_id}", partial(getattr, record, "image"), IMAGE_SIDE)
         predictions = {
             scores.method: _prediction(submission, *by_record[record.id])
             for (submission, scores), by_record in zip(judged, said, strict=True)
             if record.id in by_record
         }
         frame = _frame(record, judged)
-        records.append(
+        detail = {
+            "id": record.id,
+            "image_id": record.image_id,
+            "question": record.question,
+            "response": record.response,
+            "width": record.width,
+            "height": record.height,
+            "boxes": record.boxes,
+            "content": list(frame.content),
+            "frame": [frame.frame_width, frame.frame_height],
+            "strip": _strip(record, image, shelf, edits),
+            "predictions": predictions,
+        }
+        places[record.id] = (shelf.record(detail), image)
+    return places
+
+
+def _strip(record: Record, image: int, shelf: Shelf, edits: Sequence[KeptEdits]) -> list[dict[str, Any]]:
+    """The four questions of the causal filter: picture, answer, what it reads, and what it must be."""
+    answers = {name: getattr(record, column) for name, (_, column) in _ASKED.items()}
+    if all(text is None for text in answers.values()):
+        return []
+    found: dict[str, Image] = {}
+    if edits:
+        native = record.image
+        for one in edits:
+            found = one.images(record, native, record.boxes) | found
+    out = []
+    for name, (title, _) in _ASKED.items():
+        key = f"{record.dataset}/{record.image_id}/{record.boxes}/{record.attribute}/{name}"
+        place = shelf.picture(key, partial(found.__getitem__, name), STRIP_SIDE) if name in found else None
+        out.append(
             {
-                "id": record.id,
-                "image": key,
-                "lvlm": record.model,
-                "mode": record.mode,
-                "dataset": record.dataset,
-                "image_id": record.image_id,
-                "attribute": record.attribute,
-                "question": record.question,
-                "response": record.response,
-                "width": record.width,
-                "height": record.height,
-                "boxes": record.boxes,
-                "content": list(frame.content),
-                "frame": [frame.frame_width, frame.frame_height],
-                "predictions": predictions,
+                "title": title,
+                "image": image if name == "original" else place,
+                "answer": answers[name],
+                "read": read_answer(answers[name], record.attribute),
+                "expected": EXPECTED[name],
             }
         )
-    return records
+    return out
 
 
 def _frame(record: Record, judged: Sequence[Judged]) -> Letterbox:
@@ -140,15 +245,4 @@ def _heat(heatmap: np.ndarray) -> dict[str, Any]:
     low, high = float(np.min(small)), float(np.max(small))
     scaled = (small - low) / (high - low) if high > low else np.zeros_like(small)
     data = base64.b64encode(np.round(255 * scaled).astype(np.uint8).tobytes()).decode()
-    return {"rows": rows, "cols": cols, "data": data}
-
-
-def _data_uri(image: Image) -> str:
-    from PIL import Image as pil
-
-    image = image.convert("L")
-    if max(image.size) > IMAGE_SIDE:
-        image.thumbnail((IMAGE_SIDE, IMAGE_SIDE), pil.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+    return {"rows": rows, "cols": cols, "low": low, "high": high, "data": data}

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from medground_bench.scoring import CHANCE_ROWS, Interval, Row, ScoreFile
-from medground_bench.scoring.rows import OUTPUTS, ends_text, output_rows, row_title
+from medground_bench.scoring import CHANCE_ROWS, ComparisonReport, Interval, Row, ScoreFile, SubmissionScores
+from medground_bench.scoring.outcomes import OUTCOMES
+from medground_bench.scoring.rows import OUTPUTS, ends_text, interval_text, output_rows, p_text, row_title, too_few
 
-__all__ = ["POOLED", "breakdown", "cell", "outputs_table", "page_row", "protocol_table"]
+__all__ = [
+    "ALL_LVLMS",
+    "POOLED",
+    "breakdown",
+    "cell",
+    "cost",
+    "outcome_table",
+    "outputs_table",
+    "page_row",
+    "pair_table",
+    "protocol_table",
+]
 
 POOLED = "all sources"
+ALL_LVLMS = "all LVLMs"
 
 
 def cell(interval: Interval | None) -> dict[str, Any] | None:
@@ -22,9 +36,27 @@ def cell(interval: Interval | None) -> dict[str, Any] | None:
     return {"value": interval.value, "low": low, "high": high, "ends": ends_text(interval)}
 
 
-def page_row(row: Row) -> dict[str, Any]:
-    """A row for a template: who, on what, the cells ``iou, f1, precision, recall, skill, coverage, ...``, and ``p``."""
+def cost(parts: Sequence[SubmissionScores]) -> dict[str, float]:
+    """Mean cost of a record over submissions, of those that were recorded for all of them, and all ``passes``."""
+    weights = [len(one.positions) or 1 for one in parts]
+    out = {
+        name: sum(w * one.cost[name] for w, one in zip(weights, parts, strict=True)) / sum(weights)
+        for name in ("forward", "backward", "seconds")
+        if parts and all(name in one.cost for one in parts)
+    }
+    if "forward" in out:
+        out["passes"] = out["forward"] + out.get("backward", 0.0)
+    return out
+
+
+def page_row(row: Row, spent: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """A row for a template: who, on what, the cells ``iou, f1, precision, recall, skill, coverage, ...``, and ``p``.
+
+    ``spent`` is what :func:`cost` says of it.
+    """
     return {
+        "spent": spent or {},
+        "few": bool(too_few(row.clusters)),
         "method": row.title,
         "kind": row.kind,
         "chance": row.kind != "method",
@@ -52,7 +84,64 @@ def outputs_table(rows: Iterable[Row]) -> dict[str, Any] | None:
     return {"columns": [title for _, title in used], "rows": shown}
 
 
-_SUMMARY = ("iou", "f1", "precision", "recall", "coverage", "fallback", "degenerate")
+_SUMMARY = (
+    *("iou", "f1", "precision", "recall", "coverage", "fallback", "degenerate"),
+    *("area_ratio", "precision_lift", "pointing"),
+)
+
+
+def pair_table(report: ComparisonReport) -> list[dict[str, Any]]:
+    """Every pair of methods on IoU for the page's script: mode, both names, the difference, and its test in words."""
+    return [
+        {
+            "mode": p.mode,
+            "first": p.result.first,
+            "second": p.result.second,
+            "difference": interval_text(p.result.difference),
+            "words": too_few(p.clusters)
+            or f"p {p_text(p.result.p_value, p.clusters)}, corrected for all pairs {p_text(p.result.p_holm, p.clusters)}",
+        }
+        for p in report.pairs
+        if p.metric == "iou"
+    ]
+
+
+def outcome_table(found: Iterable[tuple[str, SubmissionScores, Sequence[str]]]) -> dict[str, Any]:
+    """How often each class occurs, a row for each method and mode, over all its LVLMs.
+
+    Parameters
+    ----------
+    found : iterable of (mode, SubmissionScores, classes of its records)
+
+    Returns
+    -------
+    dict
+        ``columns`` (name, about) of the classes that occur, ``rows`` (method, mode, chance, total, counts), most found
+        first, and ``modes``.
+    """
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    kinds: dict[str, str] = {}
+    for mode, one, names in found:
+        counts.setdefault((mode, one.method), Counter()).update(names)
+        kinds[one.method] = one.kind
+    used = [name for name in OUTCOMES if any(c[name] for c in counts.values())]
+    rows: list[dict[str, Any]] = [
+        {
+            "key": method,
+            "method": row_title(kinds[method], method),
+            "chance": kinds[method] != "method",
+            "mode": mode,
+            "total": c.total(),
+            "counts": [(name, c[name]) for name in used],
+        }
+        for (mode, method), c in counts.items()
+    ]
+    rows.sort(key=lambda row: (row["mode"], *(-count / max(row["total"], 1) for _, count in row["counts"])))
+    return {
+        "columns": [{"name": name, "about": OUTCOMES[name]} for name in used],
+        "rows": rows,
+        "modes": sorted({row["mode"] for row in rows}),
+    }
 
 
 def protocol_table(files: Iterable[ScoreFile]) -> dict[str, Any]:

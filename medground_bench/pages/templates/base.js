@@ -7,6 +7,7 @@
     const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
     root.dataset.theme = dark ? "light" : "dark";
     try { localStorage.setItem("mgb-theme", root.dataset.theme); } catch (e) { /* not kept */ }
+    document.dispatchEvent(new Event("mgb-theme"));
   });
 })();
 // Sortable tables: a button in each header cell; cells carry data-v where text is not the value.
@@ -29,12 +30,40 @@ document.querySelectorAll("table.sortable").forEach((table) => {
     });
   });
 });
-// A table may be narrowed by selects: <select data-filter="TABLE-ID" data-key="lvlm">.
-document.querySelectorAll("select[data-filter]").forEach((select) => {
-  const table = document.getElementById(select.dataset.filter);
-  const all = [...document.querySelectorAll(`select[data-filter="${select.dataset.filter}"]`)];
-  const apply = () => [...table.tBodies[0].rows].forEach((row) => {
-    row.hidden = all.some((s) => s.value !== "" && row.dataset[s.dataset.key] !== s.value);
-  });
-  select.addEventListener("change", apply); apply();
-});
+// Tables may be narrowed by selects: <select data-filter="TABLE-IDS" data-key="lvlm">. A row fits that says nothing of
+// the key, has the value, or has it among several (data-has), or for "most" is not above the number.
+(() => {
+  const selects = [...document.querySelectorAll("select[data-filter]")];
+  const fits = (row, s) => {
+    const said = row.dataset[s.dataset.key];
+    if (s.value === "" || said === undefined) return true;
+    if (s.dataset.kind === "most") return said !== "" && +said <= +s.value;
+    return s.dataset.kind === "has" ? said.split("\n").includes(s.value) : said === s.value;
+  };
+  const apply = () => {
+    const by = new Map();
+    selects.forEach((s) => s.dataset.filter.split(" ").forEach((id) => by.set(id, [...(by.get(id) || []), s])));
+    by.forEach((mine, id) => {
+      const table = document.getElementById(id);
+      if (table) [...table.tBodies[0].rows].forEach((row) => { row.hidden = !mine.every((s) => fits(row, s)); });
+    });
+  };
+  selects.forEach((s) => s.addEventListener("change", apply));
+  apply();
+})();
+// <button data-csv="TABLE-ID">: the rows that are shown, as a file; numbers as they are, not as they are printed.
+document.querySelectorAll("button[data-csv]").forEach((button) => button.addEventListener("click", () => {
+  const table = document.getElementById(button.dataset.csv);
+  const quote = (text) => (/[",\n\r]/.test(text) ? `"${text.replace(/"/g, '""')}"` : /^[=+@\t]/.test(text) ? `'${text}` : text);
+  const heads = [...table.tHead.rows[0].cells], keep = heads.map((h, k) => k).filter((k) => !("nocsv" in heads[k].dataset));
+  const lines = [keep.map((k) => heads[k].textContent.trim())];
+  [...table.tBodies[0].rows].filter((row) => !row.hidden).forEach((row) => lines.push(keep.map((k) => {
+    const c = row.cells[k];
+    return c.dataset.csv !== undefined ? c.dataset.csv : c.dataset.v !== undefined && !heads[k].classList.contains("text") && !/^[–\s]*$/.test(c.textContent) ? c.dataset.v : c.textContent.trim().replace("–", "");
+  })));
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([lines.map((l) => l.map(quote).join(",")).join("\n") + "\n"], { type: "text/csv" }));
+  link.download = button.dataset.name || "table.csv";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}));
