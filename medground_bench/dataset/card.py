@@ -13,7 +13,7 @@ from medground_bench.dataset.columns import card_features
 from medground_bench.dataset.plan import CONFIGS
 from medground_bench.sources import is_credentialed, source_info, source_names
 
-__all__ = ["COUNTS_MARK", "card_template", "render_card"]
+__all__ = ["COUNTS_MARK", "card_template", "citation", "render_card"]
 
 COUNTS_MARK = "<!-- counts -->"
 """Where the card says how many rows there are; replaced by the tables of the folder."""
@@ -35,6 +35,16 @@ def card_template() -> str:
         if path.is_file():
             return path.read_text(encoding="utf-8")
     raise BuildError("the dataset card is missing", where=here, remedy="reinstall medground-bench")
+
+
+def citation() -> str:
+    """BibTeX of the benchmark: the first entry of the card."""
+    found = re.search(r"```bibtex\n(@.*?\n}\n)", card_template(), re.DOTALL)
+    if found is None:
+        raise BuildError(
+            "the dataset card has no citation", where="dataset_card.md", remedy="reinstall medground-bench"
+        )
+    return found[1]
 
 
 def render_card(record: dict[str, Any], template: str | None = None) -> str:

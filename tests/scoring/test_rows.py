@@ -40,5 +40,5 @@ def test_a_control_takes_no_rank(scored: ScoreFile) -> None:
     assert "1 method, 2 submissions" in html
     assert "control: centre prior" in html
     # Both have the same perfect scores: had the control a rank, there would be a second one.
-    assert 'data-v="1">1</td>' in html
-    assert 'data-v="2">2</td>' not in html
+    assert 'data-csv="1">1</td>' in html
+    assert 'data-csv="2"' not in html

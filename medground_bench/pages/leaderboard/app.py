@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["build_app", "ingest", "main"]
 
 _STYLE = """
-.mgb-board { width: 100%; height: 78vh; border: 0; border-radius: 10px; }
+.mgb-board { width: 100%; height: calc(100vh - 130px); min-height: 420px; border: 0; border-radius: 10px; }
 .mgb-message { border-radius: 10px; padding: 14px 18px; border: 1px solid;
   white-space: pre-wrap; overflow-wrap: anywhere; }
 .mgb-good { border-color: #1a8f5a; background: color-mix(in srgb, #1a8f5a 12%, transparent); }
@@ -138,7 +138,8 @@ def board(results: str | Path) -> str:
         html = leaderboard_page([public_scores(file) for file in files], rejected)
     except OSError as error:
         html = f"<p>The results cannot be read: {escape(error.strerror or 'error')}</p>"
-    return f'<iframe class="mgb-board" title="Leaderboard" sandbox="allow-scripts" srcdoc="{escape(html)}"></iframe>'
+    allowed = "allow-scripts allow-downloads"  # the table as a file
+    return f'<iframe class="mgb-board" title="Leaderboard" sandbox="{allowed}" srcdoc="{escape(html)}"></iframe>'
 
 
 def _account(key: str, request: gradio.Request) -> str:

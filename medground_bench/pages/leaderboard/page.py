@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from medground_bench.core.errors import MedGroundError
+from medground_bench.dataset.card import citation
 from medground_bench.pages import render_page, write_page
-from medground_bench.pages.report.tables import POOLED, outputs_table, page_row, protocol_table
+from medground_bench.pages.report.tables import POOLED, cost, outputs_table, page_row, protocol_table
 from medground_bench.scoring import ScoreFile, read_scores, submission_rows
+from medground_bench.scoring.tiers import TIER_RULE, tiers
 
 __all__ = ["collect_results", "leaderboard_page", "write_leaderboard"]
 
@@ -76,9 +78,11 @@ def _check_shown(file: ScoreFile) -> None:
     try:
         for level in ("all", "dataset"):
             for row in submission_rows([file], levels=(level,)):
-                cells = [cell for cell in page_row(row).values() if isinstance(cell, dict)]
-                if not all(-1e9 < c["value"] <= 1.0 and (c["high"] is None or c["high"] <= 1.0) for c in cells):
-                    raise ValueError("a score is above 1")
+                for name, cell in page_row(row).items():
+                    if isinstance(cell, dict) and "value" in cell:
+                        most = 1e9 if name in ("area_ratio", "precision_lift") else 1.0
+                        if not (-1e9 < cell["value"] <= most and (cell["high"] is None or cell["high"] <= most)):
+                            raise ValueError(f"{name} is out of range")
         protocol_table([file])
         for one in file.submissions:
             if not all(isinstance(one.provenance[k], str) for k in ("method", "lvlm", "mode")):
@@ -96,24 +100,33 @@ def leaderboard_page(
 ) -> str:
     """The page's HTML.
 
-    A rank is given within an LVLM, mode, dataset and fingerprint: only such rows were scored on the same records.
+    A rank and a tier are given within an LVLM, mode, dataset and fingerprint: only such rows were scored on the same
+    records.
     """
     found = sorted(
         submission_rows(files, levels=("all", "dataset")),
         key=lambda r: (r.aggregate.group != "", r.lvlm, r.mode, r.aggregate.group, r.order),
     )
+    found_tiers = tiers(files)
     ranks: Counter[tuple[str, ...]] = Counter()
     rows = []
     for row in found:
-        shown = page_row(row) | {"rank": None, "anchor": None, "authors": ""}
+        shown = page_row(row) | {"rank": None, "tier": None, "anchor": None, "protocols": []}
         if row.submission is not None:
             f, s = row.submission
-            authors = _text(files[f].submissions[s].provenance.get("authors"))
-            shown |= {"anchor": f"result-{f}-{s}", "authors": authors}
+            one = files[f].submissions[s]
+            shown |= {
+                "anchor": f"result-{f}-{s}",
+                "protocols": sorted(name.replace("_", " ") for name in one.protocols),
+                "spent": cost([one]),
+            }
         if row.submission is not None and row.kind == "method":  # a control takes no rank from anybody
             group = (row.lvlm, row.mode, row.aggregate.group, files[f].fingerprint)
             ranks[group] += 1
-            shown |= {"rank": ranks[group]}
+            shown |= {
+                "rank": ranks[group],
+                "tier": found_tiers.get((f, s, (row.aggregate.level, row.aggregate.group))),
+            }
         rows.append(shown)
     return render_page(
         "leaderboard.html.j2",
@@ -122,15 +135,23 @@ def leaderboard_page(
         f"{_count(sum(len(f.submissions) for f in files), 'submission')}",
         banner="",
         rows=rows,
+        tier_rule=TIER_RULE,
         outputs=outputs_table(found),
         lvlms=sorted({r["lvlm"] for r in rows}),
         modes=sorted({r["mode"] for r in rows}),
         datasets=sorted({r["dataset"] for r in rows}, key=lambda d: (d != POOLED, d)),
+        protocol_names=sorted({name for r in rows for name in r["protocols"]}),
+        budgets=_BUDGETS,
+        citation=citation(),
         provenance=[_provenance(f, s, file) for f, file in enumerate(files) for s in range(len(file.submissions))],
         rejected=rejected,
         protocol_table=protocol_table(files),
         footer="Scores are of unions of boxes in native pixels; every submission was validated before it was scored.",
     )
+
+
+_BUDGETS = (1, 10, 100, 1000)
+"""Passes a record that a reader can ask for at most."""
 
 
 def write_leaderboard(results: str | Path, path: str | Path, *, title: str = "MedGround-Bench leaderboard") -> Path:

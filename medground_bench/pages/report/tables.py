@@ -99,7 +99,8 @@ def pair_table(report: ComparisonReport) -> list[dict[str, Any]]:
             "second": p.result.second,
             "difference": interval_text(p.result.difference),
             "words": too_few(p.clusters)
-            or f"p {p_text(p.result.p_value, p.clusters)}, corrected for all pairs {p_text(p.result.p_holm, p.clusters)}",
+            or f"p {p_text(p.result.p_value, p.clusters)}, "
+            f"corrected for all pairs {p_text(p.result.p_holm, p.clusters)}",
         }
         for p in report.pairs
         if p.metric == "iou"

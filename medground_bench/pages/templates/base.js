@@ -45,7 +45,14 @@ document.querySelectorAll("table.sortable").forEach((table) => {
     selects.forEach((s) => s.dataset.filter.split(" ").forEach((id) => by.set(id, [...(by.get(id) || []), s])));
     by.forEach((mine, id) => {
       const table = document.getElementById(id);
-      if (table) [...table.tBodies[0].rows].forEach((row) => { row.hidden = !mine.every((s) => fits(row, s)); });
+      if (!table) return;
+      const rows = [...table.tBodies[0].rows];
+      rows.forEach((row) => { row.hidden = !mine.every((s) => fits(row, s)); });
+      // A column that says the chosen value in every row is not shown.
+      [...table.tHead.rows[0].cells].forEach((th, k) => {
+        const chosen = mine.find((s) => th.dataset.key && s.dataset.key === th.dataset.key);
+        if (chosen) [th, ...rows.map((row) => row.cells[k])].forEach((cell) => { cell.hidden = chosen.value !== ""; });
+      });
     });
   };
   selects.forEach((s) => s.addEventListener("change", apply));

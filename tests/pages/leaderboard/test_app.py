@@ -29,7 +29,7 @@ def served(tmp_path: Path) -> Iterator[str]:
 
 def test_the_board_is_framed_and_escaped(tmp_path: Path) -> None:
     frame = board(tmp_path / "none")
-    assert 'sandbox="allow-scripts"' in frame
+    assert 'sandbox="allow-scripts allow-downloads"' in frame
     assert frame.count("<iframe") == 1
     assert "<script" not in frame.split("srcdoc=")[1]
     assert "No results yet" in frame

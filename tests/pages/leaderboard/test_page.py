@@ -42,32 +42,55 @@ def put(folder: Path, name: str, data: Any) -> None:
     (folder / name).write_text(data if isinstance(data, str) else json.dumps(data))
 
 
-def cells(html: str) -> list[list[str]]:
-    """Text of the cells of the results table."""
-    rows = re.findall(r"<tr data-lvlm=.*?</tr>", html, re.S)
-    return [
-        [re.sub(r"<[^>]+>", " ", c).split("[")[0].strip() for c in re.findall(r"<td.*?</td>", r, re.S)] for r in rows
-    ]
+def cells(html: str) -> list[dict[str, str]]:
+    """Text of the cells of the results table, by its headings."""
+    table = re.search(r'id="board">(.*?)</table>', html, re.S)[1]  # type: ignore[index]
+
+    def texts(tag: str, part: str) -> list[str]:
+        found = re.findall(rf"<{tag}[ >].*?</{tag}>", part, re.S)
+        return [re.sub(r"<[^>]+>", " ", c).split("[")[0].strip() for c in found]
+
+    heads = texts("th", table)
+    return [dict(zip(heads, texts("td", r), strict=True)) for r in re.findall(r"<tr data-lvlm=.*?</tr>", table, re.S)]
 
 
 def test_ranks_numbers_and_chance(scored: dict[str, Any], tmp_path: Path) -> None:
     put(tmp_path, "a/scores.json", scored)
     files, rejected = collect_results(tmp_path)
     assert not rejected
-    pooled = [row for row in cells(leaderboard_page(files)) if row[4] == "all sources"]
-    ious = [float(row[7].partition("[")[0]) for row in pooled]
+    pooled = [row for row in cells(leaderboard_page(files)) if row["dataset"] == "all sources"]
+    ious = [float(row["IoU"]) for row in pooled]
     assert ious == sorted(ious, reverse=True), "methods, chance rows and ceilings in order of score"
-    methods, others = ([row for row in pooled if (":" in row[1]) is marked] for marked in (False, True))
-    assert [(row[0], row[1], row[7]) for row in methods] == [
+    methods, others = ([row for row in pooled if (":" in row["method"]) is marked] for marked in (False, True))
+    assert [(row["#"], row["method"], row["IoU"]) for row in methods] == [
         ("1", "oracle", "1.000"),
         ("2", "half", "0.500"),
         ("3", "silent", "0.000"),
     ]
-    assert sorted(row[1].split(":")[0] for row in others) == ["ceiling"] * 2 + ["chance"] * 3
-    assert all(row[0] == "" for row in others), "chance rows and ceilings have no rank"
-    assert {(row[5], row[6]) for row in pooled} == {("6", "3")}, "records and patients"
-    assert {row[13] for row in methods} == {"too few patients (3)"}
-    assert {row[13] for row in others} == {""}
+    assert sorted(row["method"].split(":")[0] for row in others) == ["ceiling"] * 2 + ["chance"] * 3
+    assert all(row["#"] == row["tier"] == "" for row in others), "chance rows and ceilings have no rank"
+    assert {(row["records"], row["patients"]) for row in pooled} == {("6", "3")}
+    assert {row["p (chance)"] for row in methods} == {"few"}
+    assert {row["tier"] for row in methods} == {""}, "three patients are too few to tell methods apart"
+    assert {row["p (chance)"] for row in others} == {""}
+
+
+def test_methods_that_the_test_does_not_tell_apart_share_a_tier(tmp_path: Path) -> None:
+    rows = make_rows(24)
+    dataset = open_folder(write_folder(tmp_path / "dataset", rows), "direct")
+    right = perfect(rows)
+    most = [{**row, "boxes": row["boxes"] if k != 5 else []} for k, row in enumerate(right)]
+    none = [{**row, "boxes": []} for row in right]
+    cost = {"forward": 12.0, "backward": 3.0, "seconds": 0.25}
+    for name, said in (("silent", none), ("most", most), ("oracle", right)):
+        made = write_submission(tmp_path / name, header(rows, method=name, cost=cost), said)
+        write_scores(score_submissions([made], dataset, resamples=100), tmp_path / "results" / f"{name}.json")
+    html = leaderboard_page(*collect_results(tmp_path / "results"))
+    found = [r for r in cells(html) if r["#"] and r["dataset"] == "all sources"]
+    assert [(r["method"], r["tier"]) for r in found] == [("oracle", "1"), ("most", "1"), ("silent", "2")]
+    assert {(r["passes"], r["seconds"]) for r in found} == {("12 + 3", "0.25")}
+    assert html.count('data-passes="15.0"') == 9
+    assert "@article{medfocus2026" in html
 
 
 def test_two_datasets_are_not_ranked_together(scored: dict[str, Any], tmp_path: Path) -> None:
@@ -75,7 +98,8 @@ def test_two_datasets_are_not_ranked_together(scored: dict[str, Any], tmp_path: 
     other["dataset"]["fingerprint"] = "sha256:" + "7" * 64
     put(tmp_path, "a.json", scored)
     put(tmp_path, "b.json", other)
-    firsts = [r for r in cells(leaderboard_page(*collect_results(tmp_path))) if r[0] == "1" and r[4] == "all sources"]
+    board = cells(leaderboard_page(*collect_results(tmp_path)))
+    firsts = [r for r in board if r["#"] == "1" and r["dataset"] == "all sources"]
     assert len(firsts) == 2
 
 
@@ -139,7 +163,7 @@ def test_spoilt_files_are_named_and_do_not_hide_the_others(scored: dict[str, Any
     files, rejected = collect_results(tmp_path)
     assert {entry["path"] for entry in rejected} == {"bad.json"}
     html = leaderboard_page(files, rejected)
-    assert len([r for r in cells(html) if r[4] == "all sources" and r[0]]) == 3
+    assert len([r for r in cells(html) if r["dataset"] == "all sources" and r["#"]]) == 3
     assert "bad.json" in html
 
 

@@ -13,6 +13,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from medground_bench.causal.cache import EditCache
+from medground_bench.causal.editors import load_editor
+from medground_bench.causal.filter import edit_request
+from medground_bench.causal.kept import KeptEdits
+from medground_bench.causal.masks import box_mask
 from medground_bench.cli import app
 from medground_bench.core.errors import MedGroundError
 from medground_bench.pages.report import write_report
@@ -33,8 +38,14 @@ def report(chain: Chain) -> Path:
     )
 
 
-def island(path: Path) -> Any:
-    return json.loads(re.search(r'id="data">(.*?)</script>', path.read_text(), re.S)[1])  # type: ignore[index]
+def island(path: Path, name: str = "data") -> Any:
+    return json.loads(re.search(rf'id="{name}">(.*?)</script>', path.read_text(), re.S)[1])  # type: ignore[index]
+
+
+def shown(path: Path) -> list[Any]:
+    """The records of the gallery, each with what the index says of it."""
+    found = [row for row in island(path)["records"] if row["at"] is not None]
+    return [row | island(path, f"r{row['at']}") for row in found]
 
 
 def test_the_summary_has_every_method_and_chance(chain: Chain, report: Path) -> None:
@@ -50,6 +61,7 @@ def test_the_summary_has_every_method_and_chance(chain: Chain, report: Path) -> 
     for row in rows:
         assert f"{row.aggregate.values['iou'].value:.3f}" in table
         assert f"<td>{row.records}</td><td>{row.clusters}</td>" in table
+    assert f"{len(chain.dataset)} records of {rows[0].clusters} patients" in html
     assert "1.000" in table  # the oracle
 
 
@@ -76,25 +88,74 @@ def test_breakdown_means_are_means_of_the_scores(chain: Chain) -> None:
 
 
 def test_the_gallery_holds_the_records_as_they_are(chain: Chain, report: Path) -> None:
-    data = island(report)
     rows = {row.id: row for row in chain.dataset}
-    assert {r["id"] for r in data["records"]} == set(rows)
-    for record in data["records"]:
+    records = shown(report)
+    assert {r["id"] for r in records} == set(rows)
+    for record in records:
         row = rows[record["id"]]
         assert record["boxes"] == [list(box) for box in row.boxes]
         assert record["predictions"]["oracle"]["scores"] == pytest.approx([1, 1, 1, 1])
-        assert data["images"][record["image"]].startswith("data:image/jpeg;base64,")
-    assert data["methods"][0] == "oracle"
-    assert len(data["images"]) == len({row.image_id for row in rows.values()}), "an image is stored once"
-    oracle = data["records"][0]["predictions"]["oracle"]
+        assert island(report, f"p{record['image']}").startswith("data:image/jpeg;base64,")
+    assert island(report)["methods"][0] == "oracle"
+    assert len({r["image"] for r in records}) == len({row.image_id for row in rows.values()}), "an image is stored once"
+    oracle = records[0]["predictions"]["oracle"]
     assert [name for name, _ in oracle["concepts"]] == ["left lung", "mediastinum", "right lung"]
     assert oracle["texts"] == ["Yes", HOSTILE]
     assert "heat" not in oracle
-    assert data["records"][1]["predictions"]["oracle"]["note"] == "left lung, fallback"
+    assert records[1]["predictions"]["oracle"]["note"] == "left lung, fallback"
+
+
+def test_the_four_questions_are_shown_with_their_answers(report: Path, chain: Chain) -> None:
+    for record in shown(report):
+        strip = record["strip"]
+        assert [(s["read"], s["expected"]) for s in strip] == [(e, e) for e in ("yes", "no", "yes", "yes")]
+        assert strip[0]["image"] == record["image"]
+        assert [s["image"] for s in strip[1:]] == [None] * 3, "these verdicts were written without pictures"
+
+
+def test_the_pictures_of_the_filter_are_found(chain: Chain, tmp_path: Path) -> None:
+    record = chain.dataset[0]
+    mask = box_mask(record.boxes, record.size)
+    editor = load_editor("inpaint")
+    cache = EditCache(editor, tmp_path / "verdicts" / "edits")
+    header = {"format": 1, "settings": {"editor": dict(editor.settings), "seed": 7}, "sources": {}, "runs": {}}
+    (tmp_path / "verdicts" / "filter.json").parent.mkdir(exist_ok=True)
+    (tmp_path / "verdicts" / "filter.json").write_text(json.dumps(header))
+    kept = KeptEdits(tmp_path / "verdicts")
+    assert kept.images(record, record.image, record.boxes) == {}
+    (edited,) = cache.edit_batch([edit_request("foreground", record, record.image, mask, 7)])
+    found = kept.images(record, record.image, record.boxes)
+    assert list(found) == ["foreground"]
+    assert np.array_equal(np.asarray(found["foreground"]), np.asarray(edited))
+    assert kept.images(record, record.image, [(0, 0, 9, 9)]) == {}, "of other evidence there is none"
+
+
+def test_every_prediction_is_in_one_class(report: Path, chain: Chain) -> None:
+    data = island(report)
+    names = {m: {data["classes"][r["class"][k]] for r in data["records"]} for k, m in enumerate(data["methods"])}
+    assert names["oracle"] == {"found"}
+    assert names[HOSTILE] == {"no boxes"}
+    table = re.search(r'id="classes-table">(.*?)</table>', report.read_text(), re.S)[1]  # type: ignore[index]
+    for row in re.findall(r"<tr data-mode.*?</tr>", table, re.S):
+        assert sum(int(v) for v in re.findall(r'<td data-v="(\d+)"', row)) == len(chain.dataset)
+
+
+def test_many_records_lie_beside_the_page(chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medground_bench.pages.report.page.INSIDE", 2)
+    page = tmp_path / "r.html"
+    write_report(page, chain.dataset.path, chain.submissions, scores=[chain.scores])
+    write_report(page, chain.dataset.path, chain.submissions, scores=[chain.scores])  # replaces its own
+    beside = tmp_path / "r_files"
+    assert island(page)["folder"] == "r_files"
+    assert len(list((beside / "pictures").glob("*.jpg"))) == len({r.image_id for r in chain.dataset})
+    assert HOSTILE not in "".join(p.read_text() for p in (beside / "records").iterdir())
+    (beside / "report.json").unlink()
+    with pytest.raises(MedGroundError, match="something else is there"):
+        write_report(page, chain.dataset.path, chain.submissions, scores=[chain.scores])
 
 
 def test_heat_maps_are_small_and_where_they_were(report: Path) -> None:
-    heat = island(report)["records"][0]["predictions"][HOSTILE]["heat"]
+    heat = shown(report)[0]["predictions"][HOSTILE]["heat"]
     values = np.frombuffer(base64.b64decode(heat["data"]), np.uint8).reshape(heat["rows"], heat["cols"])
     assert values.shape == (56, 56)
     y, x = np.nonzero(values > 128)
@@ -106,11 +167,14 @@ def test_hostile_text_stays_text(report: Path) -> None:
     html = report.read_text()
     assert "<img src=x" not in html
     assert "window.evil=1</script>" not in html
-    assert html.count("<script") == 3  # the theme and tables, the data, the gallery
+    data = island(report)
+    pictures = len({r["image"] for r in data["records"]})
+    # The theme and tables, the index, the gallery; every record and picture.
+    assert html.count("<script") == 3 + len(data["records"]) + pictures
 
 
 def test_nothing_on_the_page_points_outside(report: Path) -> None:
-    html = re.sub(r'id="data">.*?</script>', "", report.read_text(), flags=re.S)
+    html = re.sub(r'<script type="application/json".*?</script>', "", report.read_text(), flags=re.S)
     assert not re.search(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", html)
     assert not re.search(r"@import|url\(", html)
     assert str(report.parent) not in html, "the page tells of the machine's folders"
@@ -137,11 +201,14 @@ def test_a_sample_is_seeded_and_said(chain: Chain, tmp_path: Path) -> None:
             tmp_path / "r.html", chain.dataset.path, chain.submissions, scores=[chain.scores], records=3, seed=seed
         )
         assert f"3 of {len(chain.dataset)} records, a sample with seed {seed}" in path.read_text()
-        return [r["id"] for r in island(path)["records"]]
+        return [r["id"] for r in shown(path)]
 
     assert ids(0) == ids(0)
     assert len({tuple(ids(seed)) for seed in range(4)}) > 1
     assert choose(["a", "b"], 5, 0) == {"a", "b"}
+    many = [str(k) for k in range(50)]
+    assert "31" in choose(many, 4, 0, {"31": ["rare"]}), "a record that shows something new comes first"
+    assert len(choose(many, 4, 0, {k: [k] for k in many})) == 4
 
 
 def test_scores_of_another_dataset_are_refused(chain: Chain, credentialed_chain: Chain, tmp_path: Path) -> None:
@@ -170,5 +237,5 @@ def test_the_command_scores_what_has_no_scores(chain: Chain, tmp_path: Path) -> 
         str(with_scores),
     ]
     assert CliRunner().invoke(app, again).exit_code == 0
-    assert island(out) == island(with_scores)
+    assert (island(out), shown(out)) == (island(with_scores), shown(with_scores))
     assert "Causal funnel" not in out.read_text()
