@@ -182,6 +182,7 @@
       if (s.image === null) box.append("picture not kept");
       else { const img = make("img"); img.src = picture(s.image); img.alt = s.title; box.append(img); }
       const right = s.read === s.expected;
+      answer.title = (s.answer || "").trim();
       answer.append(make("b", s.read === null ? "undecided" : s.read, right ? "yes" : "no"), right ? ", as it must: " : `, ${s.expected} was expected: `, (s.answer || "no answer").trim());
       figure.append(box, make("figcaption", s.title), answer);
       return figure;
@@ -205,7 +206,7 @@
     const r = shown[current], d = detail;
     $("v-title").textContent = `${r.attribute} · ${r.lvlm} · ${r.mode}`;
     $("v-question").textContent = `${d.question} (${r.dataset}/${d.image_id}, ${d.width}×${d.height})`;
-    $("v-last").disabled = current === 0; $("v-next").disabled = current === shown.length - 1;
+    $("v-previous").disabled = current === 0; $("v-next").disabled = current === shown.length - 1;
     sides.forEach((side) => {
       const img = $(`v-${side}-stage`).querySelector("img");
       img.src = picture(r.image);
@@ -273,7 +274,7 @@
   ["v-boxes", "v-heat", "v-lines", "v-opacity"].forEach((id) => $(id).addEventListener("input", redraw));
   [...Object.values(filters), $("g-sort"), $("g-class"), $("g-of")].forEach((s) => s.addEventListener("change", refilter));
   $("t-mode").addEventListener("change", plots);
-  $("v-last").addEventListener("click", () => step(-1));
+  $("v-previous").addEventListener("click", () => step(-1));
   $("v-next").addEventListener("click", () => step(1));
   document.querySelectorAll("#classes-table a").forEach((a) => a.addEventListener("click", (e) => {
     e.preventDefault();
