@@ -61,7 +61,9 @@ document.querySelectorAll("table.sortable").forEach((table) => {
 // <button data-csv="TABLE-ID">: the rows that are shown, as a file; numbers as they are, not as they are printed.
 document.querySelectorAll("button[data-csv]").forEach((button) => button.addEventListener("click", () => {
   const table = document.getElementById(button.dataset.csv);
-  const quote = (text) => (/[",\n\r]/.test(text) ? `"${text.replace(/"/g, '""')}"` : /^[=+@\t]/.test(text) ? `'${text}` : text);
+  // A text that a spreadsheet would take for a formula gets an apostrophe in front.
+  const safe = (text) => (/^[=+\-@\t]/.test(text) && Number.isNaN(+text) ? `'${text}` : text);
+  const quote = (text) => (/[",\n\r]/.test(text) ? `"${safe(text).replace(/"/g, '""')}"` : safe(text));
   const heads = [...table.tHead.rows[0].cells], keep = heads.map((h, k) => k).filter((k) => !("nocsv" in heads[k].dataset));
   const lines = [keep.map((k) => heads[k].textContent.trim())];
   [...table.tBodies[0].rows].filter((row) => !row.hidden).forEach((row) => lines.push(keep.map((k) => {

@@ -73,7 +73,11 @@
     if (cards[current]) cards[current].setAttribute("aria-selected", "false");
     cards[k].setAttribute("aria-selected", "true");
     $("cards").setAttribute("aria-activedescendant", `card-${k}`);
-    if (scroll) cards[k].scrollIntoView({ block: "nearest", inline: "nearest" });
+    if (scroll) {
+      cards[k].scrollIntoView({ block: "nearest", inline: "nearest" });
+      // The address leads back to this record; where a page has no address of its own, it does not.
+      try { history.replaceState(null, "", `#record=${encodeURIComponent(r.id)}`); } catch (e) { /* not kept */ }
+    }
     current = k;
     withDetail(r, (found) => { if (shown[current] === r) { detail = found; draw(); } });
   };
@@ -300,4 +304,10 @@
   sides.forEach((side) => document.querySelectorAll(`.pick-${side}`).forEach((s) => { s.selectedIndex = picked[side]; }));
   refilter();
   plots();
+  const linked = () => {
+    const r = data.records.find((one) => location.hash === `#record=${encodeURIComponent(one.id)}`);
+    if (r) open(r);
+  };
+  addEventListener("hashchange", linked);
+  linked();
 })();

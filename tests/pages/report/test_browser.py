@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,6 +114,15 @@ def test_arrow_keys_step_through_the_records(page: Page, chain: Chain) -> None:
     assert page.js("document.getElementById('cards').getAttribute('aria-activedescendant')") == "card-0"
     page.key("ArrowLeft")  # nothing before the first
     assert texts(page, "#v-question")[0].startswith(titles[0])
+
+
+def test_a_link_leads_to_a_record(browser: Browser, report: Path, page: Page, chain: Chain) -> None:
+    page.key("ArrowRight")
+    address = page.js("location.href")
+    assert address.startswith(report.as_uri() + "#record=")
+    again = browser.open(address)
+    assert texts(again, "#v-question")[0].startswith(chain.dataset[1].question)
+    assert again.errors() == []
 
 
 def focused(page: Page) -> str:
@@ -245,6 +256,17 @@ def test_the_page_with_a_folder_beside_it(browser: Browser, chain: Chain, monkey
     inside = (chain.root / "many_files").as_uri()
     assert all(url == path.as_uri() or url.startswith(inside) for url in opened.requests())
     assert opened.js("window.evil") is None
+
+
+def test_the_table_as_a_file(page: Page, chain: Chain) -> None:
+    page.js("URL.createObjectURL = (blob) => { window.saved = blob; return '#'; }; 0")
+    page.js("document.querySelector('#summary-table td').textContent = '=1+1,2'")
+    page.js("document.querySelector('[data-csv=summary-table]').click()")
+    rows = list(csv.DictReader(io.StringIO(page.js("window.saved.text()"))))
+    assert rows[0]["method"] == "'=1+1,2", "a spreadsheet must not compute a name"
+    hostile = next(row for row in rows if row["method"] == HOSTILE)
+    assert (hostile["IoU"], hostile["records"]) == ("0.0", str(len(chain.dataset)))
+    assert "chance to ceiling, 0 to 1" not in rows[0]
 
 
 def test_the_leaderboard_narrows_and_unfolds(browser: Browser, chain: Chain) -> None:
