@@ -1,7 +1,8 @@
 """The whole chain on phantoms and toy LVLMs: nothing else on the machine is needed, and no network.
 
 phantom candidates -> causal filter (two toy LVLMs, two modes) -> dataset folder -> ``load_dataset`` -> methods ->
-submissions -> validate -> score, and again by ``evaluate`` -> comparison -> report and leaderboard. With a folder of
+submissions -> the causal test turned on them -> validate -> score, and again by ``evaluate`` -> comparison -> report
+and leaderboard. With a folder of
 normal radiographs, findings planted in them take the place of the phantoms. Two processes share the work where there
 are two cores. Every step resumes; a second run with the same settings finds everything done.
 """
@@ -43,6 +44,12 @@ SHORTCUT = "toy_shortcut"
 
 MARKED = 24
 """Candidates, on phantoms with a marker, that the filter judges for it."""
+
+PROTOCOL = "necessity_edited"
+"""The protocol that submissions are evaluated by: the causal test, turned on the boxes that a method reports."""
+
+EVALUATED = 6
+"""Records of an LVLM and mode that the protocol looks at: enough for an interval, and soon done."""
 
 SIZE = (512, 448)
 """Native size of the demo's phantoms: not square, so that every transform has something to do."""
@@ -199,16 +206,18 @@ def run_demo(
     for name, reason in left_out.items():
         say(f"left out: {name}: {reason}")
 
-    say(f"1/7 {'findings planted in radiographs' if canvas else 'phantom radiographs'} and their candidates")
+    say(f"1/8 {'findings planted in radiographs' if canvas else 'phantom radiographs'} and their candidates")
     _draw(out, settings, progress)
     with _workers(processes or min(2, _cores())) as share:
-        say("2/7 causal filter: two toy LVLMs, two modes, exact counterfactuals; a third that answers by a shortcut")
+        say("2/8 causal filter: two toy LVLMs, two modes, exact counterfactuals; a third that answers by a shortcut")
         share(_filter, out, settings, progress)
         result.shortcut = dict(Counter(v.gate or "kept" for v in read_verdicts(out / "shortcut" / "verdicts")))
-        say("3/7 dataset folder, opened by load_dataset")
+        say("3/8 dataset folder, opened by load_dataset")
         folders = _build(out, settings, result, progress)
-        say(f"4/7 attribution: {len(chosen)} methods on {sum(result.records.values())} records")
+        say(f"4/8 attribution: {len(chosen)} methods on {sum(result.records.values())} records")
         share(_generate, out, settings, progress)
+        say(f"5/8 the causal test turned on the reported boxes of {EVALUATED} records of each LVLM and mode")
+        share(_evaluate, out, settings, progress)
     submissions: dict[str, list[Path]] = {
         mode: [
             out / "submissions" / key / mode / method
@@ -218,13 +227,13 @@ def run_demo(
         ]
         for mode in MODES
     }
-    say("5/7 submissions validated and scored, and scored again by evaluate")
+    say("6/8 submissions validated and scored, and scored again by evaluate")
     files = _score(folders, submissions, out, result, progress)
-    say("6/7 comparison")
+    say("7/8 comparison")
     from medground_bench.scoring import compare_scores
 
     result.comparison = compare_scores(files)
-    say("7/7 pages")
+    say("8/8 pages")
     _pages(out, result, submissions, files)
     return result
 
@@ -467,6 +476,42 @@ def _generate(out: Path, settings: DemoSettings, group: ProcessGroup, update: Up
                 raise MedGroundError("attributions failed:\n  " + "\n  ".join(report.errors))
 
 
+def _evaluate(out: Path, settings: DemoSettings, group: ProcessGroup, update: Update) -> None:
+    from medground_bench.causal.editors import load_editor
+    from medground_bench.dataset.folder import open_folder
+    from medground_bench.lvlm import load_lvlm
+    from medground_bench.scoring.protocols.run import run_protocols
+    from medground_bench.sources import open_source
+
+    folders = {mode: open_folder(out / "medground-bench", mode) for mode in MODES}
+    owners = {mode: [model for (model,) in folder.values("model")] for mode, folder in folders.items()}
+    records = {f"{key} {mode}": min(EVALUATED, owners[mode].count(key)) for key in LVLMS for mode in MODES}
+    stages = _stages(update, records, group, each=len(settings.methods))
+    sources = [open_source(settings.source, out / settings.source)]
+    editor = load_editor(settings.source)
+    for key in LVLMS:
+        lvlm = load_lvlm(key)
+        for mode in MODES:
+            if not records[f"{key} {mode}"]:
+                continue
+            report = run_protocols(
+                [out / "submissions" / key / mode / method for method in settings.methods],
+                folders[mode],
+                [PROTOCOL],
+                out / "protocols" / key / mode,
+                lvlm=lvlm,
+                editor=editor,
+                sources=sources,
+                settings={PROTOCOL: {"draws": 1}},
+                limit=EVALUATED,
+                rank=group.rank,
+                world_size=group.world_size,
+                progress=stages[f"{key} {mode}"],
+            )
+            if report.errors or report.missing:
+                raise MedGroundError("protocols failed:\n  " + "\n  ".join(report.errors + report.missing))
+
+
 def _score(
     folders: dict[str, DatasetFolder],
     submissions: dict[str, list[Path]],
@@ -475,6 +520,8 @@ def _score(
     progress: Progress,
 ) -> list[ScoreFile]:
     from medground_bench.scoring import score_submissions, write_scores
+    from medground_bench.scoring.protocols.join import join_protocols
+    from medground_bench.scoring.protocols.result import read_results
 
     files, known = [], _known(out)
     for mode, paths in submissions.items():
@@ -483,6 +530,11 @@ def _score(
         with progress(f"scoring {mode}") as update:
             file = score_submissions(paths, folders[mode], sources=known, progress=update)
         _check_by_evaluate(folders[mode], paths, file)
+        found = (
+            r for key in LVLMS if result.records[f"{key} {mode}"] for r in read_results(out / "protocols" / key / mode)
+        )
+        if stray := join_protocols(file, found):
+            raise MedGroundError("results of protocols on other predictions:\n  " + "\n  ".join(stray))
         result.scores.append(write_scores(file, out / "results" / mode / "scores.json"))
         files.append(file)
     return files

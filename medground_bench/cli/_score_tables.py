@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from medground_bench.scoring import ComparisonReport, PairComparison, Row, ScoreFile
     from medground_bench.scoring.protocols.meta import Agreement
+    from medground_bench.scoring.protocols.protocol import Measure
     from medground_bench.scoring.protocols.result import ProtocolResult
 
 __all__ = ["console", "print_agreements", "print_comparison", "print_protocol", "print_scores"]
@@ -74,7 +75,7 @@ def _print_outputs(rows: Sequence[Row], out: Console) -> None:
 
 def print_comparison(report: ComparisonReport, out: Console, *, levels: Sequence[str], metric: str) -> None:
     """Methods, chance rows and ceilings, one table per group, best first; then methods against chance and all pairs."""
-    from medground_bench.scoring.rows import group_title
+    from medground_bench.scoring.rows import group_title, interval_text
 
     for mode in dict.fromkeys(row.mode for row in report.rows):
         mine = [r for r in report.rows if r.mode == mode]
@@ -83,12 +84,16 @@ def print_comparison(report: ComparisonReport, out: Console, *, levels: Sequence
                 continue
             rows = [r for r in mine if (r.aggregate.level, r.aggregate.group) == (level, group)]
             rows.sort(key=lambda r: -cell.value if (cell := r.cell(metric)) is not None else 1.0)
-            columns = ("row", "LVLMs", "n", "patients", *_SCORES, *_CHANCE)
+            asked = {key: m for key, m in report.measures.items() if any(row.cell(key) for row in rows)}
+            beside = asked if len(asked) <= _BESIDE else {}
+            columns = ("row", "LVLMs", "n", "patients", *_SCORES, *_CHANCE, *_headings(beside))
             table = _table(f"{mode}: {group_title(level, group)}", columns)
             for row in rows:
                 title, *cells = _cells(row)
-                _add(table, title, str(len(row.lvlms)), *cells, *_chance_cells(row), style=_style(row))
+                also = [interval_text(cell) if (cell := row.cell(key)) else "" for key in beside]
+                _add(table, title, str(len(row.lvlms)), *cells, *_chance_cells(row), *also, style=_style(row))
             out.print(table)
+            _print_asked(rows, asked, beside, out)
             _print_outputs(rows, out)
             _print_note(out, rows)
         for title, pairs in (
@@ -98,6 +103,31 @@ def print_comparison(report: ComparisonReport, out: Console, *, levels: Sequence
             shown = [p for p in pairs if p.mode == mode and p.metric == metric]
             if shown:
                 out.print(_pair_table(f"{mode}: {title} (Holm over {len(shown)})", shown))
+
+
+def _headings(asked: Mapping[str, Measure]) -> list[str]:
+    """``flip gain ↑``: the measure, and which end is the good one."""
+    return [m.name.replace("_", " ") + {"high": " ↑", "low": " ↓"}.get(m.better, "") for m in asked.values()]
+
+
+def _print_asked(
+    rows: Sequence[Row], asked: Mapping[str, Measure], beside: Mapping[str, Measure], out: Console
+) -> None:
+    """What protocols found: a line for each that has a column already, else a table of its own."""
+    from medground_bench.scoring.rows import interval_text
+
+    for key, measure in beside.items():
+        chance = f"; chance: {measure.chance}" if isinstance(measure.chance, int | float) else ""
+        out.print(f"  {measure.name} ({key.partition('.')[0]}): {measure.title}{chance}", style="dim", markup=False)
+    if len(asked) > len(beside):
+        names = [f"{key.partition('.')[0]}: {h}" for key, h in zip(asked, _headings(asked), strict=True)]
+        table = _table("what protocols found", ("row", *names))
+        for row in (r for r in rows if any(r.cell(key) for key in asked)):
+            _add(table, row.title, *(interval_text(row.cell(key)) for key in asked), style=_style(row))
+        out.print(table)
+
+
+_BESIDE = 2  # so many measures of protocols have room beside the scores
 
 
 def print_protocol(results: Sequence[ProtocolResult], out: Console, *, tables: bool = True) -> None:

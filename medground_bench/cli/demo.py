@@ -54,7 +54,7 @@ def command(
     )
     if result.comparison is not None:
         # The paired tests of a dozen methods fill pages: 'compare' prints them to those who ask.
-        overview = ComparisonReport(rows=result.comparison.rows)
+        overview = ComparisonReport(rows=result.comparison.rows, measures=result.comparison.measures)
         print_comparison(overview, console(), levels=["all"], metric="iou")
     kept = ", ".join(f"{name} {count}" for name, count in result.records.items())
     judged = sum(result.shortcut.values())

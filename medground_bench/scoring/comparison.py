@@ -14,12 +14,14 @@ from medground_bench.imaging.overlap import METRICS, BoxScores
 from medground_bench.scoring.aggregate import aggregate, aggregate_bounds, aggregate_chance, score_quotients
 from medground_bench.scoring.ceiling import BOUND_ROWS, bound_kind
 from medground_bench.scoring.chance import CHANCE_ROWS, best_chance
+from medground_bench.scoring.protocols.result import measure_quotient
 from medground_bench.scoring.rows import Row, row_title
 from medground_bench.scoring.statistics import CONFIDENCE, RESAMPLES, Comparison, compare_methods, holm
 from medground_bench.scoring.table import RecordTable
 
 if TYPE_CHECKING:
     from medground_bench.scoring.files import ScoreFile, SubmissionScores
+    from medground_bench.scoring.protocols.protocol import Measure
 
 __all__ = ["ComparisonReport", "MethodScores", "PairComparison", "compare_scores", "pool_methods"]
 
@@ -46,6 +48,8 @@ class MethodScores:
         Ceilings and second annotator over the same records, NaN where one is not known.
     own_ceiling : str
         The ceiling of its output space; empty where it is not known, or not the same for all its LVLMs.
+    measures : dict of str to Measure
+        What protocols say: column of ``scores`` -> its measure.
     """
 
     kind: str
@@ -57,6 +61,7 @@ class MethodScores:
     chance: dict[str, BoxScores]
     bounds: dict[str, BoxScores] = field(default_factory=dict)
     own_ceiling: str = ""
+    measures: dict[str, Measure] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,11 +93,14 @@ class ComparisonReport:
     against_chance : list of PairComparison
         Every method (``first``) with the chance row (``second``) that does best on its records, per mode and metric;
         Holm's correction is over the methods of one mode and metric.
+    measures : dict of str to Measure
+        What protocols were joined to the scores: number of the rows, ``"protocol.measure"`` -> its measure.
     """
 
     rows: list[Row] = field(default_factory=list)
     pairs: list[PairComparison] = field(default_factory=list)
     against_chance: list[PairComparison] = field(default_factory=list)
+    measures: dict[str, Measure] = field(default_factory=dict)
 
     def flat_rows(self) -> list[dict[str, Any]]:
         """One plain dict per row (CSV; see :meth:`Row.flat`)."""
@@ -182,7 +190,13 @@ def _pool(mode: str, method: str, parts: list[tuple[ScoreFile, SubmissionScores]
     own = {one.own_ceiling for _, one in parts}
     lvlms = tuple(one.lvlm for _, one in parts)
     one_own = own.pop() if len(own) == 1 else ""
-    return MethodScores(parts[0][1].kind, method, mode, lvlms, joined, scores, chance, bounds, one_own)
+    measures = {
+        key: p.measures[0]
+        for _, one in parts
+        for name, p in one.protocols.items()
+        if p.measures and (key := f"{name}.{p.measures[0].name}") in scores
+    }
+    return MethodScores(parts[0][1].kind, method, mode, lvlms, joined, scores, chance, bounds, one_own, measures)
 
 
 def _bound(file: ScoreFile, one: SubmissionScores, row: str, metric: str) -> np.ndarray:
@@ -233,6 +247,8 @@ def compare_scores(
             report.rows += [Row(bound_kind(row), row, mode, lvlms, a) for a in aggregates]
         for m in methods:
             quotients = score_quotients(m.scores, m.table.evidence_fraction, m.chance)
+            quotients |= {key: measure_quotient(measure, m.scores[key]) for key, measure in m.measures.items()}
+            report.measures |= m.measures
             spans = _spans(m)
             for a in aggregate(quotients, m.table, _LEVELS, chance=m.chance, **options):
                 span = spans.get((a.level, a.group, a.best_chance))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -15,6 +17,9 @@ __all__ = ["join_protocols"]
 
 def join_protocols(scores: ScoreFile, results: Iterable[ProtocolResult]) -> list[str]:
     """Put results into the score file of the same predictions on the same dataset.
+
+    The measure in front also comes into the scores of the records, as ``"protocol.measure"`` with NaN where it was not
+    taken, so that it can be pooled over LVLMs.
 
     Parameters
     ----------
@@ -36,4 +41,9 @@ def join_protocols(scores: ScoreFile, results: Iterable[ProtocolResult]) -> list
             left.append(f"{result.protocol} on {result.method} for {result.lvlm}: its predictions are not among these")
         else:
             one.protocols[result.protocol] = result.summary()
+            front = result.measures[0].name if result.measures else ""
+            if front in result.values:
+                values = dict(zip(result.ids, result.values[front].tolist(), strict=True))
+                ids = scores.table.id[one.positions].tolist()
+                one.scores[f"{result.protocol}.{front}"] = np.array([values.get(key, np.nan) for key in ids])
     return left

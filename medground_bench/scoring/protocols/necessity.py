@@ -108,10 +108,10 @@ def necessity(case: Case, parameters: NecessityParameters) -> Mapping[str, float
     "necessity_edited",
     asks="Does the benchmark's own causal test, turned on the reported boxes, verify them?",
     measures=[
+        Measure("flip_gain", "answers flipped by editing the region, beyond random boxes", bounds=(-1, 1), chance=0.0),
         Measure("verified", "flips without the region, stays with everything else edited", bounds=_SHARE),
         Measure("flip", "answers flipped by editing the region", bounds=_SHARE, chance="flip_random"),
         Measure("flip_random", "answers flipped by editing random boxes of its size", "", _SHARE),
-        Measure("flip_gain", "flips beyond random boxes", bounds=(-1, 1), chance=0.0),
         Measure("kept", "answers kept when all but the region is edited", bounds=_SHARE),
         Measure("necessity", "drop when the region is edited", bounds=(-1, 1), chance="necessity_random"),
         Measure("necessity_random", "drop when random boxes are edited", "", (-1, 1)),
@@ -137,10 +137,10 @@ def necessity_edited(case: Case, parameters: NecessityParameters) -> Mapping[str
     drop = probe.confidence(probe.frame[None])[0] - probe.confidence(frames)
     flips, kept = probe.flipped(frames), probe.kept(frames[1:2])[0]
     return {
+        "flip_gain": flips[0] - flips[2:-1].mean(),
         "verified": flips[0] * kept,
         "flip": flips[0],
         "flip_random": flips[2:-1].mean(),
-        "flip_gain": flips[0] - flips[2:-1].mean(),
         "kept": kept,
         "necessity": drop[0],
         "necessity_random": drop[2:-1].mean(),

@@ -6,7 +6,7 @@ A file is one JSON object::
      "submission": {"method": ..., "lvlm": ..., "mode": ..., "kind": "method" or "control"},
      "predictions": "sha256:...", "dataset": fingerprint, "lvlm": {"revision": ..., "dtype": ...},
      "versions": {...}, "created": ..., "count": {"passes": ..., "found": ..., "runs": ...},
-     "measures": [{"name", "title", "better", "chance"}, ...],
+     "measures": [{"name", "title", "better", "chance", "bounds"}, ...],
      "records": {"id": [...], "cluster": [...]}, "values": {measure: [...]},
      "skipped": {reason: how many records}, "aggregates": [...], "tables": [{"title", "rows"}, ...]}
 
@@ -36,6 +36,7 @@ __all__ = [
     "ProtocolResult",
     "ProtocolSummary",
     "aggregate_values",
+    "measure_quotient",
     "read_result",
     "read_results",
     "write_result",
@@ -89,13 +90,22 @@ class ProtocolSummary:
 
 
 def _measure(measure: Measure) -> dict[str, Any]:
-    return {"name": measure.name, "title": measure.title, "better": measure.better, "chance": measure.chance}
+    bounds = [end if math.isfinite(end) else None for end in measure.bounds]
+    return {
+        "name": measure.name,
+        "title": measure.title,
+        "better": measure.better,
+        "chance": measure.chance,
+        "bounds": bounds,
+    }
 
 
 def _as_measure(data: Mapping[str, Any]) -> Measure:
     if data["better"] not in ("high", "low", "") or not isinstance(data["chance"], str | int | float | None):
         raise ValueError("a measure that is none")
-    return Measure(str(data["name"]), str(data["title"]), data["better"], chance=data["chance"])
+    low, high = data.get("bounds", (None, None))
+    bounds = (-math.inf if low is None else float(low), math.inf if high is None else float(high))
+    return Measure(str(data["name"]), str(data["title"]), data["better"], bounds, data["chance"])
 
 
 @dataclass(frozen=True)
@@ -241,13 +251,16 @@ def aggregate_values(
         column = values.get(measure.name)
         if column is None or np.isnan(column).all():
             continue
-        there = ~np.isnan(column)
-        quotients[measure.name] = Quotient(
-            np.where(there, column, 0.0), there.astype(np.float64), (float(measure.bounds[0]), float(measure.bounds[1]))
-        )
+        quotients[measure.name] = measure_quotient(measure, column)
     if not quotients:
         return []
     return aggregate(quotients, table, levels, resamples=resamples, seed=seed)
+
+
+def measure_quotient(measure: Measure, column: np.ndarray) -> Quotient:
+    """The mean of a measure over the records that have it (not NaN)."""
+    there = ~np.isnan(column)
+    return Quotient(np.where(there, column, 0.0), there.astype(np.float64), measure.bounds)
 
 
 def write_result(result: ProtocolResult, path: str | Path) -> Path:

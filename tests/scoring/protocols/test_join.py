@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from medground_bench.cli import _score_tables
+from medground_bench.cli._score_tables import print_comparison
 from medground_bench.core.errors import ScoringError
 from medground_bench.pages.leaderboard import collect_results, leaderboard_page
 from medground_bench.pages.leaderboard.public import public_scores
 from medground_bench.pages.report.page import report_page
 from medground_bench.pages.report.tables import protocol_table
-from medground_bench.scoring import read_scores, score_submissions, write_scores
+from medground_bench.scoring import compare_scores, read_scores, score_submissions, write_scores
 from medground_bench.scoring.protocols.join import join_protocols
 from medground_bench.scoring.protocols.result import read_results
 from tests.baselines.kit import WEIGHTS
@@ -46,6 +51,29 @@ def test_there_and_back(joined: tuple[World, Path, Any], tmp_path: Path) -> None
     assert other["deletion"].find().values["deletion"].value == pytest.approx(0.34375, abs=1e-4)
     assert one["deletion"].aggregates == other["deletion"].aggregates
     assert [m.name for m in other["deletion"].measures][:2] == ["skill", "difference"]
+
+
+def test_the_measure_in_front_is_pooled_and_printed(joined: tuple[World, Path, Any], tmp_path: Path) -> None:
+    board, _, scores = joined
+    skill, iou = "deletion.skill", "strata.iou"
+    before = scores.submissions[0].protocols["deletion"].find().values["skill"]
+    report = compare_scores([read_scores(write_scores(scores, tmp_path / "scores.json"))], resamples=10_000)
+    assert {k: m.bounds for k, m in report.measures.items()} == {skill: (-math.inf, math.inf), iou: (0, 1)}
+    (row,) = (r for r in report.rows if r.kind == "method" and r.aggregate.level == "all")
+    assert row.cell(skill).value == pytest.approx(before.value, abs=1e-9)
+    assert row.flat()[iou] == 1.0
+    for count, heading in ((2, "skill ↑"), (1, "deletion: skill ↑")):
+        shown = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_score_tables, "_BESIDE", count)
+            print_comparison(report, Console(file=shown, width=250), levels=["all"], metric="iou")
+        assert heading in shown.getvalue()
+    # A method that no protocol looked at has none, and the others keep theirs.
+    other = board.submit("other", lambda r: [quadrant(1)])
+    scores = score_submissions([board.root / "submissions" / "right", other], board.folder, resamples=200)
+    join_protocols(scores, read_results(board.root / "out"))
+    rows = {r.name: r for r in compare_scores([scores], resamples=200).rows if r.kind == "method"}
+    assert (rows["right"].cell(iou) is None, rows["other"].cell(iou) is None) == (False, True)
 
 
 def test_results_of_other_predictions_are_told(joined: tuple[World, Path, Any]) -> None:
