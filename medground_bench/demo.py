@@ -2,9 +2,9 @@
 
 phantom candidates -> causal filter (two toy LVLMs, two modes) -> dataset folder -> ``load_dataset`` -> methods ->
 submissions -> the causal test turned on them -> validate -> score, and again by ``evaluate`` -> comparison -> report
-and leaderboard. With a folder of
-normal radiographs, findings planted in them take the place of the phantoms. Two processes share the work where there
-are two cores. Every step resumes; a second run with the same settings finds everything done.
+and leaderboard. With a folder of normal radiographs, findings planted in them take the place of the phantoms. Two
+processes share the work where there are two cores. Every step resumes; a second run with the same settings finds
+everything done.
 """
 
 from __future__ import annotations
