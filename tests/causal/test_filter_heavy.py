@@ -51,7 +51,7 @@ def test_toy_verdicts_equal_brute_force_with_exact_counterfactuals(key: str, tmp
         assert sum(line["gate"] is None for line in found) >= 3
 
 
-def command(lvlm: Path, shared_data: Path, out: Path, *launcher: str, limit: int = 15) -> list[str]:
+def command(lvlm: Path, shared_data: Path, out: Path, *launcher: str, limit: int = 30) -> list[str]:
     return [
         *(launcher or (sys.executable,)),
         *("-m", "medground_bench", "filter", "--lvlm", str(lvlm), "--mode", "direct"),
@@ -71,7 +71,7 @@ def test_real_radiographs_killed_three_times_and_by_two_processes(shared_data: P
     whole, killed, two = (tmp_path / name for name in ("whole", "killed", "two"))
     subprocess.run(command(lvlm, shared_data, whole), check=True, capture_output=True)
     expected = (whole / "verdicts-00000.jsonl").read_bytes()
-    assert expected.count(b"\n") == 15
+    assert expected.count(b"\n") == 30
 
     part = killed / "verdicts-00000.jsonl"
     moments = random.Random(3)
@@ -80,7 +80,7 @@ def test_real_radiographs_killed_three_times_and_by_two_processes(shared_data: P
         process = quiet(command(lvlm, shared_data, killed))
         while process.poll() is None and (part.read_bytes().count(b"\n") if part.exists() else 0) <= had:
             time.sleep(0.01)
-        time.sleep(moments.uniform(0, 0.3))
+        time.sleep(moments.uniform(0, 0.05))  # a fast machine is done with the rest in a second
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         assert part.read_bytes().count(b"\n") > had, attempt
