@@ -10,19 +10,15 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from medground_bench.core.files import sha256_of
-from medground_bench.core.schema import question, record_id
+from benchmarks.made_up import made_up_row, write_dataset
 from medground_bench.dataset.columns import fingerprint
-from medground_bench.dataset.folder import DatasetFolder, open_folder
+from medground_bench.dataset.folder import open_folder
 from medground_bench.pages.leaderboard import write_leaderboard
 from medground_bench.pages.report import write_report
 from medground_bench.scoring import score_submissions, write_scores
@@ -49,41 +45,9 @@ def make_rows(count: int, rng: np.random.Generator) -> list[dict[str, Any]]:
     for k in range(count // len(LVLMS)):
         data = _image(rng)
         x, y, w, h = rng.integers(20, 200), rng.integers(20, 200), rng.integers(20, 250), rng.integers(20, 200)
-        attribute = ("cardiomegaly", "pleural effusion", "lung nodule")[k % 3]
-        for lvlm in LVLMS:
-            name = f"image-{k:05d}"
-            rows.append(
-                {
-                    "id": record_id(lvlm, "direct", "phantom", name, attribute),
-                    "dataset": "phantom",
-                    "model": lvlm,
-                    "mode": "direct",
-                    "image": {"bytes": data, "path": None},
-                    "image_id": name,
-                    "patient_id": f"patient-{k // 2}",
-                    "width": SIZE[0],
-                    "height": SIZE[1],
-                    "attribute": attribute,
-                    "question": question(attribute, "direct"),
-                    "answer": "Yes",
-                    "response": "Yes",
-                    "boxes": [[float(x), float(y), float(x + w), float(y + h)]],
-                    **dict.fromkeys(("prediction", "prediction_edited_kept", "prediction_edited_kept_normal"), "Yes"),
-                    "prediction_edited": "No",
-                }
-            )
+        box = [float(x), float(y), float(x + w), float(y + h)]
+        rows += [made_up_row(k, lvlm, data, SIZE, box, patient=k // 2) for lvlm in LVLMS]
     return rows
-
-
-def write_dataset(folder: Path, rows: list[dict[str, Any]]) -> DatasetFolder:
-    """The rows as a dataset folder."""
-    file = folder / "direct" / "test-00000-of-00001.parquet"
-    file.parent.mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(rows), file, row_group_size=64)
-    facts = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
-    entry = {"rows": len(rows), "fingerprint": fingerprint(rows), "files": {str(file.relative_to(folder)): facts}}
-    (folder / "build.json").write_text(json.dumps({"format": 1, "versions": {}, "configs": {"direct": entry}}))
-    return open_folder(folder, "direct")
 
 
 def make_submission(folder: Path, rows: list[dict[str, Any]], lvlm: str, method: str, rng: np.random.Generator) -> Path:
@@ -139,7 +103,7 @@ def main() -> None:
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     rows = make_rows(options.records, rng)
-    dataset = write_dataset(options.out / "dataset", rows)
+    dataset = open_folder(write_dataset(options.out / "dataset", rows), "direct")
     made = [
         make_submission(options.out / "submissions" / lvlm / method, rows, lvlm, method, rng)
         for lvlm in LVLMS
@@ -156,7 +120,7 @@ def main() -> None:
 
     results = options.out / "results"
     few = [row for row in rows if int(row["image_id"][-5:]) < 75]
-    small = write_dataset(options.out / "few", few)
+    small = open_folder(write_dataset(options.out / "few", few), "direct")
     for k in range(options.files):
         lvlm = LVLMS[k % len(LVLMS)]
         one = make_submission(options.out / "many" / str(k), few, lvlm, f"method-{k}", rng)

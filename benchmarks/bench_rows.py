@@ -2,17 +2,15 @@
 
 A made-up dataset and a submission with one box a record are written for every count, and ``medground-bench validate``
 and ``score`` run on them, each in a process of its own; what is printed is their time a row and the peak of their
-memory. Flat means: neither grows with the count. Usage::
+memory. Usage, from the checkout::
 
-    python benchmarks/bench_rows.py --out FOLDER [--rows 10000 100000 1000000]
+    python -m benchmarks.bench_rows --out FOLDER [--rows 10000 100000 1000000]
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import itertools
-import json
 import os
 import subprocess
 import sys
@@ -22,16 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
-from medground_bench.core.files import atomic_write, sha256_of
-from medground_bench.core.schema import question, record_id
-from medground_bench.dataset.columns import fingerprint
+from benchmarks.made_up import made_up_row, write_dataset
+from medground_bench.dataset.folder import open_folder
+from medground_bench.submission import write_submission
 
 SIZE = 64
-ATTRIBUTES = ("cardiomegaly", "pleural effusion", "lung nodule")
 
 
 def rows_of(count: int) -> Iterator[dict[str, Any]]:
@@ -40,55 +35,25 @@ def rows_of(count: int) -> Iterator[dict[str, Any]]:
     Image.new("L", (SIZE, SIZE), 128).save(stream, "PNG")
     corners = np.random.default_rng(0).integers(0, SIZE // 2, (count, 2)).tolist()
     for k, (x, y) in enumerate(corners):
-        attribute = ATTRIBUTES[k % 3]
-        yield {
-            "id": record_id("made_up", "direct", "phantom", f"image-{k:07d}", attribute),
-            "dataset": "phantom",
-            "model": "made_up",
-            "mode": "direct",
-            "image": {"bytes": stream.getvalue(), "path": None},
-            "image_id": f"image-{k:07d}",
-            "patient_id": f"patient-{k // 4}",
-            "width": SIZE,
-            "height": SIZE,
-            "attribute": attribute,
-            "question": question(attribute, "direct"),
-            "answer": "Yes",
-            "response": "Yes",
-            "boxes": [[float(x), float(y), float(x + 20), float(y + 16)]],
-            **dict.fromkeys(("prediction", "prediction_edited_kept", "prediction_edited_kept_normal"), "Yes"),
-            "prediction_edited": "No",
-        }
+        box = [float(x), float(y), float(x + 20), float(y + 16)]
+        yield made_up_row(k, "made_up", stream.getvalue(), (SIZE, SIZE), box, patient=k // 4)
 
 
 def write(folder: Path, count: int) -> tuple[Path, Path]:
-    """Dataset folder and submission folder of so many rows."""
-    dataset, submission = folder / "dataset", folder / "submission"
-    file = dataset / "direct" / "test-00000-of-00001.parquet"
-    file.parent.mkdir(parents=True)
-    submission.mkdir()
-    said: list[dict[str, Any]] = []
-    with atomic_write(submission / "predictions.jsonl") as lines:
-        writer = None
-        rows = rows_of(count)
-        while batch := list(itertools.islice(rows, 5000)):
-            table = pa.Table.from_pylist(batch)
-            writer = writer or pq.ParquetWriter(file, table.schema)
-            writer.write_table(table)
-            for row in batch:
-                x1, y1, x2, y2 = row["boxes"][0]
-                lines.write(json.dumps({"id": row["id"], "boxes": [[x1 + 4, y1 + 3, x2 + 4, y2 + 3]]}) + "\n")
-                said.append({k: v for k, v in row.items() if k != "image"})
-        assert writer is not None
-        writer.close()
-    facts = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
-    mark = fingerprint(said)
-    entry = {"rows": count, "fingerprint": mark, "files": {str(file.relative_to(dataset)): facts}}
-    (dataset / "build.json").write_text(json.dumps({"format": 1, "versions": {}, "configs": {"direct": entry}}))
-    header = {"method": "shifted", "lvlm": "made_up", "mode": "direct", "lvlm_revision": "none", "seed": 0}
-    header |= {"dataset_fingerprint": mark, "settings": {"frame_side": 224}, "versions": {}}
-    (submission / "submission.json").write_text(json.dumps(header))
-    return dataset, submission
+    """Dataset folder and submission folder of so many rows, each box shifted by a few pixels."""
+    dataset = write_dataset(folder / "dataset", rows_of(count))
+    header = {
+        "method": "shifted",
+        "lvlm": "made_up",
+        "mode": "direct",
+        "lvlm_revision": "none",
+        "seed": 0,
+        "dataset_fingerprint": open_folder(dataset, "direct").fingerprint,
+        "settings": {"frame_side": 224},
+        "versions": {},
+    }
+    said = ({"id": r["id"], "boxes": [[value + 4 for value in r["boxes"][0]]]} for r in rows_of(count))
+    return dataset, write_submission(folder / "submission", header, said)
 
 
 def measure(*arguments: str | Path) -> tuple[float, float]:

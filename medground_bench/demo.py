@@ -447,14 +447,20 @@ def _build(out: Path, settings: DemoSettings, result: DemoResult, progress: Prog
     return folders
 
 
+def _kept(out: Path) -> tuple[dict[str, DatasetFolder], dict[str, int]]:
+    """Mode -> dataset folder, and "LVLM mode" -> how many records it has."""
+    from medground_bench.dataset.folder import open_folder
+
+    folders: dict[str, DatasetFolder] = {mode: open_folder(out / "medground-bench", mode) for mode in MODES}
+    owners = {mode: [model for (model,) in folder.values("model")] for mode, folder in folders.items()}
+    return folders, {f"{key} {mode}": owners[mode].count(key) for key in LVLMS for mode in MODES}
+
+
 def _generate(out: Path, settings: DemoSettings, group: ProcessGroup, update: Update) -> None:
     from medground_bench.attribution.generate import generate
-    from medground_bench.dataset.folder import open_folder
     from medground_bench.lvlm import load_lvlm
 
-    folders = {mode: open_folder(out / "medground-bench", mode) for mode in MODES}
-    owners = {mode: [model for (model,) in folder.values("model")] for mode, folder in folders.items()}
-    records = {f"{key} {mode}": owners[mode].count(key) for key in LVLMS for mode in MODES}
+    folders, records = _kept(out)
     stages = _stages(update, records, group, each=len(settings.methods))
     for key in LVLMS:
         lvlm = load_lvlm(key)
@@ -478,14 +484,12 @@ def _generate(out: Path, settings: DemoSettings, group: ProcessGroup, update: Up
 
 def _evaluate(out: Path, settings: DemoSettings, group: ProcessGroup, update: Update) -> None:
     from medground_bench.causal.editors import load_editor
-    from medground_bench.dataset.folder import open_folder
     from medground_bench.lvlm import load_lvlm
     from medground_bench.scoring.protocols.run import run_protocols
     from medground_bench.sources import open_source
 
-    folders = {mode: open_folder(out / "medground-bench", mode) for mode in MODES}
-    owners = {mode: [model for (model,) in folder.values("model")] for mode, folder in folders.items()}
-    records = {f"{key} {mode}": min(EVALUATED, owners[mode].count(key)) for key in LVLMS for mode in MODES}
+    folders, kept = _kept(out)
+    records = {name: min(EVALUATED, count) for name, count in kept.items()}
     stages = _stages(update, records, group, each=len(settings.methods))
     sources = [open_source(settings.source, out / settings.source)]
     editor = load_editor(settings.source)

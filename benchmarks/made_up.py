@@ -1,0 +1,64 @@
+"""Dataset folders of made-up records, for benchmarks that need many."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from medground_bench.core.files import sha256_of
+from medground_bench.core.schema import question, record_id
+from medground_bench.dataset.columns import fingerprint
+
+ATTRIBUTES = ("cardiomegaly", "pleural effusion", "lung nodule")
+_BATCH = 64  # rows of a group
+
+
+def made_up_row(
+    number: int, lvlm: str, image: bytes, size: tuple[int, int], box: Sequence[float], *, patient: int
+) -> dict[str, Any]:
+    """One verified record of the mode ``direct`` with an image (PNG) of a size and one box."""
+    attribute = ATTRIBUTES[number % len(ATTRIBUTES)]
+    name = f"image-{number:07d}"
+    return {
+        "id": record_id(lvlm, "direct", "phantom", name, attribute),
+        "dataset": "phantom",
+        "model": lvlm,
+        "mode": "direct",
+        "image": {"bytes": image, "path": None},
+        "image_id": name,
+        "patient_id": f"patient-{patient}",
+        "width": size[0],
+        "height": size[1],
+        "attribute": attribute,
+        "question": question(attribute, "direct"),
+        "answer": "Yes",
+        "response": "Yes",
+        "boxes": [list(box)],
+        **dict.fromkeys(("prediction", "prediction_edited_kept", "prediction_edited_kept_normal"), "Yes"),
+        "prediction_edited": "No",
+    }
+
+
+def write_dataset(folder: Path, rows: Iterable[dict[str, Any]]) -> Path:
+    """Write the rows, in groups as they come, as a dataset folder with the config ``direct``."""
+    file = folder / "direct" / "test-00000-of-00001.parquet"
+    file.parent.mkdir(parents=True)
+    rows, said, writer = iter(rows), [], None
+    while batch := list(itertools.islice(rows, _BATCH)):
+        table = pa.Table.from_pylist(batch)
+        writer = writer or pq.ParquetWriter(file, table.schema)
+        writer.write_table(table)
+        said += [{name: value for name, value in row.items() if name != "image"} for row in batch]
+    if writer is None:
+        raise ValueError("no rows")
+    writer.close()
+    facts = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+    entry = {"rows": len(said), "fingerprint": fingerprint(said), "files": {str(file.relative_to(folder)): facts}}
+    (folder / "build.json").write_text(json.dumps({"format": 1, "versions": {}, "configs": {"direct": entry}}))
+    return folder
