@@ -81,7 +81,8 @@ def evaluate(folder: Path, source: str, key: str, names: list[str], args: argpar
     if not any(record.model == key for record in dataset):
         print(f"{key}: no record passed the filter", file=sys.stderr)
         return
-    submissions = sorted(p.parent for p in (folder / "submissions" / key / "direct").glob("*/submission.json"))
+    base = folder / "submissions" / key / "direct"  # of a larger demo, the methods that are asked for
+    submissions = [base / name for name in (*args.methods, *args.controls) if (base / name).is_dir()]
     lvlm, editor, group = load_lvlm(key), load_editor(source), process_group()
     sources = [open_source(source, folder / source)]
     rerun = [name for name in names if "method" in get_protocol(name).needs]

@@ -345,7 +345,9 @@ def _draw(out: Path, settings: DemoSettings, progress: Progress) -> None:
     with progress("drawing") as update:
         if settings.canvas and not folder.is_dir():
             localizer = load_localizer("multi_atlas", pool="phantom")
-            write_planted(settings.canvas, folder, count, localizer=localizer, seed=settings.seed, progress=update)
+            write_planted(
+                settings.canvas, folder, count, localizer=localizer, at_most=True, seed=settings.seed, progress=update
+            )
         elif not folder.is_dir():
             write_source("phantom", folder, count, seed=settings.seed, size=SIZE, progress=update)
         while not settings.canvas and len(open_source("phantom", folder)) < settings.records:
@@ -361,7 +363,8 @@ def _filter(out: Path, settings: DemoSettings, group: ProcessGroup, update: Upda
 
     sources = {settings.source: _spread(open_source(settings.source, out / settings.source))}
     marked = {"phantom": _spread(open_source("phantom", out / "shortcut" / "phantom"))}
-    work = {f"{key} {mode}": settings.candidates(mode) for key in LVLMS for mode in MODES}
+    there = len(sources[settings.source])  # canvases may carry fewer than were asked for
+    work = {f"{key} {mode}": min(there, settings.candidates(mode)) for key in LVLMS for mode in MODES}
     stages = _stages(update, {**work, SHORTCUT: min(MARKED, len(marked["phantom"]))}, group)
     editor = load_editor(settings.source)
     for key in LVLMS:

@@ -11,6 +11,9 @@ def command(
     canvas: Path = typer.Option(..., "--canvas", help="Folder of normal frontal radiographs (or with images/ in it)."),
     out: Path = typer.Option(..., "--out", help="Folder to make."),
     count: int = typer.Option(100, "--count", min=1, help="Number of images, one a canvas."),
+    at_most: bool = typer.Option(
+        False, "--at-most", help="With fewer usable canvases, as many images as there are, in place of an error."
+    ),
     seed: int = typer.Option(0, "--seed", min=0, help="Chooses canvases, findings and how they look."),
     manifest: Path = typer.Option(
         None, "--manifest", help="CSV with image and, where known, patient_id, age, view [default: manifest.csv there]."
@@ -43,6 +46,7 @@ def command(
             out,
             count,
             localizer=load_localizer(localizer, **settings),
+            at_most=at_most,
             seed=seed,
             manifest=manifest,
             findings=names,

@@ -67,6 +67,7 @@ def write_planted(
     count: int,
     *,
     localizer: Localizer,
+    at_most: bool = False,
     seed: int = 0,
     manifest: str | Path | None = None,
     findings: Sequence[str] | None = None,
@@ -89,6 +90,8 @@ def write_planted(
         Number of images.
     localizer : Localizer
         Finds the anatomy.
+    at_most : bool
+        With fewer usable canvases, as many images as there are (at least one) in place of an error.
     seed : int
         Chooses the canvases, the findings and how they look.
     manifest : path, optional
@@ -122,7 +125,7 @@ def write_planted(
     files = list_canvases(canvases, manifest)
     written = WrittenPlanted(out, refused=[Refused(f.path.name, f.refusal) for f in files if f.refusal])
     usable = [f for f in files if not f.refusal]
-    if count > len(usable):
+    if count > len(usable) and not (at_most and usable):
         raise _too_few(count, len(usable), Path(canvases), written.refused)
     order = np.random.default_rng([seed, 0]).permutation(len(usable))
     try:
@@ -145,7 +148,7 @@ def write_planted(
                 written.findings += len(planted.findings)
                 if planted.omitted:
                     written.omitted[entries[-1]["image_id"]] = list(planted.omitted)
-            if len(entries) < count:
+            if len(entries) < count and not (at_most and entries):
                 raise _too_few(count, len(entries), Path(canvases), written.refused)
             written.images = len(entries)
             _write_manifest(staging, seed, entries, written.refused)
@@ -156,7 +159,7 @@ def write_planted(
             remedy="check the folder's permissions and the space on the disk; nothing was left half written",
         ) from error
     if progress is not None:
-        progress(count, count, "done")
+        progress(written.images, written.images, "done")
     return written
 
 
@@ -263,5 +266,5 @@ def _too_few(count: int, carried: int, folder: Path, refused: Sequence[Refused])
         + (f" ({len(refused)} refused: {reasons}{more})" if refused else ""),
         where=folder,
         expected="one canvas an image",
-        remedy=f"ask for at most {carried} with --count, or add radiographs",
+        remedy=f"ask for at most {carried} (--count, or --at-most for whatever there is), or add radiographs",
     )
