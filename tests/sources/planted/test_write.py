@@ -80,7 +80,9 @@ def test_every_file_that_cannot_be_a_canvas_is_refused_by_name(tmp_path):
         assert name in caught.value.message
         assert reason in caught.value.message
     assert not (tmp_path / "more").exists()
-    whatever = write_planted(canvases, tmp_path / "most", 7, localizer=exact_localizer, at_most=True, findings=["nodule"])
+    whatever = write_planted(
+        canvases, tmp_path / "most", 7, localizer=exact_localizer, at_most=True, findings=["nodule"]
+    )
     assert whatever.images == 6 == len(json.loads((tmp_path / "most/planted.json").read_text())["images"])
     assert {c.attribute for c in open_source("planted", tmp_path / "set")} == {"nodule"}
 
