@@ -26,7 +26,19 @@ def command(
         [], help="Verdict folders of the causal filter, for the funnel and the edited images."
     ),
     source: list[str] = typer.Option(
-        [], help="NAME=DIR, repeatable: phantoms tell which predictions lie in the wrong organ.", metavar="NAME=DIR"
+        [],
+        help="NAME=DIR, repeatable: phantoms tell which predictions lie in the wrong organ, and in which place of the "
+        "chest those that are scored here.",
+        metavar="NAME=DIR",
+    ),
+    localizer: str = typer.Option(
+        "", help="Finds the places of the chest on other images that are scored here, e.g. multi_atlas."
+    ),
+    pool: str = typer.Option("", help="Reference pool of the localizer (default: its own)."),
+    places: list[Path] = typer.Option(
+        [],
+        help="Also write the share of attribution per place and finding, with intervals, by the name: .csv, .json, "
+        ".md or .tex. Repeatable.",
     ),
     records: int = typer.Option(
         60,
@@ -44,17 +56,35 @@ def command(
     Example: medground-bench report demo/submissions --dataset demo/medground-bench --verdicts demo/verdicts
     """
     from medground_bench.cli._sources import parse_sources
-    from medground_bench.pages.export import check_format, write_rows
+    from medground_bench.core.errors import MedGroundError
+    from medground_bench.pages.export import check_format, write_rows, write_table
     from medground_bench.pages.report import scored, write_report
+    from medground_bench.pages.report.tables import place_export
     from medground_bench.scoring import find_scores, read_scores, submission_rows
     from medground_bench.sources import open_source
+    from medground_bench.sources.planted import load_localizer
     from medground_bench.submission import find_submissions
 
     for path in out:
         check_format(path, others=(".html",))
+    for path in places:
+        check_format(path)
+    find = load_localizer(localizer, **({"pool": pool} if pool else {})) if localizer else None
     known = [open_source(name, root) for name, root in parse_sources(source).items()]
     found = find_submissions(submissions)
-    _, files = scored(dataset, found, [read_scores(p) for p in find_scores(scores)])
+    given = [read_scores(p) for p in find_scores(scores)]
+    _, files = scored(dataset, found, given, sources=known, localizer=find)
+    table, flat = place_export(files) if places else (None, [])
+    if table is not None and not flat:
+        raise MedGroundError(
+            "the anatomy of no image is known, so that no attribution lies in a known place",
+            expected="scores made with it, or submissions that are scored here",
+            remedy="give --source or --localizer, here or to medground-bench score",
+        )
+    for path in places:
+        if table is not None:
+            write_table(path, table, flat=flat, data={"title": table.title, "rows": flat})
+            typer.echo(f"written: {path}", err=True)
     for path in out:
         if path.suffix.lower() == ".html":
             write_report(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image
     from rich.text import Text
 
@@ -21,9 +22,14 @@ def command(
     dataset: Path = typer.Option(..., help="Dataset folder."),
     config: str | None = typer.Option(None, help="Config of the folder (default: whichever has the record)."),
     submission: list[Path] = typer.Option([], help="Submissions (or folders of some) whose boxes are shown, too."),
+    source: list[str] = typer.Option(
+        [], help="NAME=DIR, repeatable: phantoms tell in which place of the chest boxes and maps lie."
+    ),
+    localizer: str = typer.Option("", help="Finds the places of the chest on other images, e.g. multi_atlas."),
+    pool: str = typer.Option("", help="Reference pool of the localizer (default: its own)."),
     out: Path | None = typer.Option(None, help="PNG to write; with several submissions one each: NAME.METHOD.png."),
 ) -> None:
-    """Show a record: question, answers, evidence, and what submissions say of it.
+    """Show a record: question, answers, evidence, and what submissions say of it, also in a sentence.
 
     A terminal with colours also gets a small picture.
 
@@ -35,11 +41,14 @@ def command(
     from medground_bench.core.files import atomic_write
     from medground_bench.imaging import Letterbox
     from medground_bench.imaging.overlap import score_boxes
+    from medground_bench.scoring.places import tell
     from medground_bench.submission import find_submissions, open_submission
 
     shown = _find(dataset, config, record)
     for name, value in _facts(shown):
         stdout.print(f"{name:<12} {printable(value)}", markup=False, highlight=False, soft_wrap=True)
+    labels = _labels(shown, source, localizer, pool)
+    stdout.print(f"{'':<12} {tell(labels, shown.size, shown.boxes, of='evidence')}", markup=False, soft_wrap=True)
     pictures: dict[str, Image] = {}
     title = [shown.id, shown.question] + ([f"answer: {shown.response}"] if shown.response else [])
     for folder in find_submissions(submission):
@@ -53,11 +62,12 @@ def command(
         said = f"{len(found.boxes)} boxes, IoU {scores.iou[0]:.3f}, precision {scores.precision[0]:.3f}, "
         said += f"recall {scores.recall[0]:.3f}" + (f", concept {found.concept}" if found.concept else "")
         stdout.print(f"{printable(method):<12} {printable(said)}", markup=False, highlight=False, soft_wrap=True)
-        heat = opened.heatmap(found)
-        if heat is not None:
-            side = (opened.header.get("settings") or {}).get("frame_side", 224)
-            box = Letterbox.fit(*shown.size, side) if side else Letterbox.identity(*shown.size)
-            heat = box.heatmap_to_native(heat)
+        heat, settings = opened.heatmap(found), opened.header.get("settings") or {}
+        side = settings.get("frame_side", 224)
+        box = Letterbox.fit(*shown.size, side) if side else Letterbox.identity(*shown.size)
+        where = tell(labels, shown.size, found.boxes, heat, box, signed=settings.get("signed") is True)
+        stdout.print(f"{'':<12} {where}", markup=False, highlight=False, soft_wrap=True)
+        heat = None if heat is None else box.heatmap_to_native(heat)
         pictures[method] = draw(shown.image, found.boxes, shown.boxes, heat, [*title, method])
     if not pictures:
         pictures[""] = draw(shown.image, [], shown.boxes, None, title)
@@ -71,6 +81,20 @@ def command(
         with atomic_write(target, "wb") as file:
             picture.save(file, "PNG")
         stderr.print(f"written: {target}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _labels(record: Record, sources: list[str], localizer: str, pool: str) -> np.ndarray | None:
+    """The place of every pixel of a record's image; None where no source and no localiser tells."""
+    from medground_bench.cli._sources import parse_sources
+    from medground_bench.scoring import concept_reference
+    from medground_bench.sources import open_source
+    from medground_bench.sources.planted import load_localizer
+
+    known = [open_source(name, root) for name, root in parse_sources(sources).items()]
+    find = load_localizer(localizer, **({"pool": pool} if pool else {})) if localizer else None
+    reference = concept_reference([record], known, find)
+    anatomy = None if reference is None else reference.anatomy[0]
+    return None if anatomy is None else anatomy.labels
 
 
 def _find(dataset: Path, config: str | None, text: str) -> Record:

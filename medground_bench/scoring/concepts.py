@@ -21,6 +21,7 @@ import numpy as np
 
 from medground_bench.core.anatomy import COMPOSITES, CONCEPTS, within
 from medground_bench.scoring.heatmaps import cell_coverage
+from medground_bench.scoring.places import place_labels
 from medground_bench.sources.phantom.source import phantom_for, phantom_root
 
 if TYPE_CHECKING:
@@ -72,17 +73,21 @@ class Anatomy:
         Those that are there.
     shares : ndarray, (concepts, CELLS, CELLS)
         Share of every cell of the image that each covers.
+    labels : ndarray of uint8
+        The place of every pixel (see :func:`medground_bench.scoring.places.place_labels`).
     """
 
     names: tuple[str, ...]
     shares: np.ndarray
+    labels: np.ndarray
 
     @classmethod
     def of(cls, masks: Mapping[str, np.ndarray]) -> Anatomy:
         """From masks of the native image, (H, W) bool; empty ones are left out."""
         names = tuple(c for c in CONCEPTS if c in masks and np.any(masks[c]))
         shares = [_cells(np.asarray(masks[c], np.float32)) for c in names]
-        return cls(names, np.stack(shares) if shares else np.zeros((0, CELLS, CELLS), np.float32))
+        stacked = np.stack(shares) if shares else np.zeros((0, CELLS, CELLS), np.float32)
+        return cls(names, stacked, place_labels({c: np.asarray(masks[c], bool) for c in names}))
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +135,7 @@ def concept_reference(
         _named(r.regions) if r.regions else holding(a, r.boxes, r.size) if a is not None else frozenset()
         for r, a in zip(records, anatomy, strict=True)
     )
-    if not any(found):
+    if not any(found) and not anatomies:
         return None
     return ConceptReference(found, anatomy, concept_chance(records, found, anatomy))
 

@@ -7,6 +7,7 @@ The file is one JSON object::
      "settings": {"resamples": ..., "confidence": ..., "seed": ..., "tolerance": ...},
      "records": {"id": [...], "dataset": [...], "lvlm": [...], "mode": [...], "attribute": [...],
                  "cluster": [...], "evidence_fraction": [...], "size": [...]},
+     "anatomy": {"places": [...], "evidence": [[share, ...] or null, ...], "area": [...]},
      "chance": {"whole_image": {"iou": [...], ...}, "random_box": ..., "centre_prior": ...},
      "bounds": {"token_grid 8x8 224": {"iou": [...], ...}, "tiles 8x8 224": ..., "pixels 224": ...},
      "submissions": [{"provenance": submission.json, "predictions": "sha256:...", "warnings": [...],
@@ -14,6 +15,7 @@ The file is one JSON object::
                       "aggregates": [...], "chance_aggregates": {"whole_image": [...], ...},
                       "bounds": {"token_grid": "token_grid 8x8 224", ...}, "own_ceiling": "token_grid",
                       "bound_aggregates": {"token_grid": [...], ...},
+                      "places": {"of": "map" or "boxes", "shares": [[share, ...] or null, ...]},
                       "protocols": {"necessity": {"asks": ..., "measures": [...], "aggregates": [...], ...}, ...}}]}
 
 Columns of ``records``, ``chance`` and ``bounds`` are parallel; those of a submission's ``scores`` are parallel to its
@@ -25,6 +27,9 @@ patients), one of them where the data do not bound that end.
 ``bounds`` are ceilings and second annotators (:data:`~medground_bench.scoring.ceiling.BOUND_ROWS`), null for records
 that have none. A submission says which of these columns are its own, since grid and frame are those of its LVLM, and
 which ceiling the space has that its method speaks in (empty where it is not known).
+
+``anatomy`` and ``places`` (share of evidence, image and attribution in every place of the chest, see
+:mod:`~medground_bench.scoring.places`) are there if the anatomy of some image was known when it was scored.
 
 Format 2 is refused since it has no ceilings, format 1 (version 0.1.0) since its intervals were too narrow for few
 patients and its evidence was not cut to the image. Submissions of 0.1.0 are read, so that they can be scored again.
@@ -47,6 +52,7 @@ from medground_bench.core.files import atomic_write
 from medground_bench.imaging.overlap import BoxScores
 from medground_bench.scoring.aggregate import Aggregate
 from medground_bench.scoring.ceiling import BOUND_ROWS
+from medground_bench.scoring.places import PLACES
 from medground_bench.scoring.protocols.result import ProtocolSummary
 from medground_bench.scoring.table import RecordTable
 from medground_bench.submission import HEADER_FILE
@@ -90,6 +96,11 @@ class SubmissionScores:
         What the validation warned of.
     protocols : dict of str to ProtocolSummary
         What protocols found on it, where ``medground-bench evaluate`` was run.
+    places : ndarray, shape (n, places), or None
+        Share of its heat, or of its boxes' area, in every place of :data:`~medground_bench.scoring.places.PLACES`; NaN
+        where the anatomy is not known or nothing is named; None where no anatomy was known.
+    places_of : str
+        Whether these are of its ``map`` or its ``boxes``.
     """
 
     provenance: Mapping[str, Any]
@@ -103,6 +114,8 @@ class SubmissionScores:
     bound_aggregates: dict[str, list[Aggregate]] = field(default_factory=dict)
     own_ceiling: str = ""
     protocols: dict[str, ProtocolSummary] = field(default_factory=dict)
+    places: np.ndarray | None = None
+    places_of: str = "boxes"
 
     @property
     def method(self) -> str:
@@ -149,7 +162,11 @@ class SubmissionScores:
 
 @dataclass(frozen=True)
 class ScoreFile:
-    """The content of a ``scores.json`` (see the module's docstring)."""
+    """The content of a ``scores.json`` (see the module's docstring).
+
+    ``evidence_places`` and ``area_places``, (records, places), are NaN for records whose anatomy is not known, and None
+    where no anatomy was.
+    """
 
     config: str
     fingerprint: str
@@ -162,6 +179,8 @@ class ScoreFile:
     created: str = ""
     bounds: Mapping[str, BoxScores] = field(default_factory=dict)
     path: str = ""
+    evidence_places: np.ndarray | None = None
+    area_places: np.ndarray | None = None
 
     def require_records(self) -> None:
         """Check that there are scores of single records.
@@ -196,6 +215,7 @@ def write_scores(scores: ScoreFile, path: str | Path) -> Path:
         "records": table,
         "chance": {row: {k: _list(v) for k, v in s._asdict().items()} for row, s in scores.chance.items()},
         "bounds": {key: {k: _list(v) for k, v in s._asdict().items()} for key, s in scores.bounds.items()},
+        **_anatomy_json(scores),
         "submissions": [
             {
                 "provenance": dict(s.provenance),
@@ -207,6 +227,7 @@ def write_scores(scores: ScoreFile, path: str | Path) -> Path:
                 "chance_aggregates": {k: [a.to_json() for a in v] for k, v in s.chance_aggregates.items()},
                 "bounds": s.bounds,
                 "own_ceiling": s.own_ceiling,
+                **({} if s.places is None else {"places": {"of": s.places_of, "shares": _shares_json(s.places)}}),
                 **({"protocols": {k: v.to_json() for k, v in s.protocols.items()}} if s.protocols else {}),
                 "bound_aggregates": {k: [a.to_json() for a in v] for k, v in s.bound_aggregates.items()},
             }
@@ -217,6 +238,24 @@ def write_scores(scores: ScoreFile, path: str | Path) -> Path:
         json.dump(data, file, allow_nan=False, separators=(",", ":"))
         file.write("\n")
     return Path(path)
+
+
+def _anatomy_json(scores: ScoreFile) -> dict[str, Any]:
+    if scores.evidence_places is None or scores.area_places is None:
+        return {}
+    shares = {"evidence": _shares_json(scores.evidence_places), "area": _shares_json(scores.area_places)}
+    return {"anatomy": {"places": list(PLACES), **shares}}
+
+
+def _shares_json(shares: np.ndarray) -> list[list[float] | None]:
+    return [None if np.isnan(row).any() else [round(v, 5) for v in row.tolist()] for row in shares]
+
+
+def _shares(rows: list[list[float] | None], n: int) -> np.ndarray:
+    out = np.array([[np.nan] * len(PLACES) if row is None else row for row in rows], np.float64)
+    if out.shape != (n, len(PLACES)):
+        raise ValueError("shares of places that do not fit")
+    return out
 
 
 def find_scores(places: Iterable[str | Path]) -> list[Path]:
@@ -330,12 +369,18 @@ def _from_json(data: Mapping[str, Any], path: Path) -> ScoreFile:
     lengths = [len(getattr(table, name)) for name in table.__dataclass_fields__]
     if set(lengths) != {n} or any(len(v) != n for s in (*chance.values(), *bounds.values()) for v in s):
         raise ValueError("columns of different lengths")
+    anatomy = data.get("anatomy")
+    if anatomy is not None and anatomy["places"] != list(PLACES):
+        raise ValueError("shares of other places")
     submissions = []
     for entry in data["submissions"]:
         rows = np.array(entry["rows"], np.int64)
         scores = {k: _array(v) for k, v in entry["scores"].items()}
         if any(len(v) != len(rows) for v in scores.values()) or (len(rows) and not 0 <= rows.min() <= rows.max() < n):
             raise ValueError("scores and rows do not fit")
+        places = entry.get("places") if n else None
+        if places is not None and places["of"] not in ("map", "boxes"):
+            raise ValueError("shares of neither maps nor boxes")
         if set(entry["bounds"]) - set(BOUND_ROWS) or set(entry["bounds"].values()) - set(bounds):
             raise ValueError("bounds that are not there")
         submissions.append(
@@ -352,6 +397,8 @@ def _from_json(data: Mapping[str, Any], path: Path) -> ScoreFile:
                 bounds={str(k): str(v) for k, v in entry["bounds"].items()},
                 bound_aggregates={k: [Aggregate.from_json(a) for a in v] for k, v in entry["bound_aggregates"].items()},
                 own_ceiling=str(entry["own_ceiling"]),
+                places=None if places is None else _shares(places["shares"], len(rows)),
+                places_of="boxes" if places is None else places["of"],
                 protocols={str(k): ProtocolSummary.from_json(str(k), v) for k, v in entry.get("protocols", {}).items()},
             )
         )
@@ -368,6 +415,8 @@ def _from_json(data: Mapping[str, Any], path: Path) -> ScoreFile:
         created=data["created"],
         bounds=bounds,
         path=str(path),
+        evidence_places=None if anatomy is None else _shares(anatomy["evidence"], n),
+        area_places=None if anatomy is None else _shares(anatomy["area"], n),
     )
 
 

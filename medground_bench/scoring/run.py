@@ -27,6 +27,7 @@ from medground_bench.scoring.chance import DRAWS
 from medground_bench.scoring.concepts import CONCEPT_METRICS, ConceptReference, heat_in_concepts, score_concepts
 from medground_bench.scoring.files import ScoreFile, SubmissionScores
 from medground_bench.scoring.heatmaps import HEATMAP_METRICS, TOLERANCE, score_heatmap
+from medground_bench.scoring.places import PLACES, box_shares, heat_shares
 from medground_bench.scoring.statistics import CONFIDENCE, RESAMPLES
 from medground_bench.scoring.table import Reference, load_reference
 from medground_bench.scoring.tokens import TOKEN_METRICS, token_auroc
@@ -190,6 +191,7 @@ def score_submission(
         scores.update(_heatmap_scores(submission, rows, index, reference, tolerance))
     if reference.anatomy is not None:
         scores.update(_concept_scores(submission, rows, index, reference, reference.anatomy, heatmaps))
+    places, of = _places(submission, rows, index, reference, heatmaps)
     drops = {k: v for t in tokens if t.header.get("lvlm") == submission.header["lvlm"] for k, v in t.drops.items()}
     if drops and any(row and row.tokens is not None for row in rows):
         pairs = [(row.tokens, drops[row.id]) if row and row.tokens and row.id in drops else None for row in rows]
@@ -219,6 +221,8 @@ def score_submission(
         bounds={row: key for row, (key, _) in bounds.items() if not np.isnan(mine[row].iou).all()},
         bound_aggregates=shared[bound_key],
         own_ceiling=_own_ceiling(submission, rows, bounds),
+        places=places,
+        places_of=of,
     )
 
 
@@ -372,6 +376,48 @@ def _concept_scores(
     return {} if np.isnan(columns["concept_accuracy"]).all() else columns
 
 
+def _places(
+    submission: Submission,
+    rows: Sequence[Prediction | None],
+    index: np.ndarray,
+    reference: Reference,
+    heatmaps: bool,
+) -> tuple[np.ndarray | None, str]:
+    """Share of every record's map, or of its boxes where the submission has no maps, in every place; and of which."""
+    anatomies = None if reference.anatomy is None else [reference.anatomy.anatomy[i] for i in index.tolist()]
+    if anatomies is None or not any(anatomies):
+        return None, "boxes"
+    maps = heatmaps and any(row and row.heatmap for row in rows)
+    signed = _setting(submission.header, "signed") is True
+    out = np.full((len(rows), len(PLACES)), np.nan)
+    clock = Clock(submission.seconds)
+    for k, (row, i, known) in enumerate(zip(rows, index.tolist(), anatomies, strict=True)):
+        clock.check()
+        if row is None or known is None:
+            continue
+        if not maps:
+            out[k] = box_shares(known.labels, row.boxes, (int(reference.sizes[i][0]), int(reference.sizes[i][1])))
+        elif (heat := submission.heatmap(row)) is not None:
+            out[k] = heat_shares(known.labels, heat, _letterbox(submission, reference, i), signed=signed)
+    return out, "map" if maps else "boxes"
+
+
+def _reference_places(reference: Reference, used: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Share of the evidence and of the image in every place."""
+    if reference.anatomy is None or not any(reference.anatomy.anatomy):
+        return None, None
+    starts = np.cumsum(reference.boxes.counts) - reference.boxes.counts
+    evidence, area = np.full((2, len(used), len(PLACES)), np.nan)
+    for k, i in enumerate(used.tolist()):
+        if (known := reference.anatomy.anatomy[i]) is None:
+            continue
+        width, height = (int(v) for v in reference.sizes[i])
+        mine = reference.boxes.boxes[starts[i] : starts[i] + reference.boxes.counts[i]]
+        evidence[k] = box_shares(known.labels, mine, (width, height))
+        area[k] = box_shares(known.labels, [(0, 0, width, height)], (width, height))
+    return evidence, area
+
+
 def _used_bounds(scored: Sequence[SubmissionScores], reference: Reference, used: np.ndarray) -> dict[str, BoxScores]:
     """The columns of ceilings and second annotators that the submissions name."""
     out: dict[str, BoxScores] = {}
@@ -393,6 +439,7 @@ def _file(
     """A score file with only the records that some submission covers."""
     used = np.unique(np.concatenate([s.positions for s in scored])) if scored else np.empty(0, np.int64)
     renumbered = [SubmissionScores(**{**s.__dict__, "positions": np.searchsorted(used, s.positions)}) for s in scored]
+    evidence, area = _reference_places(reference, used)
     return ScoreFile(
         config=reference.config,
         fingerprint=reference.fingerprint,
@@ -410,4 +457,6 @@ def _file(
         },
         versions=software_versions(),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        evidence_places=evidence,
+        area_places=area,
     )

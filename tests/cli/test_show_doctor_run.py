@@ -19,11 +19,16 @@ def test_show(run: Run, inputs: Places, tmp_path: Path) -> None:
     ending = "/".join(record.id.split("/")[1:])
     code, out, err = run(f"show {ending} --dataset DATASET --submission SUBS/{LVLM}/reason --out r.png")
     assert code == 0, err
-    for said in (record.id, record.question, record.image_id, "whole        1 boxes, IoU 0."):
+    for said in (record.id, record.question, record.image_id, "whole        1 boxes, IoU 0.", "is not known"):
         assert said in out
     for name in ("r.whole.png", "r.other.png"):
         with Image.open(tmp_path / name) as picture:
             assert picture.width >= record.width
+    source = inputs.dataset.parent / "source"
+    code, out, err = run(f"show {ending} --dataset DATASET --submission SUBS/{LVLM}/reason --source phantom={source}")
+    assert code == 0, err
+    assert "% of the evidence lies" in out
+    assert "% of the boxes' area lies elsewhere" in out
     code, _, err = run("show nodule --dataset DATASET")
     assert (code, "records have 'nodule' in their id" in err) == (1, True)
 

@@ -61,6 +61,8 @@ def public_scores(scores: ScoreFile, *, min_records: int = MIN_RECORDS, decimals
         table=scores.table.take(nothing),
         chance={},
         bounds={},
+        evidence_places=None,
+        area_places=None,
         submissions=[
             replace(
                 one,
@@ -68,6 +70,7 @@ def public_scores(scores: ScoreFile, *, min_records: int = MIN_RECORDS, decimals
                 scores={},
                 aggregates=kept(one.aggregates),
                 chance_aggregates={row: kept(found) for row, found in one.chance_aggregates.items()},
+                places=None,
                 bounds={},
                 bound_aggregates={row: kept(found) for row, found in one.bound_aggregates.items()},
                 protocols={

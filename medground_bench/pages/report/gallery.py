@@ -14,6 +14,7 @@ from medground_bench.causal.verdicts import EXPECTED
 from medground_bench.imaging import Letterbox, is_degenerate, resize_heatmap
 from medground_bench.scoring import concept_reference
 from medground_bench.scoring.outcomes import ELSEWHERE, air_around, outcomes, where_else
+from medground_bench.scoring.places import tell_shares
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from medground_bench.dataset.columns import Record
     from medground_bench.dataset.folder import DatasetFolder
     from medground_bench.pages.report.shelf import Shelf
-    from medground_bench.scoring import SubmissionScores
+    from medground_bench.scoring import ScoreFile, SubmissionScores
     from medground_bench.sources import Source
     from medground_bench.submission import Prediction, Submission
 
@@ -113,7 +114,7 @@ def choose(ids: Sequence[str], count: int, seed: int, shows: Mapping[str, Iterab
 def gallery_records(
     folder: DatasetFolder,
     judged: Sequence[Judged],
-    ids: Sequence[str],
+    file: ScoreFile,
     chosen: set[str],
     shelf: Shelf,
     edits: Sequence[KeptEdits] = (),
@@ -126,8 +127,8 @@ def gallery_records(
         The config.
     judged : sequence of Judged
         Submissions for it, with their scores.
-    ids : sequence of str
-        Record ids of the score table that the scores' positions point into.
+    file : ScoreFile
+        Theirs.
     chosen : set of str
         Which records.
     shelf : Shelf
@@ -140,7 +141,9 @@ def gallery_records(
     dict of str to (int, int)
         Record id -> its number and its picture's.
     """
-    said = [_by_record(submission, scores, ids, chosen) for submission, scores in judged]
+    ids = file.table.id.tolist()
+    said = [_by_record(submission, scores, file, chosen) for submission, scores in judged]
+    at = {key: k for k, key in enumerate(ids) if key in chosen}
     places = {}
     for record in folder:
         if record.id not in chosen:
@@ -160,6 +163,7 @@ def gallery_records(
             "width": record.width,
             "height": record.height,
             "boxes": record.boxes,
+            "lies": _lies(file, at[record.id], file.evidence_places, at[record.id], "evidence"),
             "content": list(frame.content),
             "frame": [frame.frame_width, frame.frame_height],
             "strip": _strip(record, image, shelf, edits),
@@ -202,19 +206,34 @@ def _frame(record: Record, judged: Sequence[Judged]) -> Letterbox:
 
 
 def _by_record(
-    submission: Submission, scores: SubmissionScores, ids: Sequence[str], chosen: set[str]
-) -> dict[str, tuple[Prediction, list[float]]]:
-    """Record id -> prediction and its four scores."""
-    at = {ids[i]: k for k, i in enumerate(scores.positions.tolist()) if ids[i] in chosen}
-    return {
-        p.id: (p, [float(scores.scores[m][at[p.id]]) for m in ("iou", "f1", "precision", "recall")])
-        for p in submission
-        if p.id in at
+    submission: Submission, scores: SubmissionScores, file: ScoreFile, chosen: set[str]
+) -> dict[str, tuple[Prediction, list[float], str]]:
+    """Record id -> prediction, its four scores, and where it lies."""
+    ids = file.table.id.tolist()
+    at = {ids[i]: (k, i) for k, i in enumerate(scores.positions.tolist()) if ids[i] in chosen}
+    out = {}
+    for said in submission:
+        if said.id in at:
+            k, i = at[said.id]
+            four = [float(scores.scores[m][k]) for m in ("iou", "f1", "precision", "recall")]
+            out[said.id] = said, four, _lies(file, i, scores.places, k, scores.places_of)
+    return out
+
+
+def _lies(file: ScoreFile, record: int, shares: np.ndarray | None, row: int, of: str) -> str:
+    """The sentence for a record of the file's table, from a row of shares."""
+    known = shares is not None and file.area_places is not None and not np.isnan(file.area_places[record]).any()
+    return tell_shares(shares[row] if known and shares is not None else None, of)
+
+
+def _prediction(submission: Submission, said: Prediction, scores: list[float], lies: str) -> dict[str, Any]:
+    out: dict[str, Any] = {
+        "boxes": said.boxes,
+        "scores": scores,
+        "note": _note(said),
+        "fallback": said.fallback,
+        "lies": lies,
     }
-
-
-def _prediction(submission: Submission, said: Prediction, scores: list[float]) -> dict[str, Any]:
-    out: dict[str, Any] = {"boxes": said.boxes, "scores": scores, "note": _note(said), "fallback": said.fallback}
     heatmap = submission.heatmap(said)
     if heatmap is not None and not is_degenerate(np.asarray(heatmap)):
         out["heat"] = _heat(np.asarray(heatmap, np.float64))

@@ -23,6 +23,7 @@ from medground_bench.pages.report.tables import (
     outputs_table,
     page_row,
     pair_table,
+    place_table,
     protocol_table,
 )
 from medground_bench.scoring import (
@@ -41,6 +42,7 @@ from medground_bench.submission import open_submission
 if TYPE_CHECKING:
     from medground_bench.dataset.folder import DatasetFolder
     from medground_bench.sources import Source
+    from medground_bench.sources.planted.anatomy import Localizer
 
 __all__ = ["INSIDE", "report_page", "scored", "write_report"]
 
@@ -81,7 +83,7 @@ def write_report(
         Verdict folders of the causal filter, for the funnel and for the pictures that the LVLM was asked about.
     sources : sequence of Source, optional
         What else is known of the images: phantoms tell where the anatomical concepts are, and so which predictions
-        lie in the wrong organ.
+        lie in the wrong organ, and in which place of the chest those lie that are scored here.
     records : int
         At most so many records in the gallery, a seeded sample. Of more than :data:`INSIDE` the pictures and
         predictions go into a folder beside the page, ``NAME_files``.
@@ -91,7 +93,7 @@ def write_report(
     MedGroundError
         If a submission is not valid or belongs to another dataset, or the folder beside the page is something else's.
     """
-    folders, files = scored(Path(dataset), submissions, scores)
+    folders, files = scored(Path(dataset), submissions, scores, sources=sources)
     path = Path(path)
     options: dict[str, Any] = {"verdicts": verdicts, "sources": sources, "records": records, "seed": seed}
     total = sum(len(file.table) for file in files)
@@ -139,7 +141,7 @@ def report_page(
         rows = _index_rows(file, judged, judged_classes, ranked)
         shows = {row["id"]: [(m, c) for m, c in enumerate(row["class"]) if c >= 0] for row in rows}
         chosen = choose(ids, max(1, round(records * len(ids) / max(total, 1))), seed, shows)
-        places = gallery_records(folders[file.config], judged, ids, chosen, shelf, edits)
+        places = gallery_records(folders[file.config], judged, file, chosen, shelf, edits)
         for row in rows:
             row["at"], row["image"] = places.get(row["id"], (None, None))
         index += rows
@@ -173,6 +175,7 @@ def report_page(
         outcomes=outcome_table(by_class),
         funnel=_funnel(verdicts),
         protocol_table=protocol_table(files),
+        places=place_table(files),
         breakdowns=[b for b in (breakdown(files, *level) for level in _BREAKDOWNS) if len(b["columns"]) > 1],
         gallery_note=_gallery_note(len(shown), total, seed),
         provenance=_provenance(files),
@@ -243,7 +246,12 @@ def _gallery_note(shown: int, total: int, seed: int) -> str:
 
 
 def scored(
-    dataset: Path, submissions: Sequence[str | Path], scores: Sequence[ScoreFile]
+    dataset: Path,
+    submissions: Sequence[str | Path],
+    scores: Sequence[ScoreFile],
+    *,
+    sources: Sequence[Source] = (),
+    localizer: Localizer | None = None,
 ) -> tuple[dict[str, DatasetFolder], list[ScoreFile]]:
     """The dataset's configs that are needed, and the scores of every submission, computed where they are not given.
 
@@ -272,7 +280,8 @@ def scored(
                 expected=folders[file.config].fingerprint,
                 remedy="score the submissions against this dataset folder",
             )
-    files += [score_submissions(paths, folders[config]) for config, paths in missing.items()]
+    known_by: dict[str, Any] = {"sources": sources, "localizer": localizer}
+    files += [score_submissions(paths, folders[config], **known_by) for config, paths in missing.items()]
     return folders, files
 
 

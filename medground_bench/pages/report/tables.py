@@ -7,9 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from medground_bench.pages.export import Table
 from medground_bench.scoring import CHANCE_ROWS, ComparisonReport, Interval, Row, ScoreFile, SubmissionScores
 from medground_bench.scoring.outcomes import OUTCOMES
+from medground_bench.scoring.places import ELSEWHERE, PLACES, PlaceRow, flat_place_rows, place_rows, place_title
 from medground_bench.scoring.rows import OUTPUTS, ends_text, interval_text, output_rows, p_text, row_title, too_few
+from medground_bench.scoring.statistics import RESAMPLES
 
 __all__ = [
     "ALL_LVLMS",
@@ -21,6 +26,8 @@ __all__ = [
     "outputs_table",
     "page_row",
     "pair_table",
+    "place_export",
+    "place_table",
     "protocol_table",
 ]
 
@@ -189,6 +196,79 @@ def protocol_table(files: Iterable[ScoreFile]) -> dict[str, Any]:
             }
         )
     return {"columns": list(columns.values()), "rows": rows}
+
+
+_SEEN = (
+    *(k for k, name in enumerate(PLACES) if name.startswith("right")),
+    *(k for k, name in enumerate(PLACES) if not name.startswith(("left", "right")) and name != ELSEWHERE),
+    *(k for k, name in enumerate(PLACES) if name.startswith("left")),
+    PLACES.index(ELSEWHERE),
+)
+"""Places as a viewer sees them from left to right: the patient's right, the middle, the patient's left."""
+
+_ALL_FINDINGS = "all findings"
+
+
+def place_table(files: Sequence[ScoreFile]) -> dict[str, Any]:
+    """The share of attribution per place of the chest and finding, for a template.
+
+    Returns
+    -------
+    dict
+        ``columns`` and ``rows`` (method, chance, finding, of, records, patients, left, cells), empty where no anatomy
+        is known; ``findings``; and ``note``, which says of how many records it is.
+    """
+    rows: list[dict[str, Any]] = [
+        {
+            "method": _place_row_title(row),
+            "chance": row.kind != "method",
+            "finding": row.finding or _ALL_FINDINGS,
+            "of": row.of,
+            "records": row.records,
+            "patients": row.patients,
+            "left": _left_out(row),
+            "cells": [row.shares[k].value for k in _SEEN] if row.shares else [],
+        }
+        for row in place_rows(files)
+    ]
+    total = sum(len(file.table) for file in files)
+    known = sum(int((~np.isnan(f.area_places).any(axis=1)).sum()) for f in files if f.area_places is not None)
+    return {
+        "columns": [place_title(PLACES[k]) for k in _SEEN],
+        "rows": rows,
+        "findings": list(dict.fromkeys(row["finding"] for row in rows)),
+        "note": f"Anatomy known of {known} of {total} records"
+        + ("." if known == total else "; score with --source or --localizer to have it of the others."),
+    }
+
+
+def _left_out(row: PlaceRow) -> str:
+    reasons = [(row.unknown, "anatomy unknown"), (row.silent, "nothing named")]
+    return ", ".join(f"{count} {reason}" for count, reason in reasons if count)
+
+
+def _place_row_title(row: PlaceRow) -> str:
+    return "evidence (expert)" if row.kind == "evidence" else row_title(row.kind, row.name)
+
+
+def place_export(files: Sequence[ScoreFile], *, resamples: int = RESAMPLES) -> tuple[Table, list[dict[str, Any]]]:
+    """The same for a file: the table of texts, and plain values with intervals over patients."""
+    rows = place_rows(files, resamples=resamples)
+    cells = [
+        (
+            row.finding or _ALL_FINDINGS,
+            _place_row_title(row),
+            row.of,
+            str(row.records),
+            str(row.patients),
+            _left_out(row),
+            *(interval_text(row.shares[k]) if row.shares else "" for k in _SEEN),
+        )
+        for row in rows
+    ]
+    titles = ("finding", "row", "of", "n", "patients", "left out", *(place_title(PLACES[k]) for k in _SEEN))
+    notes = ("Shares of the attribution; brackets: 95 % bootstrap-t intervals over patients.",)
+    return Table("Share of attribution per place and finding", titles, tuple(cells), 3, notes), flat_place_rows(rows)
 
 
 def breakdown(files: Iterable[ScoreFile], level: str, title: str) -> dict[str, Any]:

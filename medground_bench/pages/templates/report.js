@@ -217,6 +217,7 @@
       img.alt = `Radiograph ${d.image_id}, asked for ${r.attribute}, with what the ${side === "one" ? "left" : "right"} method says`;
       img.style.aspectRatio = `${d.width} / ${d.height}`;
     });
+    $("v-lies").textContent = d.lies;
     drawStrip(d);
     redraw();
   };
@@ -228,6 +229,7 @@
       drawHeat(stage.querySelector("canvas"), d, said && said.heat);
       drawBoxes(stage.querySelector("svg"), d, said);
       drawConcepts($(`v-${side}-concepts`), said);
+      $(`v-${side}-lies`).textContent = said ? said.lies : "";
       $(`v-${side}-said`).textContent = !said ? "says nothing of this record" : `IoU ${said.scores[0].toFixed(3)}, ${classes[r.class[k]]}${said.heat ? "" : "; no heat map"}`;
     });
     drawTokens(d); drawScores(d, r);

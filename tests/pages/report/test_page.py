@@ -20,10 +20,14 @@ from medground_bench.causal.kept import KeptEdits
 from medground_bench.causal.masks import box_mask
 from medground_bench.cli import app
 from medground_bench.core.errors import MedGroundError
+from medground_bench.imaging import Letterbox
 from medground_bench.pages.report import write_report
 from medground_bench.pages.report.gallery import choose
 from medground_bench.pages.report.tables import breakdown
-from medground_bench.scoring import submission_rows, write_scores
+from medground_bench.scoring import score_submissions, submission_rows, write_scores
+from medground_bench.scoring.places import place_labels, tell
+from medground_bench.sources import open_source
+from medground_bench.sources.phantom.source import phantom_for
 from tests.pages.report.conftest import HOSTILE, Chain
 
 
@@ -239,3 +243,77 @@ def test_the_command_scores_what_has_no_scores(chain: Chain, tmp_path: Path) -> 
     assert CliRunner().invoke(app, again).exit_code == 0
     assert (island(out), shown(out)) == (island(with_scores), shown(with_scores))
     assert "Causal funnel" not in out.read_text()
+
+
+@pytest.fixture(scope="session")
+def placed(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of scores that know the phantoms' anatomy."""
+    known = [open_source("phantom", chain.root / "source")]
+    scores = score_submissions(chain.submissions, chain.dataset, resamples=100, sources=known)
+    path = tmp_path_factory.mktemp("placed") / "report.html"
+    return write_report(path, chain.dataset.path, chain.submissions, scores=[scores])
+
+
+def test_a_sentence_says_where_maps_and_boxes_lie(placed: Path, chain: Chain) -> None:
+    rows = {row.id: row for row in chain.dataset}
+    source = {c.id: c for c in open_source("phantom", chain.root / "source")}
+    for record in shown(placed):
+        row = rows[record["id"]]
+        masks = phantom_for(next(c for key, c in source.items() if record["id"].endswith(key))).masks
+        labels = place_labels(masks)
+        heat = np.load(chain.root / "submissions" / "hostile" / "heatmaps" / "h.npy")
+        box = Letterbox.fit(*row.size, 224)
+        assert record["predictions"][HOSTILE]["lies"] == tell(labels, row.size, [], heat, box)
+        assert record["predictions"]["oracle"]["lies"] == tell(labels, row.size, row.boxes)
+        assert record["lies"] == tell(labels, row.size, row.boxes, of="evidence")
+        assert "% of the map lies" in record["predictions"]["attention"]["lies"]
+
+
+def test_the_share_of_attribution_by_place_and_finding(placed: Path, chain: Chain) -> None:
+    html = placed.read_text()
+    n = len(chain.dataset)
+    assert f"Anatomy known of {n} of {n} records." in html
+    table = re.search(r'id="places-table">(.*?)</table>', html, re.S)[1]  # type: ignore[index]
+    headings = re.findall(r"<th[^>]*>(.*?)</th>", table)
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr data-finding.*?</tr>", table, re.S)]
+    assert {row[1] for row in rows} == {"all findings", *(r.attribute for r in chain.dataset)}
+    assert {row[0] for row in rows} >= {"evidence (expert)", "oracle", "attention"}
+    assert headings[6] == "right clavicle"
+    assert headings[-1] == "elsewhere"
+    for row in rows:
+        assert sum(map(float, row[6:])) == pytest.approx(1, abs=0.01)
+    whole = {row[0]: row for row in rows if row[1] == "all findings"}
+    assert whole["oracle"][6:] == whole["evidence (expert)"][6:]
+    assert whole["attention"][2] == "map"
+
+
+def test_an_anatomy_that_is_not_known_is_said(report: Path, chain: Chain, tmp_path: Path) -> None:
+    html = report.read_text()
+    assert f"Anatomy known of 0 of {len(chain.dataset)} records; score with --source or --localizer" in html
+    assert 'id="places-table"' not in html
+    assert all(
+        "is not known" in r["lies"] and "is not known" in r["predictions"]["oracle"]["lies"] for r in shown(report)
+    )
+    asked = ["report", str(chain.submissions[0]), "--dataset", str(chain.dataset.path), "--places"]
+    done = CliRunner().invoke(app, [*asked, str(tmp_path / "p.csv"), "--out", str(tmp_path / "r.html")])
+    assert isinstance(done.exception, MedGroundError)
+    assert "--localizer" in str(done.exception)
+
+
+@pytest.mark.parametrize("ending", ["csv", "json", "md", "tex"])
+def test_the_shares_are_exported(chain: Chain, tmp_path: Path, ending: str) -> None:
+    out = tmp_path / f"places.{ending}"
+    asked = ["report", str(chain.submissions[1]), "--dataset", str(chain.dataset.path)]
+    asked += ["--source", f"phantom={chain.root / 'source'}", "--places", str(out), "--out", str(tmp_path / "r.csv")]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    text = out.read_text()
+    if ending == "json":
+        rows = json.loads(text)["rows"]
+        assert {row["row"] for row in rows} == {"evidence", "whole image", "oracle"}
+        assert sum(r["value"] for r in rows if (r["row"], r["finding"]) == ("oracle", "all findings")) == pytest.approx(
+            1
+        )
+    else:
+        assert "oracle" in text
+        assert ("left lower lung zone" if ending == "csv" else "left lower zone") in text
