@@ -40,6 +40,11 @@ def command(
         help="Also write the share of attribution per place and finding, with intervals, by the name: .csv, .json, "
         ".md or .tex. Repeatable.",
     ),
+    pictures: list[Path] = typer.Option(
+        [],
+        help="Also write the mean map of every method from its best to its worst records (AggAtt), by the name: .png, "
+        ".svg or .pdf; numbers: .csv, .json, .md or .tex. Repeatable.",
+    ),
     records: int = typer.Option(
         60,
         min=1,
@@ -59,6 +64,7 @@ def command(
     from medground_bench.core.errors import MedGroundError
     from medground_bench.pages.export import check_format, write_rows, write_table
     from medground_bench.pages.report import scored, write_report
+    from medground_bench.pages.report.aggregated import aggregated, write_aggregated
     from medground_bench.pages.report.tables import place_export
     from medground_bench.scoring import find_scores, read_scores, submission_rows
     from medground_bench.sources import open_source
@@ -67,13 +73,13 @@ def command(
 
     for path in out:
         check_format(path, others=(".html",))
-    for path in places:
+    for path in (*places, *pictures):
         check_format(path)
     find = load_localizer(localizer, **({"pool": pool} if pool else {})) if localizer else None
     known = [open_source(name, root) for name, root in parse_sources(source).items()]
     found = find_submissions(submissions)
     given = [read_scores(p) for p in find_scores(scores)]
-    _, files = scored(dataset, found, given, sources=known, localizer=find)
+    folders, files = scored(dataset, found, given, sources=known, localizer=find)
     table, flat = place_export(files) if places else (None, [])
     if table is not None and not flat:
         raise MedGroundError(
@@ -85,6 +91,9 @@ def command(
         if table is not None:
             write_table(path, table, flat=flat, data={"title": table.title, "rows": flat})
             typer.echo(f"written: {path}", err=True)
+    maps = aggregated(folders, files, found, seed=seed) if pictures else []
+    for path in pictures:
+        typer.echo(f"written: {write_aggregated(path, maps)}", err=True)
     for path in out:
         if path.suffix.lower() == ".html":
             write_report(

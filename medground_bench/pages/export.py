@@ -17,7 +17,16 @@ from medground_bench.scoring.rows import COLUMNS, Row, group_title, interval_tex
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["FORMATS", "Table", "check_format", "rows_figure", "rows_table", "write_rows", "write_table"]
+__all__ = [
+    "FORMATS",
+    "Table",
+    "check_format",
+    "matplotlib_figures",
+    "rows_figure",
+    "rows_table",
+    "write_rows",
+    "write_table",
+]
 
 FORMATS = (".csv", ".json", ".md", ".tex", ".png", ".svg", ".pdf")
 """Endings of the files that can be written."""
@@ -70,7 +79,7 @@ def check_format(path: Path, others: Sequence[str] = ()) -> None:
             remedy=nearest(path.suffix, known),
         )
     if path.suffix.lower() in _FIGURES:
-        _matplotlib()
+        matplotlib_figures()
 
 
 def rows_table(rows: Sequence[Row], title: str = "") -> Table:
@@ -109,7 +118,7 @@ def rows_figure(rows: Sequence[Row], title: str = "") -> Figure:
     MissingDependencyError
         If matplotlib is not installed.
     """
-    figures = _matplotlib()
+    figures = matplotlib_figures()
     panels: dict[tuple[str, str, str], list[Row]] = {}
     for row in _ordered(rows):
         if row.cell("iou") is not None:
@@ -256,7 +265,14 @@ def _plain_math(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _matplotlib() -> Any:
+def matplotlib_figures() -> Any:
+    """The module ``matplotlib.figure``.
+
+    Raises
+    ------
+    MissingDependencyError
+        If matplotlib is not installed.
+    """
     try:
         from matplotlib import figure
     except ImportError as error:

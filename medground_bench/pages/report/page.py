@@ -13,6 +13,7 @@ from medground_bench.core.errors import MedGroundError
 from medground_bench.core.files import atomic_folder
 from medground_bench.dataset.folder import open_folder, open_for_mode
 from medground_bench.pages import data_island, render_page, write_page
+from medground_bench.pages.report.aggregated import aggregated, aggregated_rows
 from medground_bench.pages.report.gallery import Judged, choose, classes, gallery_records
 from medground_bench.pages.report.shelf import CHUNK, Beside, Shelf, beside_name, require_ours
 from medground_bench.pages.report.tables import (
@@ -35,12 +36,14 @@ from medground_bench.scoring import (
     score_submissions,
     submission_rows,
 )
+from medground_bench.scoring.aggatt import MOST
 from medground_bench.scoring.outcomes import OUTCOMES
 from medground_bench.sources import is_credentialed, source_info, source_names
 from medground_bench.submission import open_submission
 
 if TYPE_CHECKING:
     from medground_bench.dataset.folder import DatasetFolder
+    from medground_bench.scoring.aggatt import AggregatedMaps
     from medground_bench.sources import Source
     from medground_bench.sources.planted.anatomy import Localizer
 
@@ -176,6 +179,8 @@ def report_page(
         funnel=_funnel(verdicts),
         protocol_table=protocol_table(files),
         places=place_table(files),
+        most=MOST,
+        aggregated=aggregated_rows(_in_order(aggregated(folders, files, submissions, opened, seed=seed), ranked)),
         breakdowns=[b for b in (breakdown(files, *level) for level in _BREAKDOWNS) if len(b["columns"]) > 1],
         gallery_note=_gallery_note(len(shown), total, seed),
         provenance=_provenance(files),
@@ -309,6 +314,10 @@ def _rank(methods: Sequence[str], rows: Sequence[tuple[Row, str, dict[str, float
         return sum(values) / len(values) if values else -1.0
 
     return sorted(set(methods), key=lambda m: (-mean(m), m))
+
+
+def _in_order(found: Sequence[AggregatedMaps], ranked: Sequence[str]) -> list[AggregatedMaps]:
+    return sorted(found, key=lambda one: ranked.index(one.method))
 
 
 def _funnel(verdicts: Sequence[str | Path]) -> list[dict[str, Any]]:

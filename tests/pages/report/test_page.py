@@ -317,3 +317,19 @@ def test_the_shares_are_exported(chain: Chain, tmp_path: Path, ending: str) -> N
     else:
         assert "oracle" in text
         assert ("left lower lung zone" if ending == "csv" else "left lower zone") in text
+
+
+def test_methods_from_best_to_worst(report: Path, chain: Chain, tmp_path: Path) -> None:
+    section = re.search(r'<section id="aggregated">(.*?)</section>', report.read_text(), re.S)[1]  # type: ignore[index]
+    rows = re.findall(r"<tr.*?</tr>", section, re.S)[1:]
+    assert len(rows) == len(chain.submissions)
+    counts = [[int(n) for n in re.findall(r"</div>(\d+), ", row)] for row in rows]
+    assert all(sum(mine) == len(chain.dataset) for mine in counts)
+    pictures = re.findall(r'<img src="(.*?)" width="96" height="96" alt="(.*?)">', section)
+    assert all(source.startswith("data:image/png;base64,") for source, _ in pictures)
+    assert "Mean boxes of oracle over the records at 5 to 50 %" in {alt for _, alt in pictures}
+    out = tmp_path / "a.csv"
+    asked = ["report", *map(str, chain.submissions), "--dataset", str(chain.dataset.path), "--pictures", str(out)]
+    done = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "r.csv")])
+    assert done.exit_code == 0, done.output
+    assert len(out.read_text().splitlines()) == 1 + 6 * len(chain.submissions)
