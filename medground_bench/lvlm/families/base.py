@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -151,6 +152,21 @@ class Family(ABC):
     def rotary_tables(self, attention: Any, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The rotary tables as (B, S, d), whatever form the layers receive them in."""
         return cos, sin
+
+    @contextmanager
+    def quartered(self, model: Any) -> Iterator[None]:
+        """Inside it, the vision tower sees the four quarters of an image apart: none of it reaches another.
+
+        Raises
+        ------
+        LvlmError
+            If that is not known of the family, or the patches do not part at the middle.
+        """
+        raise LvlmError(
+            f"how the vision tower of {self.model_type!r} is parted into quarters is not known",
+            expected="gemma3, qwen2_vl or qwen2_5_vl",
+        )
+        yield
 
     @abstractmethod
     def vision_tokens(self, config: Any, images: Mapping[str, torch.Tensor], count: int) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -108,6 +109,37 @@ class Qwen25VL(Family):
             return torch.cat([part[i % 3] for i, part in enumerate(table.split(sections, dim=-1))], dim=-1)
 
         return pick(cos), pick(sin)
+
+    @contextmanager
+    def quartered(self, model: Any) -> Iterator[None]:
+        """The tower gets every quarter as an image of its own; its tokens go back to their places."""
+        tower = model.model.visual
+        whole, each = tower.forward, int(tower.spatial_merge_size) ** 2
+
+        def apart(hidden_states: torch.Tensor, grid_thw: torch.Tensor, **more: Any) -> Any:
+            orders, grids, start = [], [], 0
+            for t, h, w in grid_thw.tolist():
+                rows, cols = h // int(tower.spatial_merge_size), w // int(tower.spatial_merge_size)
+                if t != 1 or rows % 2 or cols % 2:
+                    raise LvlmError(f"{rows}x{cols} image tokens have no quarters", expected="even rows and columns")
+                blocks = torch.arange(rows * cols).reshape(2, rows // 2, 2, cols // 2).transpose(1, 2).reshape(-1)
+                orders.append(blocks + start)
+                grids += [[1, h // 2, w // 2]] * 4
+                start += rows * cols
+            order = torch.cat(orders).to(hidden_states.device)
+            patches = (order[:, None] * each + torch.arange(each, device=order.device)).reshape(-1)
+            out = whole(hidden_states[patches], torch.tensor(grids, device=grid_thw.device), **more)
+            back = torch.argsort(order)
+            if isinstance(out, torch.Tensor):
+                return out[back]
+            out.pooler_output = out.pooler_output[back]
+            return out
+
+        tower.forward = apart
+        try:
+            yield
+        finally:
+            del tower.forward
 
     def vision_tokens(self, config: Any, images: Mapping[str, torch.Tensor], count: int) -> int:
         return int(images["pixel_values"].shape[0] // max(count, 1))

@@ -102,8 +102,15 @@ class Probe:
         self.attribute, self.side, self.mode = attribute, side, mode
         self._store, self._count = store, count
 
-    def other(self, image: Image | None = None, question: str | None = None, response: str | None = None) -> Probe:
-        """The same with another image, question or response."""
+    def other(
+        self,
+        image: Image | None = None,
+        question: str | None = None,
+        response: str | None = None,
+        *,
+        store: Store | None = None,
+    ) -> Probe:
+        """The same with another image, question or response; with a store of its own where the LVLM is changed."""
         return Probe(
             self.lvlm,
             self.image if image is None else image,
@@ -112,7 +119,7 @@ class Probe:
             attribute=self.attribute,
             side=self.side,
             mode=self.mode,
-            store=self._store,
+            store=self._store if store is None else store,
             count=self._count,
         )
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from medground_bench.dataset.columns import Record
     from medground_bench.scoring.protocols.case import Case
 
-__all__ = ["GridParameters", "cell_share", "grid_pointing", "mosaic"]
+__all__ = ["GridParameters", "cell_share", "frame_of", "grid_pointing", "mosaic", "others_of"]
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class GridParameters:
     tries: int = 12
 
 
-def mosaic(frames: list[np.ndarray]) -> np.ndarray:
-    """Four frames of one shape, each at half its size, in reading order."""
-    height, width = frames[0].shape[:2]
+def mosaic(frames: list[np.ndarray], size: tuple[int, int] | None = None) -> np.ndarray:
+    """Four frames of one shape in reading order, grey; ``size``, (width, height), is that of one frame by default."""
+    width, height = frames[0].shape[1::-1] if size is None else size
     grey = [f if f.ndim == 2 else f.mean(axis=2).astype(np.uint8) for f in frames]
     half = [np.asarray(Image.fromarray(f).resize((width // 2, height // 2), Image.Resampling.BICUBIC)) for f in grey]
     return np.block([[half[0], half[1]], [half[2], half[3]]])
@@ -75,8 +75,8 @@ def grid_pointing(case: Case, parameters: GridParameters) -> Mapping[str, float]
         raise Skip("the response is no")
     rng = case.rng("mosaic")
     normal: list[np.ndarray] = []
-    for other in _others(case, rng)[: parameters.tries]:
-        frame = _frame(other, case)
+    for other in others_of(case, rng)[: parameters.tries]:
+        frame = frame_of(other, case)
         if frame.shape == probe.frame.shape and probe.answers(frame[None]) == ["no"]:
             normal.append(frame)
         if len(normal) == 4:
@@ -98,7 +98,7 @@ def grid_pointing(case: Case, parameters: GridParameters) -> Mapping[str, float]
     return {"share": cell_share(heat, place), "hit": float(hit)}
 
 
-def _others(case: Case, rng: np.random.Generator) -> list[Record]:
+def others_of(case: Case, rng: np.random.Generator) -> list[Record]:
     """One record of every other patient and image, in random order."""
     mine = case.record
     found: dict[tuple[str, str], Record] = {}
@@ -109,7 +109,8 @@ def _others(case: Case, rng: np.random.Generator) -> list[Record]:
     return [records[k] for k in rng.permutation(len(records))]
 
 
-def _frame(record: Record, case: Case) -> np.ndarray:
+def frame_of(record: Record, case: Case) -> np.ndarray:
+    """Another record's image in the frame of a case."""
     side = case.trial.side
     box = Letterbox.fit(*record.size, side) if side else Letterbox.identity(*record.size)
     frame = np.asarray(box.apply(record.image))
