@@ -31,6 +31,7 @@ __all__ = [
     "fingerprint",
     "parquet_metadata",
     "row_digests",
+    "withheld",
 ]
 
 
@@ -165,11 +166,7 @@ class Record:
             If the row is of an ids-only copy and its finding, question and boxes are withheld.
         """
         if row["boxes"] is None:
-            raise BuildError(
-                "this row is of an ids-only copy: its finding, question, boxes and answers are withheld",
-                where=row["id"],
-                remedy="build the folder from your own copies of the sources",
-            )
+            raise withheld(row["id"])
         values = {name: row[name] for name in _FIELDS if name in row}
         values["boxes"] = tuple((float(x1), float(y1), float(x2), float(y2)) for x1, y1, x2, y2 in row["boxes"])
         values["regions"] = tuple(row.get("regions") or ())
@@ -181,6 +178,15 @@ class Record:
         row["boxes"] = [list(box) for box in self.boxes]
         row["regions"] = list(self.regions)
         return row
+
+
+def withheld(key: str) -> BuildError:
+    """The error of a row of an ids-only copy."""
+    return BuildError(
+        "this row is of an ids-only copy: its finding, question, boxes and answers are withheld",
+        where=key,
+        remedy="build the folder from your own copies of the sources",
+    )
 
 
 _FIELDS = tuple(f.name for f in fields(Record) if f.name != "load_image")

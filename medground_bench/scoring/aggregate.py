@@ -8,7 +8,7 @@ patients serves all numbers of a group, and the mean over LVLMs too. Everything 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -24,7 +24,6 @@ from medground_bench.scoring.statistics import (
     RESAMPLES,
     Interval,
     cluster_codes,
-    cluster_sums,
     ratio_intervals,
     sign_flip_test,
 )
@@ -219,28 +218,26 @@ def aggregate(
         In the order of the levels; groups sorted by name, sizes small to large.
     """
     names = list(quotients)
-    columns, place = _columns(quotients)
     rows = list(chance or {})
-    over = np.stack([quotients["iou"].numerator - chance[row].iou for row in rows], axis=1) if chance else None
     out = []
     for level, group, masks in (group for name in LEVELS if name in levels for group in _groups(name, table)):
         members = np.logical_or.reduce(masks)
         codes, count = cluster_codes(table.cluster[members])
-        parts = [(mask[members], mask) for mask in masks]
-        sums = np.stack([cluster_sums(columns[mask], codes[part], count) for part, mask in parts], axis=1)
+        sums = _Sums([(mask, codes[mask[members]]) for mask in masks], count)
         found = ratio_intervals(
-            sums[:, :, place[0::2]],
-            sums[:, :, place[1::2]],
+            sums([quotient.numerator for quotient in quotients.values()]),
+            sums([quotient.denominator for quotient in quotients.values()]),
             [quotients[name].bounds for name in names],
             resamples=resamples,
             confidence=confidence,
             seed=seed,
         )
         best, p = "", math.nan
-        if over is not None:
+        if chance:
             # Per cluster, its share of the mean over LVLMs of the mean difference.
-            gain = [cluster_sums(over[mask], codes[part], count) / mask.sum() / len(masks) for part, mask in parts]
-            differences = np.sum(gain, axis=0)
+            records = np.array([mask.sum() for mask in masks]) * len(masks)
+            over = (quotients["iou"].numerator - chance[row].iou for row in rows)
+            differences = (sums(over) / records[:, None]).sum(axis=1)
             # All differ from the same method: the best chance row is the one that it exceeds least.
             best = best_chance(dict(zip(rows, (-differences.sum(axis=0)).tolist(), strict=True)))
             if resamples:
@@ -305,16 +302,27 @@ def _names(column: np.ndarray) -> list[str]:
     return sorted(set(column.tolist()))
 
 
-def _columns(quotients: Mapping[str, Quotient]) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct columns of all quotients, and where the numerator and denominator of each one are."""
-    seen: dict[bytes, int] = {}
-    distinct: list[np.ndarray] = []
-    place = []
-    for quotient in quotients.values():
-        for values in (quotient.numerator, quotient.denominator):
-            column = np.ascontiguousarray(values, np.float64)
-            k = seen.setdefault(column.tobytes(), len(distinct))
-            if k == len(distinct):
-                distinct.append(column)
-            place.append(k)
-    return np.stack(distinct, axis=1), np.array(place)
+class _Sums:
+    """Sums per cluster of columns over parts of the records, without a copy of all columns side by side.
+
+    Parameters
+    ----------
+    parts : list of (mask, codes)
+        Records, and the cluster of each of these.
+    clusters : int
+        How many there are.
+    """
+
+    def __init__(self, parts: list[tuple[np.ndarray, np.ndarray]], clusters: int) -> None:
+        self._parts, self._clusters = parts, clusters
+
+    def __call__(self, columns: Iterable[np.ndarray]) -> np.ndarray:
+        """(clusters, parts, columns), each column in one piece; the same column twice is summed once."""
+        found: dict[int, np.ndarray] = {}
+        kept = []  # what is alive keeps its id
+        for column in columns:
+            kept.append(column)
+            if id(column) not in found:
+                sums = [np.bincount(codes, column[mask], self._clusters) for mask, codes in self._parts]
+                found[id(column)] = np.stack(sums)
+        return np.stack([found[id(column)] for column in kept]).transpose(2, 1, 0)

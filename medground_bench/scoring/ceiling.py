@@ -36,6 +36,7 @@ the best single anatomical concept, and another annotator's boxes of the same fi
 TILES = (8, 8)
 """The tiles that perturbation methods remove by default."""
 
+_RECORDS_AT_ONCE = 1 << 14
 _MIN_PIXELS, _MOST_BOXES = 16, 10  # of a component and of a record, in the protocol
 
 
@@ -66,27 +67,48 @@ def ceiling_scores(
         1 where the evidence is a union of cells that the protocol keeps apart; 0 where it is empty, or too small for
         the protocol's least component in every set.
     """
+    n = len(sizes)
+    ends = np.cumsum(evidence.counts)
+    out = np.zeros((len(METRICS), n))
+    known: dict[tuple[bytes, ...], np.ndarray] = {}  # several LVLMs are asked about the same evidence
+    for lo in range(0, n, _RECORDS_AT_ONCE):
+        part = slice(lo, min(lo + _RECORDS_AT_ONCE, n))
+        counts = evidence.counts[part]
+        mine = RaggedBoxes(evidence.boxes[ends[part.start] - counts[0] : ends[part.stop - 1]], counts)
+        out[:, part] = _ceiling_scores(mine, sizes[part], grid, side, known)
+    return BoxScores(*out)
+
+
+def _ceiling_scores(
+    evidence: RaggedBoxes,
+    sizes: np.ndarray,
+    grid: tuple[int, int] | None,
+    side: int | None,
+    known: dict[tuple[bytes, ...], np.ndarray],
+) -> np.ndarray:
+    different, frame = np.unique(sizes, axis=0, return_inverse=True)
+    frame = frame.reshape(-1)  # two-dimensional in some versions of numpy
     frames = [
-        Letterbox.fit(int(w), int(h), side) if side else Letterbox.identity(int(w), int(h)) for w, h in sizes.tolist()
+        Letterbox.fit(int(w), int(h), side) if side else Letterbox.identity(int(w), int(h))
+        for w, h in different.tolist()
     ]
-    content = np.array([f.content for f in frames], np.float64).reshape(-1, 4)
-    shape = np.array([(f.frame_width, f.frame_height) for f in frames], np.float64).reshape(-1, 2)
+    content = np.array([f.content for f in frames], np.float64).reshape(-1, 4)[frame]
+    shape = np.array([(f.frame_width, f.frame_height) for f in frames], np.float64).reshape(-1, 2)[frame]
     cells = shape if grid is None else np.broadcast_to(np.array(grid[::-1], np.float64), shape.shape)
     # Native to frame is one scale per axis, which leaves every ratio of areas as it is: all is computed in the frame.
-    owner = np.repeat(np.arange(len(frames)), evidence.counts)
+    owner = np.repeat(np.arange(len(sizes)), evidence.counts)
     scale, origin = (content[:, 2:] - content[:, :2]) / sizes, content[:, :2]
     inside = evidence.boxes * np.tile(scale, 2)[owner] + np.tile(origin, 2)[owner]
     inside = np.clip(inside, np.tile(origin, 2)[owner], np.tile(content[:, 2:], 2)[owner])
     start = np.cumsum(evidence.counts) - evidence.counts
     single = np.flatnonzero(evidence.counts == 1)
-    out = np.zeros((len(METRICS), len(frames)))
+    out = np.zeros((len(METRICS), len(sizes)))
     if len(single):
         here = inside[start[single]]
         found, kept = _best_rectangles(here, content[single], shape[single], cells[single])
         out[:, single] = score_boxes(
             RaggedBoxes(found[kept], kept.astype(np.int64)), RaggedBoxes(here, np.ones(len(here), np.int64))
         )
-    known: dict[tuple[bytes, ...], np.ndarray] = {}  # several LVLMs are asked about the same evidence
     for k in np.flatnonzero(evidence.counts > 1).tolist():
         here = inside[start[k] : start[k] + evidence.counts[k]]
         key = (here.tobytes(), content[k].tobytes(), shape[k].tobytes())
@@ -95,7 +117,7 @@ def ceiling_scores(
             scores = np.stack(score_boxes(sets, [here] * len(sets)))
             known[key] = scores[:, int(np.argmax(scores[0]))]
         out[:, k] = known[key]
-    return BoxScores(*out)
+    return out
 
 
 def _best_rectangles(

@@ -32,10 +32,10 @@ DRAWS = 32
 def chance_scores(
     references: Sequence[Any] | RaggedBoxes,
     sizes: Sequence[Sequence[float]] | np.ndarray,
-    attributes: Sequence[Any],
-    clusters: Sequence[Any],
+    attributes: Sequence[Any] | np.ndarray,
+    clusters: Sequence[Any] | np.ndarray,
     *,
-    items: Sequence[Any] | None = None,
+    items: Sequence[Any] | np.ndarray | None = None,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> dict[str, BoxScores]:
@@ -68,7 +68,8 @@ def chance_scores(
     size = image_sizes(sizes, references)
     random = np.zeros((4, len(size)))
     for boxes in random_boxes(evidence, size, draws=draws, seed=seed):
-        random += np.stack(score_boxes(boxes, evidence)) / draws
+        for total, column in zip(random, score_boxes(boxes, evidence), strict=True):
+            total += column / draws
     prior = centre_prior_boxes(evidence, size, attributes, clusters, items=items)
     every = RaggedBoxes(prior, np.ones(len(size), np.int64))
     return {
@@ -108,10 +109,10 @@ def random_boxes(evidence: RaggedBoxes, sizes: np.ndarray, *, draws: int = DRAWS
 def centre_prior_boxes(
     evidence: RaggedBoxes,
     sizes: np.ndarray,
-    attributes: Sequence[Any],
-    clusters: Sequence[Any],
+    attributes: Sequence[Any] | np.ndarray,
+    clusters: Sequence[Any] | np.ndarray,
     *,
-    items: Sequence[Any] | None = None,
+    items: Sequence[Any] | np.ndarray | None = None,
 ) -> np.ndarray:
     """The per-attribute leave-one-out centre prior: one box per record, shape (n, 4), native pixels.
 
@@ -135,12 +136,11 @@ def centre_prior_boxes(
     if items is not None:
         repeated = np.ones(n, bool)
         repeated[np.unique(cluster_codes(items)[0], return_index=True)[1]] = False
-        counted = np.where(repeated[:, None], 0.0, around)
-    else:
-        counted = around
-    others = _leave_out(counted, group, groups, cluster, cluster_count)
-    anyone = _leave_out(counted, np.zeros(n, np.int64), 1, cluster, cluster_count)
-    others = np.where(others[:, 4:] > 0.5, others, anyone)
+        around[repeated] = 0.0
+    others = _leave_out(around, group, groups, cluster, cluster_count)
+    alone = others[:, 4] < 0.5
+    if alone.any():
+        others[alone] = _leave_out(around, np.zeros(n, np.int64), 1, cluster, cluster_count)[alone]
     known = others[:, 4] > 0.5
     mean = np.tile(np.array([0.5, 0.5, 1.0, 1.0]), (n, 1))
     mean[known] = others[known, :4] / others[known, 4:]
@@ -150,12 +150,12 @@ def centre_prior_boxes(
 
 def _leave_out(values: np.ndarray, group: np.ndarray, groups: int, cluster: np.ndarray, clusters: int) -> np.ndarray:
     """Per record, the sum of ``values`` over its group without its own cluster."""
-    total = np.zeros((groups, values.shape[1]))
-    np.add.at(total, group, values)
     pair, place = np.unique(group * clusters + cluster, return_inverse=True)
-    own = np.zeros((len(pair), values.shape[1]))
-    np.add.at(own, place, values)
-    return total[group] - own[place]
+    out = np.empty_like(values)
+    for j, column in enumerate(values.T):
+        total, own = np.bincount(group, column, groups), np.bincount(place, column, len(pair))
+        out[:, j] = total[group] - own[place]
+    return out
 
 
 def best_chance(means: Mapping[str, float]) -> str:

@@ -40,10 +40,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -59,6 +60,7 @@ from medground_bench.submission import HEADER_FILE
 
 __all__ = ["ScoreFile", "SubmissionScores", "find_scores", "read_scores", "write_scores"]
 
+_AT_ONCE = 1 << 14
 KIND = "medground-bench scores"
 FORMAT = 3
 
@@ -200,7 +202,7 @@ class ScoreFile:
 
 def write_scores(scores: ScoreFile, path: str | Path) -> Path:
     """Write a score file, whole or not at all."""
-    table = {name: getattr(scores.table, name).tolist() for name in scores.table.__dataclass_fields__}
+    table = {name: getattr(scores.table, name) for name in scores.table.__dataclass_fields__}
     data = {
         "kind": KIND,
         "format": FORMAT,
@@ -213,16 +215,16 @@ def write_scores(scores: ScoreFile, path: str | Path) -> Path:
         },
         "settings": dict(scores.settings),
         "records": table,
-        "chance": {row: {k: _list(v) for k, v in s._asdict().items()} for row, s in scores.chance.items()},
-        "bounds": {key: {k: _list(v) for k, v in s._asdict().items()} for key, s in scores.bounds.items()},
+        "chance": {row: s._asdict() for row, s in scores.chance.items()},
+        "bounds": {key: s._asdict() for key, s in scores.bounds.items()},
         **_anatomy_json(scores),
         "submissions": [
             {
                 "provenance": dict(s.provenance),
                 "predictions": s.predictions,
                 "warnings": s.warnings,
-                "rows": s.positions.tolist(),
-                "scores": {k: _list(v) for k, v in s.scores.items()},
+                "rows": s.positions,
+                "scores": s.scores,
                 "aggregates": [a.to_json() for a in s.aggregates],
                 "chance_aggregates": {k: [a.to_json() for a in v] for k, v in s.chance_aggregates.items()},
                 "bounds": s.bounds,
@@ -235,7 +237,7 @@ def write_scores(scores: ScoreFile, path: str | Path) -> Path:
         ],
     }
     with atomic_write(path) as file:
-        json.dump(data, file, allow_nan=False, separators=(",", ":"))
+        _dump(data, file)
         file.write("\n")
     return Path(path)
 
@@ -256,6 +258,34 @@ def _shares(rows: list[list[float] | None], n: int) -> np.ndarray:
     if out.shape != (n, len(PLACES)):
         raise ValueError("shares of places that do not fit")
     return out
+
+
+def _dump(value: Any, file: IO[str]) -> None:
+    """Write JSON; columns (arrays) a piece at a time, as lists, NaN as null."""
+    if isinstance(value, np.ndarray):
+        file.write("[")
+        for lo in range(0, len(value), _AT_ONCE):
+            part = value[lo : lo + _AT_ONCE]
+            file.write(("," if lo else "") + _json(_list(part) if part.dtype.kind == "f" else part.tolist())[1:-1])
+        file.write("]")
+    elif isinstance(value, dict) and any(isinstance(item, dict | list | np.ndarray) for item in value.values()):
+        file.write("{")
+        for k, (key, item) in enumerate(value.items()):
+            file.write(("," if k else "") + _json(str(key)) + ":")
+            _dump(item, file)
+        file.write("}")
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        file.write("[")
+        for k, item in enumerate(value):
+            file.write("," if k else "")
+            _dump(item, file)
+        file.write("]")
+    else:
+        file.write(_json(value))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
 def find_scores(places: Iterable[str | Path]) -> list[Path]:
@@ -356,7 +386,7 @@ def read_scores(path: str | Path) -> ScoreFile:
 def _from_json(data: Mapping[str, Any], path: Path) -> ScoreFile:
     columns = data["records"]
     table = RecordTable(
-        **{name: np.array(columns[name], np.str_) for name in _TEXT},
+        **{name: _texts(columns[name]) for name in _TEXT},
         cluster=np.array(columns["cluster"], np.int64),
         evidence_fraction=np.array(columns["evidence_fraction"], np.float64),
     )
@@ -420,9 +450,13 @@ def _from_json(data: Mapping[str, Any], path: Path) -> ScoreFile:
     )
 
 
+def _texts(values: list[Any]) -> np.ndarray:
+    return np.array([sys.intern(str(value)) for value in values], object)
+
+
 def _array(values: list[float | None]) -> np.ndarray:
     return np.array([np.nan if x is None else x for x in values], np.float64)
 
 
 def _list(values: np.ndarray) -> list[float | None]:
-    return [None if np.isnan(v) else float(v) for v in values]
+    return [None if v != v else v for v in values.tolist()]

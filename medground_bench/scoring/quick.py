@@ -158,7 +158,7 @@ def _table(
     fraction: np.ndarray | None,
 ) -> RecordTable:
     def texts(column: Sequence[Any] | None) -> np.ndarray:
-        return np.array([""] * n if column is None else [str(value) for value in column], np.str_)
+        return np.array([""] * n if column is None else [str(value) for value in column], object)
 
     share = np.zeros(n) if fraction is None else fraction
     none = texts(None)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medground_bench.core.errors import ScoringError, SubmissionError
+from medground_bench.core.numbering import Numbering
 from medground_bench.core.versions import software_versions
 from medground_bench.imaging import Letterbox
-from medground_bench.imaging.areas import RaggedBoxes, ragged
+from medground_bench.imaging.areas import BoxColumn, RaggedBoxes
 from medground_bench.imaging.overlap import BoxScores
 from medground_bench.scoring.aggregate import (
     Aggregate,
@@ -29,7 +31,7 @@ from medground_bench.scoring.files import ScoreFile, SubmissionScores
 from medground_bench.scoring.heatmaps import HEATMAP_METRICS, TOLERANCE, score_heatmap
 from medground_bench.scoring.places import PLACES, box_shares, heat_shares
 from medground_bench.scoring.statistics import CONFIDENCE, RESAMPLES
-from medground_bench.scoring.table import Reference, load_reference
+from medground_bench.scoring.table import Reference, is_every, load_reference
 from medground_bench.scoring.tokens import TOKEN_METRICS, token_auroc
 from medground_bench.submission import Prediction, Submission, open_submission, validate_submission
 from medground_bench.submission.format import Clock, Fault
@@ -183,20 +185,21 @@ def score_submission(
             else "run medground-bench validate for the whole list, and correct them",
         )
     submission = open_submission(path)
-    answers = submission.predictions()
     index = reference.covered(str(submission.header["lvlm"]), str(submission.header["mode"]))
-    rows = [answers.get(key) for key in reference.table.id[index].tolist()]
-    scores = _record_scores(rows, index, reference)
-    if heatmaps and any(row and row.heatmap for row in rows):
-        scores.update(_heatmap_scores(submission, rows, index, reference, tolerance))
+    answers = _Answers(submission, reference.table.id[index])
+    scores = _record_scores(answers, index, reference)
+    if heatmaps and answers.first_heatmap:
+        scores.update(_heatmap_scores(answers, index, reference, tolerance))
     if reference.anatomy is not None:
-        scores.update(_concept_scores(submission, rows, index, reference, reference.anatomy, heatmaps))
-    places, of = _places(submission, rows, index, reference, heatmaps)
+        scores.update(_concept_scores(answers, index, reference, reference.anatomy, heatmaps))
+    places, of = _places(answers, index, reference, heatmaps)
     drops = {k: v for t in tokens if t.header.get("lvlm") == submission.header["lvlm"] for k, v in t.drops.items()}
-    if drops and any(row and row.tokens is not None for row in rows):
-        pairs = [(row.tokens, drops[row.id]) if row and row.tokens and row.id in drops else None for row in rows]
+    if drops and answers.tokens:
         (name,) = TOKEN_METRICS
-        scores[name] = np.array([np.nan if pair is None else token_auroc(*pair) for pair in pairs])
+        scores[name] = np.full(len(index), np.nan)
+        for k, row in answers.placed():
+            if row.tokens and row.id in drops:
+                scores[name][k] = token_auroc(row.tokens, drops[row.id])
     table = reference.table.take(index)
     chance = {row: _take(s, index) for row, s in reference.chance.items()}
     options: dict[str, Any] = {"resamples": resamples, "confidence": confidence, "seed": seed}
@@ -220,10 +223,72 @@ def score_submission(
         warnings=[str(w) for w in report.warnings],
         bounds={row: key for row, (key, _) in bounds.items() if not np.isnan(mine[row].iou).all()},
         bound_aggregates=shared[bound_key],
-        own_ceiling=_own_ceiling(submission, rows, bounds),
+        own_ceiling=_own_ceiling(answers, bounds),
         places=places,
         places_of=of,
     )
+
+
+class _Answers:
+    """What a valid submission says of records, in their order: numbers alone are kept, the file is read again for more.
+
+    Attributes
+    ----------
+    boxes : RaggedBoxes
+        Of every record; none where it is not answered.
+    fallback, degenerate : ndarray, (n,)
+        1 where the row says so.
+    names_concept, concepts, tokens : bool
+        Whether some row names a concept, says anything of concepts, has token scores.
+    first_heatmap : Prediction or None
+        The answer to the first record that has a heat map.
+    """
+
+    def __init__(self, submission: Submission, ids: np.ndarray) -> None:
+        self.submission = submission
+        self._ids = ids
+        self._places: Numbering | None = None
+        self.fallback, self.degenerate = np.zeros(len(ids)), np.zeros(len(ids))
+        self.names_concept = self.concepts = self.tokens = False
+        self.first_heatmap: Prediction | None = None
+        column, places, first = BoxColumn(), array("q"), len(ids)
+        for k, row in self.placed():
+            places.append(k)
+            column.append(row.boxes)
+            self.fallback[k], self.degenerate[k] = row.fallback, row.degenerate
+            self.names_concept |= row.concept is not None and bool(row.concept)
+            self.concepts |= bool(row.concept or row.concept_scores)
+            self.tokens |= row.tokens is not None
+            if row.heatmap and k < first:
+                first, self.first_heatmap = k, row
+        given, order = column.ragged("predictions"), np.asarray(places)
+        counts = np.zeros(len(ids), np.int64)
+        counts[order] = given.counts
+        self.boxes = RaggedBoxes(_select(given, np.argsort(order)).boxes, counts)
+
+    def placed(self) -> Iterator[tuple[int, Prediction]]:
+        """The rows in the file's order, each with the position of its record."""
+        k = -1
+        for row in self.submission:
+            k += 1
+            if k == len(self._ids) or self._ids[k] != row.id:  # not in the dataset's order
+                if self._places is None:
+                    self._places = Numbering(self._ids)
+                if (place := self._places.get(row.id)) is None:
+                    raise SubmissionError(
+                        "this submission changed while it was scored",
+                        where=f"{self.submission.path}: {row.id}",
+                        remedy="score it again",
+                    )
+                k = place
+            yield k, row
+
+    def rows(self) -> list[Prediction | None]:
+        """The row of every record, None where it has none; all of them held."""
+        out: list[Prediction | None] = [None] * len(self._ids)
+        for k, row in self.placed():
+            out[k] = row
+        return out
 
 
 _Shared = dict[tuple[bytes, tuple[str, ...]], dict[str, list[Aggregate]]]
@@ -260,70 +325,64 @@ def _bounds(header: Mapping[str, Any], reference: Reference) -> dict[str, tuple[
     return out
 
 
-def _own_ceiling(
-    submission: Submission, rows: Sequence[Prediction | None], bounds: Mapping[str, tuple[str, BoxScores]]
-) -> str:
+def _own_ceiling(answers: _Answers, bounds: Mapping[str, tuple[str, BoxScores]]) -> str:
     """The ceiling of the space that the method speaks in, as its settings and predictions show it; empty: unknown."""
-    if any(row and row.concept for row in rows):
+    submission = answers.submission
+    if answers.names_concept:
         return "concepts" if "concepts" in bounds else ""
     regions = str(_setting(submission.header, "regions"))
     if regions == f"tiles:{TILES[0]}x{TILES[1]}":
         return "tiles"
-    first = next((row for row in rows if row and row.heatmap), None)
-    heatmap = submission.heatmap(first) if first else None
+    heatmap = submission.heatmap(answers.first_heatmap) if answers.first_heatmap else None
     if regions == "tokens" or (heatmap is not None and heatmap.shape == token_grid(submission.header)):
         return "token_grid" if "token_grid" in bounds else ""
     return "pixels" if "pixels" in bounds else ""
 
 
 def _take(scores: BoxScores, index: np.ndarray) -> BoxScores:
-    return BoxScores(*(column[index] for column in scores))
+    return scores if is_every(index, len(scores.iou)) else BoxScores(*(column[index] for column in scores))
 
 
 def _select(boxes: RaggedBoxes, index: np.ndarray) -> RaggedBoxes:
     """The boxes of some of the records."""
+    if is_every(index, len(boxes.counts)):
+        return boxes
     counts = boxes.counts[index]
     starts = (np.cumsum(boxes.counts) - boxes.counts)[index]
     offset = np.cumsum(counts) - counts
     return RaggedBoxes(boxes.boxes[np.arange(int(counts.sum())) + np.repeat(starts - offset, counts)], counts)
 
 
-def _record_scores(rows: Sequence[Prediction | None], index: np.ndarray, reference: Reference) -> dict[str, np.ndarray]:
-    predicted = ragged([row.boxes if row else () for row in rows], "predictions")
-    scores = record_scores(predicted, _select(reference.boxes, index), reference.sizes[index])
+def _record_scores(answers: _Answers, index: np.ndarray, reference: Reference) -> dict[str, np.ndarray]:
+    scores = record_scores(answers.boxes, _select(reference.boxes, index), reference.sizes[index])
     evidence = reference.table.evidence_fraction[index]
 
-    def flag(name: str) -> np.ndarray:
-        return np.array([float(bool(row and getattr(row, name))) for row in rows])
-
     def over_evidence(values: np.ndarray) -> np.ndarray:
-        return np.divide(values, evidence, out=np.full(len(rows), np.nan), where=evidence > 0)
+        return np.divide(values, evidence, out=np.full(len(index), np.nan), where=evidence > 0)
 
     return {
         **scores,
-        "fallback": flag("fallback"),
-        "degenerate": flag("degenerate"),
+        "fallback": answers.fallback,
+        "degenerate": answers.degenerate,
         "area_ratio": over_evidence(scores["predicted_fraction"]),
         "precision_lift": over_evidence(scores["precision"]),
     }
 
 
 def _heatmap_scores(
-    submission: Submission,
-    rows: Sequence[Prediction | None],
-    index: np.ndarray,
-    reference: Reference,
-    tolerance: float,
+    answers: _Answers, index: np.ndarray, reference: Reference, tolerance: float
 ) -> dict[str, np.ndarray]:
     """Heat-map scores, NaN for the records without a map."""
-    table = np.full((len(HEATMAP_METRICS), len(rows)), np.nan)
+    submission = answers.submission
+    table = np.full((len(HEATMAP_METRICS), len(index)), np.nan)
     starts = np.cumsum(reference.boxes.counts) - reference.boxes.counts
     clock = Clock(submission.seconds)
-    for k, (row, i) in enumerate(zip(rows, index.tolist(), strict=True)):
+    for k, row in answers.placed():
         clock.check()
-        heatmap = submission.heatmap(row) if row else None
+        heatmap = submission.heatmap(row)
         if heatmap is None:
             continue
+        i = index[k]
         letterbox = _letterbox(submission, reference, i)
         mine = reference.boxes.boxes[starts[i] : starts[i] + reference.boxes.counts[i]]
         table[:, k] = score_heatmap(np.asarray(heatmap), letterbox, mine, tolerance=tolerance)
@@ -338,8 +397,7 @@ def _letterbox(submission: Submission, reference: Reference, i: int) -> Letterbo
 
 
 def _concept_scores(
-    submission: Submission,
-    rows: Sequence[Prediction | None],
+    answers: _Answers,
     index: np.ndarray,
     reference: Reference,
     anatomy: ConceptReference,
@@ -349,7 +407,8 @@ def _concept_scores(
 
     The columns of chance are over the same records. Empty where it says nothing of any record.
     """
-    names = any(row and (row.concept or row.concept_scores) for row in rows)
+    submission, rows = answers.submission, answers.rows()
+    names = answers.concepts
     signed = _setting(submission.header, "signed") is True
     columns = {name: np.full(len(rows), np.nan) for name in CONCEPT_METRICS}
     clock = Clock(submission.seconds)
@@ -377,23 +436,21 @@ def _concept_scores(
 
 
 def _places(
-    submission: Submission,
-    rows: Sequence[Prediction | None],
-    index: np.ndarray,
-    reference: Reference,
-    heatmaps: bool,
+    answers: _Answers, index: np.ndarray, reference: Reference, heatmaps: bool
 ) -> tuple[np.ndarray | None, str]:
     """Share of every record's map, or of its boxes where the submission has no maps, in every place; and of which."""
     anatomies = None if reference.anatomy is None else [reference.anatomy.anatomy[i] for i in index.tolist()]
     if anatomies is None or not any(anatomies):
         return None, "boxes"
-    maps = heatmaps and any(row and row.heatmap for row in rows)
+    submission = answers.submission
+    maps = heatmaps and answers.first_heatmap is not None
     signed = _setting(submission.header, "signed") is True
-    out = np.full((len(rows), len(PLACES)), np.nan)
+    out = np.full((len(index), len(PLACES)), np.nan)
     clock = Clock(submission.seconds)
-    for k, (row, i, known) in enumerate(zip(rows, index.tolist(), anatomies, strict=True)):
+    for k, row in answers.placed():
         clock.check()
-        if row is None or known is None:
+        i, known = index[k], anatomies[k]
+        if known is None:
             continue
         if not maps:
             out[k] = box_shares(known.labels, row.boxes, (int(reference.sizes[i][0]), int(reference.sizes[i][1])))

@@ -49,6 +49,8 @@ EXACT_CLUSTERS = 14
 """Up to so many patients all sign flips are enumerated."""
 
 _DRAWS_AT_ONCE = 1 << 20
+_RESAMPLES_AT_ONCE = 32
+_CLUSTERS_AT_ONCE = 1 << 11
 _DRAWS_ENOUGH = 4_000_000
 _RESAMPLES_ENOUGH = 1_000
 _NONE = float("nan")
@@ -68,6 +70,11 @@ class Interval(NamedTuple):
 
 def cluster_codes(clusters: Sequence[Any] | np.ndarray) -> tuple[np.ndarray, int]:
     """Cluster of every record as an integer from 0, in order of appearance, and how many there are."""
+    if isinstance(clusters, np.ndarray) and clusters.dtype.kind in "iu":
+        _, first, place = np.unique(clusters, return_index=True, return_inverse=True)
+        rank = np.empty(len(first), np.int64)
+        rank[np.argsort(first)] = np.arange(len(first))
+        return rank[place], len(first)
     seen: dict[Any, int] = {}
     values = clusters.tolist() if isinstance(clusters, np.ndarray) else clusters
     codes = np.fromiter((seen.setdefault(c, len(seen)) for c in values), np.int64, len(values))
@@ -123,15 +130,23 @@ def ratio_intervals(
             together.setdefault(used[:, j].tobytes(), []).append(j)
     for members in together.values():
         rows = used[:, members[0]]
-        b = denominators[rows][:, :, members]
+        b = _part(denominators, rows, members)
         # Centred sums: a resample's deviation is then a ratio itself, and equal clusters deviate by exactly 0.
-        u = numerators[rows][:, :, members] - ratios[:, members] * b
+        u = ratios[:, members] * b
+        np.subtract(_part(numerators, rows, members), u, out=u)
         low, high = _bootstrap_t(u, b, resamples, confidence, seed)
         for place, j in enumerate(members):
             least, most = bounds[j] if bounds is not None else (-math.inf, math.inf)
             ends = (values[j] + low[place], values[j] + high[place])
             out[j] = Interval(out[j].value, *(float(min(max(end, least), most)) for end in ends))
     return out
+
+
+def _part(sums: np.ndarray, rows: np.ndarray, columns: list[int]) -> np.ndarray:
+    """Some clusters and some quantities of sums (clusters, parts, k); the sums themselves where these are all."""
+    if rows.all() and len(columns) == sums.shape[2]:
+        return sums
+    return sums[rows][:, :, columns]
 
 
 def _bootstrap_t(
@@ -161,13 +176,23 @@ def _t_statistics(counts: np.ndarray, u: np.ndarray, b: np.ndarray) -> np.ndarra
     """``(r* - r) / s*`` of resamples, (resamples, k); infinite where ``s*`` is 0 and ``r*`` is not ``r``."""
     clusters, parts, k = u.shape
     shape = (len(counts), parts, k)
-    total = (counts @ b.reshape(clusters, -1)).reshape(shape)
+    pairs = list(product(range(parts), repeat=2))
+    total, moved = np.zeros(shape), np.zeros(shape)
+    squares = np.zeros((len(pairs), 3, len(counts), k))
+    for lo in range(0, clusters, _CLUSTERS_AT_ONCE):  # small enough for the cache
+        part = slice(lo, lo + _CLUSTERS_AT_ONCE)
+        drawn, mine, base = counts[:, part].astype(np.float64), u[part], b[part]
+        total += (drawn @ base.reshape(len(base), -1)).reshape(shape)
+        moved += (drawn @ mine.reshape(len(mine), -1)).reshape(shape)
+        for sums, (i, j) in zip(squares, pairs, strict=True):
+            sums[0] += drawn @ (mine[:, i] * mine[:, j])
+            sums[1] += drawn @ (mine[:, i] * base[:, j])
+            sums[2] += drawn @ (base[:, i] * base[:, j])
     with np.errstate(divide="ignore", invalid="ignore"):
-        moved = (counts @ u.reshape(clusters, -1)).reshape(shape) / total
+        moved /= total
         variance, scale = np.zeros((len(counts), k)), np.zeros((len(counts), k))
-        for i, j in product(range(parts), repeat=2):
+        for (uu, ub, bb), (i, j) in zip(squares, pairs, strict=True):
             weight = total[:, i] * total[:, j]
-            uu, ub, bb = (counts @ square for square in (u[:, i] * u[:, j], u[:, i] * b[:, j], b[:, i] * b[:, j]))
             both = moved[:, i] * moved[:, j] * bb
             variance += (uu - 2 * moved[:, j] * ub + both) / weight
             scale += np.abs(uu / weight) + np.abs(both / weight)
@@ -181,10 +206,13 @@ def _t_statistics(counts: np.ndarray, u: np.ndarray, b: np.ndarray) -> np.ndarra
 def _jackknife_error(u: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The standard error from leaving out one cluster at a time, (k,); 0 where all clusters have the same ratio."""
     clusters = len(u)
-    without = b.sum(axis=0) - b
-    # A part that only one cluster has stays as it is without it.
-    left = np.divide(-u, without, out=np.zeros_like(u), where=np.abs(without) > 1e-12 * b.sum(axis=0)).mean(axis=1)
-    error: np.ndarray = np.sqrt((clusters - 1) / clusters * ((left - left.mean(axis=0)) ** 2).sum(axis=0))
+    error = np.zeros(u.shape[2])
+    for j in range(len(error)):
+        total = b[:, :, j].sum(axis=0)
+        without = total - b[:, :, j]
+        # A part that only one cluster has stays as it is without it.
+        left = np.divide(-u[:, :, j], without, out=np.zeros_like(without), where=np.abs(without) > 1e-12 * total)
+        error[j] = np.sqrt((clusters - 1) * left.mean(axis=1).var())
     noise = 1e-12 * np.abs(b).max(axis=(0, 1)) / np.abs(b.sum(axis=(0, 1)))
     return np.where(error > noise, error, 0.0)
 
@@ -192,12 +220,16 @@ def _jackknife_error(u: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _draws(clusters: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """How often each cluster is drawn, (b, clusters) at a time: multinomial, through uniform draws."""
     step = max(1, _DRAWS_AT_ONCE // max(clusters, 1))
-    for lo in range(0, resamples, step):
-        size = min(step, resamples - lo)
-        drawn = rng.integers(0, clusters, (size, clusters), dtype=np.uint32).astype(np.int64)
-        drawn += np.arange(0, size * clusters, clusters)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=size * clusters)
-        yield counts.reshape(size, clusters).astype(np.float64)
+    together = max(step, _RESAMPLES_AT_ONCE)
+    for first in range(0, resamples, together):
+        counts = np.empty((min(together, resamples - first), clusters), np.uint16)
+        for lo in range(0, len(counts), step):
+            size = min(step, len(counts) - lo)
+            drawn = rng.integers(0, clusters, (size, clusters), dtype=np.uint32).astype(np.int64)
+            drawn += np.arange(0, size * clusters, clusters)[:, None]
+            # That one of many clusters is drawn 65,536 times is out of the question.
+            counts[lo : lo + size] = np.bincount(drawn.ravel(), minlength=size * clusters).reshape(size, clusters)
+        yield counts
 
 
 def bootstrap_ratios(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import stat
+from array import array
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medground_bench.core.errors import SubmissionError
+from medground_bench.core.numbering import Numbering
 from medground_bench.core.schema import MODES
+from medground_bench.dataset.columns import withheld
 from medground_bench.dataset.folder import open_folder, open_for_mode, read_build_record
 from medground_bench.submission.checks import (
     check_header,
@@ -45,12 +48,74 @@ if TYPE_CHECKING:
 __all__ = ["iter_rows", "must_answer", "validate_submission"]
 
 
-@dataclass
 class _Known:
-    """What the dataset knows: the records a submission must answer, and whose the other ids are."""
+    """What the dataset knows: the records a submission must answer, and whose the other ids are; and what was answered.
 
-    wanted: dict[str, tuple[tuple[float, float], list[list[float]]]] = field(default_factory=dict)
-    others: dict[str, str] = field(default_factory=dict)
+    Numbers alone are kept: about 100 bytes a record.
+    """
+
+    def __init__(self, dataset: DatasetFolder, header: Mapping[str, Any]) -> None:
+        self._dataset = dataset
+        self._ids = Numbering()
+        self._owners: dict[str, int] = {}  # who the records of others belong to -> their code, from 1
+        self._owner = array("H")  # of a record: 0 if it is wanted
+        self._sizes, self._boxes, self._ends = array("l"), array("d"), array("L")
+        self.wanted = 0
+        columns = dataset.values("id", "model", "mode", "width", "height", "boxes")
+        for key, lvlm, mode, width, height, boxes in columns:
+            if boxes is None:
+                raise withheld(key)
+            if self._ids.number(key) < len(self._owner):
+                continue
+            mine = must_answer(lvlm, mode, header.get("lvlm"), header.get("mode"))
+            whose = f"{lvlm} in mode {mode}"
+            self._owner.append(0 if mine else self._owners.setdefault(whose, len(self._owners) + 1))
+            self.wanted += mine
+            self._sizes.extend((width, height))
+            for box in boxes:
+                self._boxes.extend(box)
+            self._ends.append(len(self._boxes))
+        self._lines = array("L", bytes(array("L").itemsize * len(self._owner)))  # of a record: 0 until it is answered
+
+    def __len__(self) -> int:
+        return len(self._owner)
+
+    def place(self, key: str) -> int | None:
+        """Where a record is; None if there is none of this id."""
+        return self._ids.get(key)
+
+    def whose(self, place: int) -> str | None:
+        """LVLM and mode of a record that a submission must not answer; None for one that it must."""
+        code = self._owner[place]
+        return list(self._owners)[code - 1] if code else None
+
+    def others(self) -> list[str]:
+        """All of these."""
+        return sorted(self._owners)
+
+    def size(self, place: int) -> tuple[float, float]:
+        return self._sizes[2 * place], self._sizes[2 * place + 1]
+
+    def evidence(self, place: int) -> list[list[float]]:
+        first = self._ends[place - 1] if place else 0
+        return [self._boxes[k : k + 4].tolist() for k in range(first, self._ends[place], 4)]
+
+    def answer(self, place: int, line: int) -> int | None:
+        """Note that a record is answered in a line; the line that did so before, if one did."""
+        if before := self._lines[place]:
+            return before
+        self._lines[place] = line
+        return None
+
+    def unanswered(self) -> Iterator[str]:
+        """Ids of wanted records that were not answered, in the dataset's order."""
+        if all(line or code for line, code in zip(self._lines, self._owner, strict=True)):
+            return
+        for (key,) in self._dataset.values("id"):
+            place = self._ids.get(key)
+            if place is not None and not self._owner[place] and not self._lines[place]:
+                self._lines[place] = 1
+                yield key
 
 
 def validate_submission(
@@ -182,14 +247,9 @@ def _match(dataset: DatasetFolder, header: Mapping[str, Any], report: Validation
         message = f"made for dataset {clean(stated)!r}, this one is {dataset.fingerprint!r}"
         remedy = "validate and score with the dataset (and config) the predictions were made for"
         report.faults.append(Fault("fingerprint", message, remedy, file=HEADER_FILE, field="dataset_fingerprint"))
-    known = _Known()
-    for record in dataset:
-        if must_answer(record.model, record.mode, header.get("lvlm"), header.get("mode")):
-            known.wanted[record.id] = (record.size, [list(box) for box in record.boxes])
-        else:
-            known.others[record.id] = f"{record.model} in mode {record.mode}"
+    known = _Known(dataset, header)
     if not known.wanted and isinstance(header.get("lvlm"), str) and isinstance(header.get("mode"), str):
-        who = ", ".join(sorted(set(known.others.values()))[:12])
+        who = ", ".join(known.others()[:12])
         message = f"the dataset has no record of {clean(header['lvlm'])} in mode {clean(header['mode'])}"
         report.faults.append(Fault("lvlm", message, f"it has {who or 'none'}", file=HEADER_FILE, field="lvlm"))
     return known
@@ -222,10 +282,10 @@ def _read_predictions(
     if problem:
         report.faults.append(problem)
         return
-    seen: dict[str, int] = {}
+    strangers = Numbering()  # ids that the dataset does not know -> their first line
     settings = header.get("settings")
     coordinates = CoordinateCheck(settings.get("frame_side", 224) if isinstance(settings, dict) else 224)
-    most = MAX_LINES if known is None else 2 * len(known.wanted) + len(known.others) + 1000
+    most = MAX_LINES if known is None else len(known) + known.wanted + 1000
     try:
         for line, parsed in iter_rows(folder, most):
             clock.check()
@@ -233,7 +293,7 @@ def _read_predictions(
             if isinstance(parsed, Fault):
                 report.add(parsed)
                 continue
-            _judge(folder, line, parsed, known, seen, coordinates, report)
+            _judge(folder, line, parsed, known, strangers, coordinates, report)
     except SubmissionError as error:
         report.add(Fault("time", error.message, error.remedy or ""))
         return
@@ -241,11 +301,10 @@ def _read_predictions(
         message = f"cannot be read: {clean(error.strerror or str(error))}"
         report.faults.append(Fault("file", message, "check the file"))
         return
-    for key in known.wanted if known else ():
-        if key not in seen:
-            remedy = "answer every record; 'boxes': [] if the method named no evidence"
-            report.add(Fault("missing-id", "no prediction for this record", remedy, id=key))
-    if not report.rows and not known:
+    for key in known.unanswered() if known is not None else ():
+        remedy = "answer every record; 'boxes': [] if the method named no evidence"
+        report.add(Fault("missing-id", "no prediction for this record", remedy, id=key))
+    if not report.rows and known is None:
         report.faults.append(Fault("empty", "no predictions", "write one row per record"))
     report.warn(*coordinates.warnings())
 
@@ -255,7 +314,7 @@ def _judge(
     line: int,
     parsed: Parsed,
     known: _Known | None,
-    seen: dict[str, int],
+    strangers: Numbering,
     coordinates: Any,
     report: ValidationReport,
 ) -> None:
@@ -268,32 +327,38 @@ def _judge(
     key = row.get("id")
     shown = clean(key, 300) if isinstance(key, str) else None
     faults = _json_faults(parsed, PREDICTIONS_FILE, line, shown)
-    faults += [replace(f, line=line, id=shown) for f in _id_faults(key, known, seen)]
-    size, evidence = known.wanted.get(key, (None, [])) if known and isinstance(key, str) else (None, [])
+    place = known.place(key) if known is not None and isinstance(key, str) else None
+    faults += [replace(f, line=line, id=shown) for f in _id_faults(key, line, known, place, strangers)]
+    size = known.size(place) if known is not None and place is not None and known.whose(place) is None else None
     faults += [replace(f, line=line, id=shown) for f in check_row(row, folder, size)]
     if parsed.has_constants and not faults:
         remedy = "NaN and Infinity are not JSON: leave the value out"
         faults.append(Fault("not-finite", "holds NaN or Infinity", remedy, line=line, id=shown))
     report.add(*faults)
     report.warn(*(replace(w, line=line, id=shown) for w in [*row_warnings(row), *mask_warnings(row, folder, size)]))
-    if isinstance(key, str):
-        seen.setdefault(key, line)
-    if size is not None:
+    if size is not None and known is not None and place is not None:
         if row.get("heatmap") is not None and not faults:
             coordinates.add_heatmap(open_heatmap(folder, row["heatmap"]).shape, size)
         if all(fault.code == "outside" for fault in faults):  # boxes in other coordinates may reach out of the image
-            coordinates.add(list(_readable(row.get("boxes"))), size, evidence)
+            coordinates.add(list(_readable(row.get("boxes"))), size, known.evidence(place))
 
 
-def _id_faults(key: Any, known: _Known | None, seen: Mapping[str, int]) -> Iterator[Fault]:
+def _id_faults(key: Any, line: int, known: _Known | None, place: int | None, strangers: Numbering) -> Iterator[Fault]:
+    """Faults of an id, which is then known to be answered."""
     if not isinstance(key, str) or not key:
         message = "no 'id'" if key is None else f"'id' is {clean(key)}, not a text"
         yield Fault("id", message, "give the record's id as the dataset has it", field="id")
         return
-    if key in seen:
-        yield Fault("duplicate-id", f"already answered in line {seen[key]}", "keep one row per record", field="id")
-    if known is not None and key not in known.wanted:
-        whose = known.others.get(key)
+    if known is not None and place is not None:
+        before = known.answer(place, line)
+    elif (first := strangers.number(key, line)) < line:
+        before = first
+    else:
+        before = None
+    if before:
+        yield Fault("duplicate-id", f"already answered in line {before}", "keep one row per record", field="id")
+    whose = known.whose(place) if known is not None and place is not None else None
+    if known is not None and (place is None or whose):
         message = f"this record belongs to {whose}" if whose else "no such record in the dataset"
         yield Fault("unknown-id", message, "submit only the records of the submission's LVLM and mode", field="id")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -542,3 +544,34 @@ def test_commands_refuse_with_our_errors(rows: list[Row], dataset: Path, tmp_pat
     ):
         result = run(*arguments)
         assert isinstance(result.exception, MedGroundError), arguments
+
+
+def test_the_order_of_a_file_does_not_matter(rows: list[Row], dataset: Path, tmp_path: Path) -> None:
+    """Rows are read one by one; only in the dataset's order is a record's place known without a look."""
+    folder = open_folder(dataset)
+    said = shifted(rows, "tiny_a", 30)
+    said[5]["fallback"] = True
+    found = []
+    for k, mixed in enumerate((said, said[::-1], said[3:] + said[:3])):
+        submission = write_submission(tmp_path / str(k), header(rows), mixed)
+        (one,) = score_submissions([submission], folder, **FAST).submissions  # type: ignore[arg-type]
+        found.append({name: column.tolist() for name, column in one.scores.items()})
+    assert found[0]["fallback"].index(1.0) == 5
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.heavy
+def test_memory_does_not_follow_the_rows(tmp_path: Path) -> None:
+    """A row keeps its scores, an id and few numbers more; as objects it kept over 1 and 2.5 thousand bytes."""
+    counts = (25_000, 55_000)  # the boxes whose coordinates are looked at are 20,000 at most
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.bench_rows", "--out", tmp_path / "rows", "--rows", *map(str, counts)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines()[2:]]
+    peaks = {(command, int(rows.replace(",", ""))): float(peak) for rows, command, _, _, peak in cells}
+    growth = {name: (peaks[name, 55_000] - peaks[name, 25_000]) * 2**20 / 30_000 for name in ("validate", "score")}
+    assert 0 < growth["validate"] < 800
+    assert 0 < growth["score"] < 1400
