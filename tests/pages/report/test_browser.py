@@ -13,6 +13,8 @@ import pytest
 from medground_bench.pages import write_page
 from medground_bench.pages.leaderboard import leaderboard_page
 from medground_bench.pages.report import write_report
+from medground_bench.scoring import score_submissions
+from medground_bench.sources import open_source
 from tests.browser import Browser, Page, find_chromium
 from tests.pages.report.conftest import HOSTILE, Chain
 
@@ -27,11 +29,13 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def report(chain: Chain) -> Path:
+    """With the anatomy of the phantoms, so that everything is on the page."""
+    known = [open_source("phantom", chain.root / "source")]
     return write_report(
         chain.root / "browser.html",
         chain.dataset.path,
         chain.submissions,
-        scores=[chain.scores],
+        scores=[score_submissions(chain.submissions, chain.dataset, resamples=200, sources=known)],
         verdicts=[chain.verdicts],
     )
 
@@ -99,6 +103,23 @@ def test_two_methods_are_side_by_side(page: Page, chain: Chain) -> None:
     assert rects(page, "one", "said") == []
     wins = f"Of {len(chain.dataset)} records oracle is better on {len(chain.dataset)}"
     assert texts(page, "#t-words")[0].startswith(wins)
+
+
+def test_a_sentence_says_where_it_lies(page: Page) -> None:
+    assert "% of the evidence lies" in texts(page, "#v-lies")[0]
+    assert "% of the boxes' area lies" in texts(page, "#v-one-lies")[0], "the oracle has no map"
+    choose(page, "#v-one", HOSTILE)
+    assert "% of the map lies" in texts(page, "#v-one-lies")[0]
+
+
+def test_shares_by_finding(page: Page, chain: Chain) -> None:
+    rows = "[...document.querySelectorAll('#places-table tbody tr')].filter(r => r.offsetParent)"
+    shown = f"{rows}.map(r => r.cells[1].textContent)"
+    assert set(page.js(shown)) == {"all findings"}
+    finding = chain.dataset[0].attribute
+    choose(page, "[data-filter='places-table']", finding)
+    assert set(page.js(shown)) == {finding}
+    assert page.js("[...document.querySelectorAll('.mean img')].every(i => i.naturalWidth === 48)")
 
 
 def test_arrow_keys_step_through_the_records(page: Page, chain: Chain) -> None:
