@@ -154,6 +154,8 @@ def registered(
 ) -> np.ndarray:
     """A map around the evidence, (SIDE, SIDE): its largest box in the middle third, NaN outside of the image.
 
+    All NaN where there is no evidence.
+
     Parameters
     ----------
     heatmap : ndarray, (h, w), or None
@@ -161,6 +163,8 @@ def registered(
     boxes, evidence : sequence of [x1, y1, x2, y2]
         Native pixels.
     """
+    if not len(evidence):
+        return np.full((SIDE, SIDE), np.nan)
     x1, y1, x2, y2 = max(evidence, key=lambda b: (b[2] - b[0]) * (b[3] - b[1]))
     along = 3 * (np.arange(SIDE) + 0.5) / SIDE - 1  # 0 to 1 in the box
     xs, ys = x1 + along * (x2 - x1), y1 + along * (y2 - y1)

@@ -55,6 +55,9 @@ class TestRegistered:
         assert (picture[: SIDE // 3, : SIDE // 3] == 0.5).all()
         assert (picture[2 * SIDE // 3 :] == 0).all()
 
+    def test_without_evidence_there_is_no_picture(self) -> None:
+        assert np.isnan(registered(np.eye(4), [], Letterbox.identity(90, 90), [])).all()
+
     def test_a_constant_map_has_no_heat(self) -> None:
         assert not registered(np.ones((4, 4)), [], Letterbox.identity(90, 90), [(30, 30, 60, 60)]).any()
 
