@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from baselines.shared.checks import require
+from baselines.shared.frames import float_frame, on_frame
 from baselines.shared.gradient_integral import integrate_path
 from medground_bench.attribution.method import Attribution, from_heatmap, method
 from medground_bench.imaging import resize_heatmap
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from medground_bench.lvlm import Episode, Lvlm
 
 __all__ = ["IntegratedGradientsParameters", "integrated_gradients", "pixel_attributions"]
@@ -60,10 +63,14 @@ def integrated_gradients(lvlm: Lvlm, episode: Episode, parameters: IntegratedGra
     space. Attributions are brought into image order (Qwen2.5-VL stores patches in merge-block order), the copies
     of the image that a family feeds are added up, and the map is averaged down to the frame.
     ``extras["completeness_error"]`` is the difference between the attributions' sum and the change of the score,
-    relative to that change.
+    relative to that change. Of families that cut the image into tiles of their own the same integral is taken at the
+    frame's grey levels: their processor is linear in them, but a pixel of the frame feeds several pixel values.
     """
     from medground_bench.lvlm.whitebox import pixel_map
 
+    if lvlm.adapter.whole:
+        values, extras = frame_attributions(lvlm, episode, parameters)
+        return from_heatmap(on_frame(np.abs(values)), episode, extras=extras)
     attributions, extras = pixel_attributions(lvlm, episode, parameters)
     heat = pixel_map(lvlm, episode, attributions).abs().sum(dim=0).cpu().numpy()
     width, height = episode.frame.size
@@ -99,16 +106,46 @@ def pixel_attributions(
             inputs = lvlm.model_inputs(episode, {**_image_inputs(lvlm, episode), "pixel_values": at(place).to(image)})
             return float(lvlm.response_log_probs(episode, inputs).double().sum())
 
+    values, extras = _integral(weighted_gradient, score, difference.cpu().numpy(), parameters)
+    return torch.from_numpy(values).to(difference), extras
+
+
+def frame_attributions(
+    lvlm: Lvlm, episode: Episode, parameters: IntegratedGradientsParameters
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Signed integrated gradients of the frame's grey levels, like the frame, and how good they are."""
+    frame = float_frame(episode)
+
+    def weighted_gradient(places: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        total = np.zeros_like(frame)
+        for start in range(0, len(places), _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            _, gradients = lvlm.frame_gradients(episode, np.stack([place * frame for place in places[chunk]]))
+            total += np.einsum("n,n...->...", weights[chunk], gradients)
+        return total
+
+    def score(place: float) -> float:
+        return float(lvlm.frame_gradients(episode, place * frame[None])[0][0])
+
+    return _integral(weighted_gradient, score, frame, parameters)
+
+
+def _integral(
+    weighted_gradient: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    score: Callable[[float], float],
+    difference: np.ndarray,
+    parameters: IntegratedGradientsParameters,
+) -> tuple[np.ndarray, dict[str, Any]]:
     result = integrate_path(
         weighted_gradient,
         score,
-        difference.cpu().numpy(),
+        difference,
         steps=parameters.steps,
         tolerance=parameters.tolerance,
         max_steps=parameters.max_steps,
     )
     extras = {"completeness_error": result.error, "steps": result.evaluations, "pieces": result.pieces}
-    return torch.from_numpy(result.gradient).to(difference) * difference, extras
+    return result.gradient * difference, extras
 
 
 def _image_inputs(lvlm: Lvlm, episode: Episode) -> dict[str, Any]:

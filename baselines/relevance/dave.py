@@ -71,7 +71,8 @@ def dave(lvlm: Lvlm, episode: Episode, parameters: DaveParameters) -> np.ndarray
     for y in np.rint(steps * parameters.reach * height).astype(int):
         for x in np.rint(steps * parameters.reach * width).astype(int):
             moved = shifted(frame, y, x)
-            inputs = {**episode.inputs, **lvlm.pixel_inputs(episode, [moved])}
+            changed = lvlm.variant_inputs(episode, moved[None])
+            inputs = {name: changed[name] for name in episode.inputs}
             picture = Image.fromarray(moved).convert("RGB")
             heat = episode.grid.to_frame(relp.function(lvlm, replace(episode, frame=picture, inputs=inputs), inner))
             total += shifted(heat.astype(np.float64), -y, -x)

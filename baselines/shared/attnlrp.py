@@ -43,8 +43,9 @@ def attnlrp_rules(decoder: nn.Module, *, attention_scores: bool = True, activati
     Parameters
     ----------
     decoder : Module
-        The language model: ``layers`` with ``self_attn`` (``q_proj``, ``k_proj``, ``v_proj``), ``mlp`` (``act_fn``,
-        ``down_proj``) and RMS norms, as in the Qwen2.5 and Gemma3 classes of ``transformers``.
+        The language model: ``layers`` with ``self_attn`` (``q_proj``, ``k_proj``, ``v_proj``), a gated ``mlp``
+        (``act_fn`` or ``activation_fn``, ``up_proj`` or ``gate_up_proj``, ``down_proj``) and RMS norms, as in the
+        Qwen2.5, Gemma3 and GLM-4 classes of ``transformers``.
     attention_scores : bool
         Whether relevance flows through queries and keys. Without it attention weights count as constants and
         all of their product's relevance goes to the values: then, in a model without biases, relevance is conserved.
@@ -71,7 +72,9 @@ def _hooks(decoder: nn.Module, attention_scores: bool, activations: bool) -> Ite
             yield _norm_hook(module)
     for layer in layers:
         attention, mlp = getattr(layer, "self_attn", None), getattr(layer, "mlp", None)
-        for part, names in ((attention, ("q_proj", "k_proj", "v_proj")), (mlp, ("act_fn", "down_proj", "up_proj"))):
+        up = "gate_up_proj" if hasattr(mlp, "gate_up_proj") else "up_proj"
+        activation = "activation_fn" if hasattr(mlp, "activation_fn") else "act_fn"
+        for part, names in ((attention, ("q_proj", "k_proj", "v_proj")), (mlp, (activation, "down_proj", up))):
             if any(not hasattr(part, n) for n in names):
                 raise MethodError(
                     f"method 'lrp' does not know the layer {type(layer).__name__}",
@@ -84,7 +87,7 @@ def _hooks(decoder: nn.Module, attention_scores: bool, activations: bool) -> Ite
         yield attention.k_proj.register_forward_hook(_scale_output(scores))
         yield attention.v_proj.register_forward_hook(_scale_output(0.5 if attention_scores else 1.0))
         if activations:
-            yield mlp.act_fn.register_forward_hook(_activation)
+            yield getattr(mlp, activation).register_forward_hook(_activation)
         yield mlp.down_proj.register_forward_pre_hook(_halve_input)
 
 

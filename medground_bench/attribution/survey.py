@@ -27,7 +27,20 @@ SIZES = ((224, 224), (512, 640))
 
 _QUESTION, _RESPONSE = question("lung opacity", "reason"), "Yes, there is."
 _LEFT_OUT = frozenset(["calibration", "two_towers", "detector", "segmenter", "localizer", "references", "generation"])
-_QUICK = {"integrated_gradients": {"steps": 2, "max_steps": 2}}
+_QUICK: dict[str, dict[str, Any]] = {
+    "integrated_gradients": {"steps": 2, "max_steps": 2},
+    "extremal_perturbation": {"areas": (0.1,), "iterations": 2},
+    "igos_plus": {"points": 2, "iterations": 2},
+    "igos_pp": {"points": 2, "iterations": 2},
+    "guided_ig": {"steps": 2},
+    "blur_ig": {"steps": 2},
+    "samp": {"steps": 2},
+    "xrai": {"steps": 1, "scales": (250.0,)},
+    "smoothgrad": {"samples": 2},
+    "tis": {"budget": 8},
+    "smdl": {"regions": "tiles:2x2"},
+}
+"""Whether a method works does not depend on how often it repeats itself."""
 
 
 @dataclass

@@ -72,7 +72,7 @@ class TokenBoxes:
         """Values of the tokens -> map of :attr:`map_shape` over the frame.
 
         A token's value is spread evenly over the cells of its box and what overlaps is added up; the scale is such that
-        a single regular grid over the frame gives each cell its token's value.
+        a single regular grid over the frame gives each cell its token's value. A map of that shape is given back.
 
         Raises
         ------
@@ -80,6 +80,8 @@ class TokenBoxes:
             If there is not one value per token.
         """
         array = _floating(values)
+        if array.shape == self.map_shape:
+            return array
         if array.shape != (len(self),):
             raise GeometryError(f"values of shape {array.shape} do not fit {len(self)} image tokens")
         height, width = self.map_shape

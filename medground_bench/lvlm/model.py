@@ -107,6 +107,7 @@ class Lvlm:
         self._fast_pixels_agree: bool | None = None
         self._keeps_rows = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._checked = not family.whole
+        self.followed = False  # whether its image processor was found to take floats as it takes bytes
         self.measured: dict[tuple[int, ...], TokenBoxes | None] = {}
 
     @classmethod
@@ -477,12 +478,15 @@ class Lvlm:
             )
         return scores
 
-    def variant_inputs(self, episode: Episode, stack: np.ndarray) -> dict[str, Any]:
-        """Arguments of the model's forward for variants of the frame, (N, H, W[, 3]) uint8."""
-        if not self._family.whole:
+    def variant_inputs(self, episode: Episode, stack: np.ndarray | torch.Tensor) -> dict[str, Any]:
+        """Arguments of the model's forward for variants of the frame, (N, H, W[, 3]) uint8.
+
+        A family that is read whole also takes a float tensor (N, 3, H, W) of grey levels, and is differentiable then.
+        """
+        if isinstance(stack, np.ndarray) and not self._family.whole:
             return self.model_inputs(episode, self._pixels(episode, stack), len(stack))
         self.check_episode(episode)
-        frames = to_rgb_images(stack)
+        frames = to_rgb_images(stack) if isinstance(stack, np.ndarray) else list(stack)
         prompts = encode_prompts(self.processor, self._family, frames, [[episode.question]] * len(frames))
         inputs = append_response(prompts, episode.token_ids, self._family.response_type)
         if inputs["input_ids"].shape[1] != episode.length:

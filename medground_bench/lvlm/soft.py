@@ -1,12 +1,12 @@
 """Frames in float, half-transparent masks and noise among them, on a differentiable way to the score.
 
-The processor's own way ends in bytes: what it rounds has no gradient. Here a frame is resized and normalised in float,
-and put into the layout of the family's ``pixel_values`` by the inverse of ``Family.to_image``.
+What the processor is given in bytes it rounds to bytes after its resize, which has no gradient. Given floats, the same
+operations of torch carry gradients: every family's own processor is that way.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ import torch
 from medground_bench.core.errors import LvlmError
 from medground_bench.lvlm.batching import batch_size, bytes_per_image, default_budget, run_in_batches
 from medground_bench.lvlm.embeddings import check_finite
-from medground_bench.lvlm.families.base import knows, normalisation
 
 if TYPE_CHECKING:
     from medground_bench.lvlm.episode import Episode
@@ -22,11 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["frame_gradients", "gradient_batch", "soft_log_probs", "soft_pixel_values"]
 
-_FILTERS = {2: "bilinear", 3: "bicubic"}  # PIL's numbers
+_ROUNDING = 1.5 / 255
+"""Twice rounded to bytes (after each direction of a resize), in units of the pixels' range; the median is below it."""
 
 
 def soft_pixel_values(lvlm: Lvlm, episode: Episode, frames: torch.Tensor) -> torch.Tensor:
-    """``pixel_values`` of N frames one after the other, differentiable.
+    """``pixel_values`` of N frames as the model takes a batch of them, differentiable.
 
     Parameters
     ----------
@@ -38,35 +38,45 @@ def soft_pixel_values(lvlm: Lvlm, episode: Episode, frames: torch.Tensor) -> tor
     Raises
     ------
     LvlmError
-        If the family's image processor or pixel layout is not one that can be followed.
+        If gradients do not pass the image processor, or it makes something else of floats than of bytes.
     """
-    processor = lvlm.processor.image_processor
-    own = lvlm.image_inputs(episode)["pixel_values"]
-    height, width = frames.shape[-2:]
-    size = lvlm.adapter.processed_size(lvlm.processor, width, height)
-    mode = _FILTERS.get(int(getattr(processor, "resample", 3)))
-    if not knows(processor) or mode is None:
-        raise LvlmError("this image processor cannot be followed in float", where=lvlm.key)
-    if (width, height) != tuple(size):
-        frames = torch.nn.functional.interpolate(frames, (size[1], size[0]), mode=mode, antialias=True)
-    mean, std = (v.view(1, -1, 1, 1).to(frames) for v in normalisation(processor, frames.device))
-    normed = (frames - mean) / std  # (N, 3, h, w)
+    return _soft_inputs(lvlm, episode, frames)["pixel_values"]
 
-    numbers = torch.arange(own.numel(), dtype=torch.float64).reshape(own.shape)
-    place = lvlm.adapter.to_image(lvlm.config, numbers, episode.inputs).long()  # (copies, 3, h, w)
-    if place.shape[1:] != normed.shape[1:] or not torch.equal(place.flatten().sort().values, numbers.flatten().long()):
-        raise LvlmError("the layout of these pixel values cannot be followed in float", where=lvlm.key)
-    source = torch.argsort(place.flatten()).to(frames.device) % normed[0].numel()
-    return normed.flatten(1)[:, source].reshape(len(frames) * own.shape[0], *own.shape[1:])
+
+def _soft_inputs(lvlm: Lvlm, episode: Episode, frames: torch.Tensor) -> dict[str, Any]:
+    """What the processor makes of float frames: everything the model takes where the family is read whole."""
+    lvlm.check_episode(episode)
+    own = episode.inputs["pixel_values"]
+    if not lvlm.followed:
+        whole = torch.from_numpy(episode.frame_array.astype(np.float32)).to(lvlm.device)
+        leaf = (whole[None] if whole.ndim == 2 else whole.permute(2, 0, 1))[None].requires_grad_(True)
+        with torch.enable_grad():
+            mine = _processed(lvlm, episode, leaf)["pixel_values"]
+        fits = mine.requires_grad and mine.shape == own.shape
+        if not fits or float((mine.detach() - own).abs().median()) > _ROUNDING * float(own.max() - own.min()):
+            raise LvlmError("this image processor cannot be followed in float", where=lvlm.key)
+        lvlm.followed = True
+    out = _processed(lvlm, episode, frames)
+    return {**out, "pixel_values": out["pixel_values"].to(own.dtype)}
+
+
+def _processed(lvlm: Lvlm, episode: Episode, frames: torch.Tensor) -> dict[str, Any]:
+    processor = lvlm.processor.image_processor
+    if getattr(processor, "backend", "torchvision" if hasattr(processor, "device") else "pil") != "torchvision":
+        raise LvlmError("this image processor cannot be followed in float: it works on PIL images", where=lvlm.key)
+    frames = frames.expand(-1, 3, -1, -1)
+    if lvlm.adapter.whole:
+        return lvlm.variant_inputs(episode, frames)
+    return dict(processor(images=list(frames), return_tensors="pt"))
 
 
 def soft_log_probs(lvlm: Lvlm, episode: Episode, frames: torch.Tensor) -> torch.Tensor:
     """Log-probabilities of the response's tokens, (N, T), of float frames (N, 1 or 3, H, W); differentiable."""
-    values = soft_pixel_values(lvlm, episode, frames.to(lvlm.device))
-    own = lvlm.image_inputs(episode)
-    images = {k: v.repeat(len(frames), *[1] * (v.ndim - 1)) for k, v in own.items() if k != "pixel_values"}
-    images["pixel_values"] = values.to(own["pixel_values"].dtype)
-    return lvlm.response_log_probs(episode, lvlm.model_inputs(episode, images, len(frames)))
+    inputs = _soft_inputs(lvlm, episode, frames.to(lvlm.device))
+    if not lvlm.adapter.whole:
+        images = {name: inputs[name].to(lvlm.device) for name in lvlm.adapter.image_inputs}
+        inputs = lvlm.model_inputs(episode, images, len(frames))
+    return lvlm.response_log_probs(episode, inputs)
 
 
 def frame_gradients(
@@ -109,7 +119,7 @@ def frame_gradients(
 
 def gradient_batch(lvlm: Lvlm, episode: Episode) -> int:
     """Images per backward pass that memory allows: every layer's activations stay, not one layer's."""
-    images = lvlm.image_inputs(episode)
+    images = episode.inputs if lvlm.adapter.whole else lvlm.image_inputs(episode)
     patches = lvlm.adapter.vision_tokens(lvlm.config, images, 1)
     element = torch.finfo(lvlm.dtype).bits // 8
     one = bytes_per_image(lvlm.config, episode.length, len(episode.rows), patches, element)

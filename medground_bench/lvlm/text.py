@@ -58,7 +58,7 @@ def check_text(text: Any, what: str, control: Sequence[str]) -> str:
 
 
 def encode_prompts(
-    processor: Any, family: Family, frames: Sequence[Image], conversations: Sequence[Sequence[str]]
+    processor: Any, family: Family, frames: Sequence[Image | torch.Tensor], conversations: Sequence[Sequence[str]]
 ) -> dict[str, torch.Tensor]:
     """The processor's tensors for prompts that end where the assistant's answer begins, left-padded.
 
@@ -66,8 +66,8 @@ def encode_prompts(
     ----------
     processor, family
         The LVLM's.
-    frames : sequence of PIL images
-        One per conversation, mode "RGB".
+    frames : sequence of PIL images or tensors
+        One per conversation, mode "RGB" or (3, H, W).
     conversations : sequence of sequence of str
         Turns, user first; a single question is a conversation of one turn.
     """

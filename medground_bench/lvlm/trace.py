@@ -243,12 +243,14 @@ class AttentionTrace:
         return out if norm is None else norm(out)
 
     def _keys_values(self, record: _Layer) -> tuple[torch.Tensor, torch.Tensor]:
-        keys = _rotate(self._project(record, "k", record.hidden), record.cos, record.sin)
+        keys = self._lvlm.adapter.rotate(self._project(record, "k", record.hidden), record.cos, record.sin)
         return keys, self._project(record, "v", record.hidden)
 
     def _queries(self, record: _Layer, rows: torch.Tensor) -> torch.Tensor:
         rows = rows.to(record.hidden.device)
-        return _rotate(self._project(record, "q", record.hidden[rows]), record.cos[rows], record.sin[rows])
+        return self._lvlm.adapter.rotate(
+            self._project(record, "q", record.hidden[rows]), record.cos[rows], record.sin[rows]
+        )
 
     def _scores(self, record: _Layer, keys: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         queries = self._queries(record, rows)
@@ -452,9 +454,3 @@ def _first(out: Any) -> torch.Tensor:
     """A layer's hidden states, which some releases return alone."""
     hidden: torch.Tensor = out[0] if isinstance(out, tuple) else out
     return hidden
-
-
-def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding of (heads, n, d) with tables (n, d): x cos + (-x2, x1) sin."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin

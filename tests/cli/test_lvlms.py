@@ -29,12 +29,12 @@ def table() -> str:
     return found[1]
 
 
-def test_the_table_of_the_docs_covers_what_can_be_built_or_says_what_it_does_not() -> None:
-    assert sorted(shown() + pending()) == sorted(SURVEYED)
-
-
 def shown() -> list[str]:
     return re.findall(r"^\| `(\w+)`", table(), re.MULTILINE)
+
+
+def test_the_table_of_the_docs_covers_what_can_be_built_or_says_what_it_does_not() -> None:
+    assert sorted(shown() + pending()) == sorted(SURVEYED)
 
 
 def pending() -> list[str]:
@@ -43,8 +43,12 @@ def pending() -> list[str]:
 
 
 @pytest.mark.heavy
-def test_the_table_of_the_docs_is_what_the_command_prints() -> None:
-    assert markdown(list(survey([name for name in SURVEYED if name in shown()]))) == table()
+@pytest.mark.parametrize("family", shown())
+def test_the_table_of_the_docs_is_what_the_command_prints(family: str) -> None:
+    head, rule, row = markdown(list(survey([family]))).splitlines()
+    lines = table().splitlines()
+    assert lines[:2] == [head, rule]
+    assert row in lines
 
 
 @pytest.mark.heavy

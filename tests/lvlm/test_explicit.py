@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from medground_bench.core.errors import LvlmError
@@ -53,6 +54,23 @@ def test_the_registry_and_the_configuration_agree(lvlm: Lvlm) -> None:
     assert type(families.family_of(lvlm.family)).model_type == lvlm.family
     lines = Path(families.__path__[0], f"{families.FAMILIES[lvlm.family][0].rpartition('.')[2]}.py").read_text()
     assert lines.count("\n") < 120
+
+
+def test_attention_is_that_of_the_eager_kernel(lvlm: Lvlm) -> None:
+    episode = lvlm.prepare(noise(50, 50), QUESTION, "Yes, there is.")
+    trace = whitebox.trace_attention(lvlm, episode, gradients=True)
+    eager = testing.generic_parts(lvlm.family)[0]
+    eager.set_attn_implementation("eager")
+    out = eager(**episode.inputs, use_cache=False, output_attentions=True)
+    rows = out.logits[0].float().log_softmax(-1)[list(episode.rows)]
+    score = rows.gather(1, torch.tensor(episode.token_ids)[:, None]).sum()
+    gradients = torch.autograd.grad(score, out.attentions)
+    assert len(out.attentions) == len(trace.layers)
+    for layer, weights, gradient in zip(trace.layers, out.attentions, gradients, strict=True):
+        np.testing.assert_allclose(trace.weights(layer), weights[0].detach(), atol=1e-5)
+        np.testing.assert_allclose(
+            trace.gradient(layer), gradient[0], atol=1e-4 * float(gradient.abs().max()), err_msg=str(layer)
+        )
 
 
 def test_square_frames_have_a_lattice(lvlm: Lvlm) -> None:

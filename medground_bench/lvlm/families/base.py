@@ -168,6 +168,16 @@ class Family(ABC):
         )
         yield
 
+    def rotate(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        """Rotary position embedding of (heads, n, d) with tables (n, up to d): x cos + (-x2, x1) sin."""
+        turned, kept = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
+        return torch.cat((turned * cos + self.quarter_turn(turned) * sin, kept), dim=-1)
+
+    def quarter_turn(self, x: torch.Tensor) -> torch.Tensor:
+        """The pairs of a rotary embedding, turned by a right angle: halves, (-x2, x1)."""
+        first, second = x.chunk(2, dim=-1)
+        return torch.cat((-second, first), dim=-1)
+
     @abstractmethod
     def vision_tokens(self, config: Any, images: Mapping[str, torch.Tensor], count: int) -> int:
         """Patches that one image makes the vision tower process (for the memory estimate)."""

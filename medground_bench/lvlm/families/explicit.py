@@ -24,7 +24,7 @@ Part = tuple["Box", int, int]
 class Explicit(Generic):
     """As :class:`Generic`, with the places of the image tokens computed, not measured: a subclass gives ``grid``.
 
-    Variants of an image go through the model's own processor; gradients at the pixels are not on offer.
+    Variants of an image go through the model's own processor, in bytes or, with gradients, in float.
     """
 
     box_scale = "normalised_xyxy"

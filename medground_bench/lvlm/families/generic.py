@@ -23,8 +23,8 @@ class Generic(Family):
 
     Every variant of an image goes through the model's own processor together with the text, which is right for tiles,
     thumbnails, masks and whatever else a family makes of an image, and slower than an adapter. White-box methods work
-    on hidden states, attention and embeddings where the decoder's layers are of the usual form; those that need
-    gradients at the pixels say that they do not.
+    on hidden states, attention and embeddings where the decoder's layers are of the usual form, and on gradients at the
+    frame where the processor works in torch; gradients in the layout of its pixel values are not on offer.
     """
 
     whole = True

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from medground_bench.core.errors import LvlmError
 from medground_bench.lvlm.families.explicit import Explicit
 from medground_bench.lvlm.grid import TokenGrid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import torch
 
     from medground_bench.lvlm.grid import TokenBoxes
 
@@ -21,7 +21,7 @@ __all__ = ["Glm4V"]
 class Glm4V(Explicit):
     """GLM-4.1V (Zhipu, 2025): the frame is stretched to whole merged patches, tokens are row-major.
 
-    Its decoder turns half of each head only, interleaved: attention is not rebuilt, which methods on attention say.
+    Its decoder turns a part of each head only, neighbours in pairs, and has a norm before and after each block.
     """
 
     model_type = "glm4v"
@@ -32,3 +32,9 @@ class Glm4V(Explicit):
         if t != 1:
             raise LvlmError(f"the processor made {t} frames of a still image", expected="one")
         return TokenGrid(h // merge, w // merge, frame_size)
+
+    def attention_norm(self, layer: Any) -> Any:
+        return layer.post_self_attn_layernorm
+
+    def quarter_turn(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack((-x[..., 1::2], x[..., 0::2]), dim=-1).flatten(-2)

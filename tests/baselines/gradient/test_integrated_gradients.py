@@ -13,10 +13,12 @@ from PIL import Image
 
 from baselines.gradient.integrated_gradients import (
     IntegratedGradientsParameters,
+    frame_attributions,
     integrated_gradients,
     pixel_attributions,
 )
 from medground_bench.core.errors import MethodError
+from medground_bench.lvlm import Lvlm, testing
 
 QUESTION = "Is there evidence of cardiomegaly in the image?"
 
@@ -61,6 +63,28 @@ def test_the_map_is_in_image_order(lvlm: Any) -> None:
     inside = np.zeros((112, 168), bool)
     inside[54:86, 110:142] = True  # two pixels for the interpolation to the processor's size and back
     assert heat[inside].sum() > 0.98 * heat.sum()
+
+
+def test_of_a_family_that_makes_tiles_it_is_captum_s_at_the_frame() -> None:
+    import torch
+
+    captum = pytest.importorskip("captum.attr")
+    lvlm = Lvlm.from_parts(*testing.generic_parts("llava_next"))
+    pixels = np.random.default_rng(0).integers(0, 256, (120, 90, 3), dtype=np.uint8)
+    episode = lvlm.prepare(Image.fromarray(pixels), QUESTION, "Yes", side=None)
+    frame = torch.from_numpy(episode.frame_array.astype(np.float32)).permute(2, 0, 1)[None]
+    oracle = captum.IntegratedGradients(lambda values: lvlm.soft_log_probs(episode, values).sum(1)).attribute(
+        frame, n_steps=6, method="gausslegendre", internal_batch_size=1
+    )[0]
+    parameters = IntegratedGradientsParameters(steps=6, max_steps=6)
+    mine, extras = frame_attributions(lvlm, episode, parameters)
+    np.testing.assert_allclose(mine.transpose(2, 0, 1), oracle.numpy(), atol=2e-4 * float(oracle.abs().max()))
+    black = np.zeros_like(episode.frame_array)
+    first, last = lvlm.log_probs(episode, [black, episode.frame]).astype(float).sum(1)
+    assert abs(mine.sum() - (last - first)) == pytest.approx(extras["completeness_error"] * abs(last - first), abs=5e-3)
+    heat = integrated_gradients.run(lvlm, episode, parameters).heatmap
+    assert heat is not None
+    np.testing.assert_allclose(heat, np.abs(mine).sum(-1), rtol=1e-5)
 
 
 @pytest.mark.parametrize("bad", [{"steps": 0}, {"steps": 64, "max_steps": 32}, {"tolerance": 0.0}])

@@ -13,13 +13,20 @@ from PIL import Image  # noqa: E402
 
 from baselines.shared.attnlrp import attnlrp_rules  # noqa: E402
 from medground_bench.core.errors import MethodError  # noqa: E402
-from medground_bench.lvlm.testing import tiny_gemma, tiny_qwen  # noqa: E402
+from medground_bench.lvlm import Lvlm  # noqa: E402
+from medground_bench.lvlm.testing import GENERIC, generic_parts, tiny_gemma, tiny_qwen  # noqa: E402
 from tests.baselines.naive import OneLayerRelevance  # noqa: E402
 
+OTHERS = ["llava", "mistral3", "paligemma", "qwen3_vl", "glm4v"]
+"""Decoders of other forms: plain, without biases, Gemma's first, normed queries and keys, sandwiches and fused gates."""
 QUESTION = "Is there evidence of cardiomegaly in the image?"
 
 
 def build(family: str, *, layers: int = 1, seed: int = 0) -> Any:
+    if family in GENERIC:
+        lvlm = Lvlm.from_parts(*generic_parts(family, seed))
+        lvlm.model.set_attn_implementation("eager")
+        return lvlm
     if family == "qwen":
         return tiny_qwen(seed, layers=layers, attention="eager")
     return tiny_gemma(seed, layers=layers, attention="eager", image_size=56, tokens=4)
@@ -95,7 +102,7 @@ def test_equals_the_naive_rule_by_rule_relevance(family: str) -> None:
     )
 
 
-@pytest.mark.parametrize("family", ["qwen", "gemma"])
+@pytest.mark.parametrize("family", ["qwen", "gemma", *OTHERS])
 def test_conserves_relevance_without_queries_and_keys(family: str) -> None:
     lvlm = build(family, layers=3)
     lvlm.model.double()
@@ -106,10 +113,10 @@ def test_conserves_relevance_without_queries_and_keys(family: str) -> None:
     mine, logits, grad = relevance(lvlm, episode, call, attention_scores=False)
     assert float(mine.sum()) == pytest.approx(float((logits * grad).sum()), rel=1e-5)
     full, _, _ = relevance(lvlm, episode, call)
-    assert float(full.sum()) != pytest.approx(float(mine.sum()), rel=1e-2)
+    assert float(full.sum()) != pytest.approx(float(mine.sum()), rel=1e-3)
 
 
-@pytest.mark.parametrize("family", ["qwen", "gemma"])
+@pytest.mark.parametrize("family", ["qwen", "gemma", *OTHERS])
 def test_the_forward_pass_is_bit_identical_and_nothing_stays(family: str) -> None:
     lvlm = build(family, layers=2)
     episode, _, _ = decoder_call(lvlm)
