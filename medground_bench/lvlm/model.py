@@ -381,7 +381,7 @@ class Lvlm:
         """
         if images is None and self._family.whole and count == 1:
             self.check_episode(episode)
-            return dict(episode.inputs)
+            return {**episode.inputs, **self._family.positions(self.model, episode.inputs)}
         if images is None:
             images = self.image_inputs(episode)
         return self._family.batch(self.model, episode.inputs, dict(images), count)

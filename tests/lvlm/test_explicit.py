@@ -73,6 +73,21 @@ def test_attention_is_that_of_the_eager_kernel(lvlm: Lvlm) -> None:
         )
 
 
+def test_hidden_positions_move_nothing_else(lvlm: Lvlm) -> None:
+    episode = lvlm.prepare(noise(50, 50), QUESTION, "Yes, there is.")
+    merged = whitebox.merged_embeddings(lvlm, episode)
+    hidden = torch.zeros(3, episode.length, dtype=torch.bool)
+    hidden[1, list(episode.image_positions)[::2]] = True
+    hidden[2, list(episode.image_positions)] = True
+    scores = whitebox.embedding_log_probs(lvlm, episode, 3, lambda a, b: merged.expand(b - a, -1, -1), hidden)
+    np.testing.assert_allclose(scores[0], lvlm.log_probs(episode, [episode.frame])[0], atol=1e-4)
+    ids = episode.inputs["input_ids"]
+    noisy = torch.where((ids == lvlm.adapter.image_token_id(lvlm.config))[..., None], torch.randn_like(merged), merged)
+    other = whitebox.embedding_log_probs(lvlm, episode, 1, lambda a, b: noisy, hidden[2:])
+    assert np.abs(scores[1] - scores[0]).max() > 1e-4
+    np.testing.assert_allclose(scores[2], other[0], atol=1e-4)
+
+
 def test_square_frames_have_a_lattice(lvlm: Lvlm) -> None:
     grid = lvlm.prepare(noise(224, 224), QUESTION, "Yes").grid
     assert grid.lattice is not None

@@ -12,8 +12,8 @@ torch = pytest.importorskip("torch")
 from PIL import Image  # noqa: E402
 
 from medground_bench.core.errors import LvlmError  # noqa: E402
-from medground_bench.lvlm.soft import soft_pixel_values  # noqa: E402
 from medground_bench.lvlm import Lvlm  # noqa: E402
+from medground_bench.lvlm.soft import soft_pixel_values  # noqa: E402
 from medground_bench.lvlm.testing import GENERIC, generic_parts, tiny_gemma, tiny_qwen  # noqa: E402
 
 QUESTION = "Is there evidence of cardiomegaly in the image?"

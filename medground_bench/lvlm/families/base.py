@@ -114,6 +114,10 @@ class Family(ABC):
         text = {name: value.expand(count, *value.shape[1:]) for name, value in inputs.items() if value.shape[0] == 1}
         return {**{k: v for k, v in text.items() if k not in self.image_inputs}, **images}
 
+    def positions(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """``position_ids`` of one sequence where the model would else make them of its mask: hiding moves no token."""
+        return {}
+
     def image_token_id(self, config: Any) -> int:
         """Id of the placeholder that image features replace."""
         return int(config.image_token_id)

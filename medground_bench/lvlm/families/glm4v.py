@@ -8,6 +8,7 @@ import torch
 
 from medground_bench.core.errors import LvlmError
 from medground_bench.lvlm.families.explicit import Explicit
+from medground_bench.lvlm.families.qwen2_5_vl import Qwen25VL
 from medground_bench.lvlm.grid import TokenGrid
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Glm4V(Explicit):
         if t != 1:
             raise LvlmError(f"the processor made {t} frames of a still image", expected="one")
         return TokenGrid(h // merge, w // merge, frame_size)
+
+    positions = Qwen25VL.positions
 
     def attention_norm(self, layer: Any) -> Any:
         return layer.post_self_attn_layernorm

@@ -86,18 +86,22 @@ class Qwen25VL(Family):
 
     def batch(self, model: Any, inputs: Mapping[str, torch.Tensor], images: Tensors, count: int) -> dict[str, Any]:
         out = super().batch(model, inputs, images, count)
-        types = inputs.get("mm_token_type_ids")
-        if types is not None:
-            # The positions depend on text and grid alone: made once, not once per image in a Python loop. Giving
-            # them also keeps the model from reusing offsets that an earlier generation left behind.
-            positions, _ = model.model.get_rope_index(
-                inputs["input_ids"],
-                mm_token_type_ids=types,
-                image_grid_thw=images["image_grid_thw"][:1] if "image_grid_thw" in images else inputs["image_grid_thw"],
-                attention_mask=inputs["attention_mask"],
-            )
-            out["position_ids"] = positions.expand(-1, count, -1)
-        return out
+        grid = images["image_grid_thw"][:1] if "image_grid_thw" in images else inputs["image_grid_thw"]
+        positions = self.positions(model, {**inputs, "image_grid_thw": grid})
+        return {**out, **{name: value.expand(-1, count, -1) for name, value in positions.items()}}
+
+    def positions(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        if "mm_token_type_ids" not in inputs:
+            return {}
+        # They depend on text and grid alone: made once, not once per image in a Python loop. Giving them also keeps the
+        # model from reusing offsets that an earlier generation left behind.
+        positions, _ = model.model.get_rope_index(
+            inputs["input_ids"],
+            mm_token_type_ids=inputs["mm_token_type_ids"],
+            image_grid_thw=inputs["image_grid_thw"],
+            attention_mask=inputs["attention_mask"],
+        )
+        return {"position_ids": positions}
 
     def rotary_tables(self, attention: Any, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if cos.ndim == 3:

