@@ -9,12 +9,42 @@ have to agree about methods. The interval (95 %, percentile) resamples the patie
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 
 import numpy as np
 from scipy.stats import kendalltau
 
 from medground_bench.scoring.files import ScoreFile, SubmissionScores, read_scores
 from medground_bench.scoring.statistics import cluster_codes, cluster_sums
+
+
+def agreements(
+    first: ScoreFile, second: ScoreFile, metric: str = "iou", resamples: int = 2000, seed: int = 0
+) -> Iterator[str]:
+    """A line for each LVLM and mode of the first file."""
+    rng = np.random.default_rng(seed)
+    for lvlm, mode in sorted({(s.lvlm, s.mode) for s in first.submissions}):
+        others = {s.method: s for s in second.submissions if (s.lvlm, s.mode) == (lvlm, mode)}
+        pairs = [
+            (s, others[s.method])
+            for s in first.submissions
+            if (s.lvlm, s.mode, s.kind) == (lvlm, mode, "method") and s.method in others
+        ]
+        if len(pairs) < 3:
+            yield f"{lvlm} {mode}: {len(pairs)} methods in both files, at least 3 are needed"
+            continue
+        sums = [_sums(file, [pair[k] for pair in pairs], metric) for k, file in enumerate((first, second))]
+        tau = _tau(*(total.sum(0) / count.sum(0) for total, count in sums))
+        drawn = []
+        for _ in range(resamples):
+            means = []
+            for total, count in sums:
+                weight = np.bincount(rng.integers(0, len(total), len(total)), minlength=len(total))
+                means.append(weight @ total / (weight @ count))
+            drawn.append(_tau(*means))
+        low, high = np.percentile(drawn, (2.5, 97.5))
+        patients = " and ".join(str(len(total)) for total, _ in sums)
+        yield f"{lvlm} {mode}: tau {tau:.2f} [{low:.2f}, {high:.2f}] over {len(pairs)} methods ({patients} patients)"
 
 
 def main() -> None:
@@ -25,29 +55,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     first, second = (read_scores(path) for path in arguments.files)
-    rng = np.random.default_rng(arguments.seed)
-    for lvlm, mode in sorted({(s.lvlm, s.mode) for s in first.submissions}):
-        others = {s.method: s for s in second.submissions if (s.lvlm, s.mode) == (lvlm, mode)}
-        pairs = [
-            (s, others[s.method])
-            for s in first.submissions
-            if (s.lvlm, s.mode, s.kind) == (lvlm, mode, "method") and s.method in others
-        ]
-        if len(pairs) < 3:
-            print(f"{lvlm} {mode}: {len(pairs)} methods in both files, at least 3 are needed")
-            continue
-        sums = [_sums(file, [pair[k] for pair in pairs], arguments.metric) for k, file in enumerate((first, second))]
-        tau = _tau(*(total.sum(0) / count.sum(0) for total, count in sums))
-        drawn = []
-        for _ in range(arguments.resamples):
-            means = []
-            for total, count in sums:
-                weight = np.bincount(rng.integers(0, len(total), len(total)), minlength=len(total))
-                means.append(weight @ total / (weight @ count))
-            drawn.append(_tau(*means))
-        low, high = np.percentile(drawn, (2.5, 97.5))
-        patients = " and ".join(str(len(total)) for total, _ in sums)
-        print(f"{lvlm} {mode}: tau {tau:.2f} [{low:.2f}, {high:.2f}] over {len(pairs)} methods ({patients} patients)")
+    for line in agreements(first, second, arguments.metric, arguments.resamples, arguments.seed):
+        print(line)
 
 
 def _tau(a: np.ndarray, b: np.ndarray) -> float:

@@ -1,0 +1,195 @@
+"""The tables of docs/results.md, from the scores of demos: every method beside chance, ceilings and the other set.
+
+    medground-bench demo --out phantoms --records 120 --methods NAMES
+    medground-bench demo --out planted --canvas DIR --records 200 --methods NAMES
+    python benchmarks/table_of_results.py phantoms planted --out docs/results.md --figure docs/pictures/passes.svg
+
+For each mode a table pooled over the LVLMs: IoU with its interval on each set, the paired difference of the reference
+method (``--reference``) to every other with its p-value (sign flips by patient, Holm over the methods), what is scored
+of concepts and tokens, and a record's passes and seconds. Then each LVLM by itself, and whether the sets rank methods
+alike (``rank_agreement.py``). The figure shows IoU against passes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rank_agreement import agreements
+
+from medground_bench.core.files import atomic_write
+from medground_bench.scoring import ComparisonReport, MethodScores, ScoreFile, compare_methods, read_scores
+from medground_bench.scoring.comparison import compare_scores, pool_methods
+from medground_bench.scoring.rows import Row, interval_text, p_text
+
+if TYPE_CHECKING:
+    from medground_bench.scoring.statistics import Comparison
+
+Sets = dict[str, tuple[list[ScoreFile], ComparisonReport]]
+"""Name of a set -> its score files and the tables of them."""
+
+
+def read(folders: Sequence[Path]) -> Sets:
+    found: Sets = {}
+    for folder in folders:
+        files = [read_scores(path) for path in sorted((folder / "results").glob("*/scores.json"))]
+        found[folder.name] = files, compare_scores(files, metrics=())
+    return found
+
+
+def paired(files: list[ScoreFile], mode: str, reference: str) -> dict[str, Comparison]:
+    """The reference less every other method, on the records of all of them."""
+    methods = {m.method: m for m in pool_methods(files) if m.mode == mode}
+    first = methods[reference]
+    same = [name for name, m in methods.items() if _keys(m) == _keys(first) and name != reference]
+    ious = {name: methods[name].scores["iou"] for name in [reference, *same]}
+    found = compare_methods(ious, first.table.cluster, [(reference, name) for name in same])
+    return {c.second: c for c in found}
+
+
+def _keys(m: MethodScores) -> list[tuple[str, str]]:
+    return list(zip(m.table.id.tolist(), m.table.lvlm.tolist(), strict=True))
+
+
+def rows_of(report: ComparisonReport, mode: str, level: str = "all", group: str = "") -> dict[str, Row]:
+    """Title -> row of one mode and group."""
+    return {
+        r.title: r
+        for r in report.rows
+        if (r.mode, r.aggregate.level, r.aggregate.group) == (mode, level, group) and r.cell("iou") is not None
+    }
+
+
+def pooled(sets: Sets, mode: str, reference: str) -> Iterator[str]:
+    """The table over all LVLMs."""
+    tables = {name: rows_of(report, mode) for name, (_, report) in sets.items()}
+    tests = {name: paired(files, mode, reference) for name, (files, _) in sets.items()}
+    for name, table in tables.items():
+        row = table[reference]
+        yield f"{name.capitalize()}: {row.records} records of {row.clusters} patients."
+    yield ""
+    heads = ["row"]
+    for name in sets:
+        heads += [f"{name}: IoU", "precision", "recall", f"less than `{reference}`", "p"]
+    heads += [f"{name}: {what}" for name in sets for what in ("concept", "tokens")]
+    heads += ["passes", "seconds"]
+    yield "| " + " | ".join(heads) + " |\n" + "| --- " * len(heads) + "|"
+    titles = dict.fromkeys(title for table in tables.values() for title in table)
+    for title in sorted(titles, key=lambda t: -np.mean([_iou(table, t) for table in tables.values()])):
+        cells, kinds = [], {table[title].kind for table in tables.values() if title in table}
+        for name, table in tables.items():
+            test = tests[name].get(table[title].name) if title in table and table[title].p_chance else None
+            cells += [interval_text(table[title].cell("iou")) if title in table else ""]
+            cells += [_number(table, title, "precision"), _number(table, title, "recall")]
+            cells += [interval_text(test.difference), p_text(test.p_holm, test.clusters)] if test else ["", ""]
+        for table in tables.values():
+            cells += [_number(table, title, "concept_accuracy"), _number(table, title, "token_auroc")]
+        cells += _cost([file for files, _ in sets.values() for file in files], mode, title)
+        shown = f"`{title}`" if kinds == {"method"} else f"*{title}*"
+        yield f"| {shown} | " + " | ".join(cells) + " |"
+
+
+def _iou(table: dict[str, Row], title: str) -> float:
+    cell = table[title].cell("iou") if title in table else None
+    return cell.value if cell else 0.0
+
+
+def _number(table: dict[str, Row], title: str, metric: str) -> str:
+    cell = table[title].cell(metric) if title in table else None
+    return f"{cell.value:.3f}" if cell else ""
+
+
+def _cost(files: list[ScoreFile], mode: str, method: str) -> list[str]:
+    costs = [s.cost for f in files for s in f.submissions if (s.mode, s.method) == (mode, method) and s.cost]
+    if not costs:
+        return ["", ""]
+    forward, backward, seconds = (np.mean([c.get(k, 0.0) for c in costs]) for k in ("forward", "backward", "seconds"))
+    passes = f"{forward:.0f}" + (f" + {backward:.0f} back" if backward else "")
+    return [passes, f"{seconds:.2f}"]
+
+
+def by_lvlm(sets: Sets, mode: str) -> Iterator[str]:
+    """IoU of every row for each LVLM by itself."""
+    tables: dict[str, dict[str, Row]] = {}
+    for name, (_, report) in sets.items():
+        for lvlm in sorted({r.aggregate.group for r in report.rows if r.aggregate.level == "lvlm" and r.mode == mode}):
+            rows = rows_of(report, mode, "lvlm", lvlm)
+            most = max(rows.values(), key=lambda r: r.records)
+            tables[f"{lvlm}, {name} ({most.records} of {most.clusters})"] = rows
+    yield "| row | " + " | ".join(tables) + " |\n" + "| --- " * (len(tables) + 1) + "|"
+    titles = dict.fromkeys(title for table in tables.values() for title in table)
+    for title in sorted(titles, key=lambda t: -np.mean([_iou(table, t) for table in tables.values()])):
+        cells = [interval_text(table[title].cell("iou")) if title in table else "" for table in tables.values()]
+        method = any(table[title].kind == "method" for table in tables.values() if title in table)
+        yield f"| {f'`{title}`' if method else f'*{title}*'} | " + " | ".join(cells) + " |"
+
+
+def figure(sets: Sets, path: Path) -> None:
+    """IoU in direct mode against forward and backward passes, a panel for each set."""
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(5.5 * len(sets), 5.2), layout="constrained")
+    axes = drawing.subplots(1, len(sets), squeeze=False, sharey=True)[0]
+    for axis, (name, (files, report)) in zip(axes, sets.items(), strict=True):
+        rows = rows_of(report, "direct")
+        points = []
+        for title, row in rows.items():
+            costs = [s.cost for f in files for s in f.submissions if s.mode == "direct" and s.method == row.name]
+            if row.kind == "method" and any(costs):
+                passes = float(np.mean([c.get("forward", 0) + c.get("backward", 0) for c in costs if c]))
+                points.append((max(passes, 0.5), _iou(rows, title), title))
+        axis.scatter([p[0] for p in points], [p[1] for p in points], s=18, color="#0b6e99", zorder=3)
+        front, best = [], -math.inf
+        for x, y, title in sorted(points, key=lambda p: (p[0], -p[1])):
+            if y > best:
+                best = y
+                front.append((x, y, title))
+        axis.step([p[0] for p in front], [p[1] for p in front], where="post", color="#0b6e99", linewidth=0.8)
+        for x, y, title in front:
+            axis.annotate(title, (x, y), textcoords="offset points", xytext=(4, 5), fontsize=8)
+        for title, row in rows.items():
+            if row.kind == "chance":
+                axis.axhline(_iou(rows, title), color="#7a7a7a", linewidth=0.7, linestyle=":")
+                axis.annotate(title, (0.5, _iou(rows, title)), fontsize=7, color="#555555", va="bottom")
+        axis.set_xscale("log")
+        axis.set_xlabel("forward + backward passes a record")
+        axis.set_title(name, fontsize=10)
+    axes[0].set_ylabel("mean IoU, direct mode, both toys")
+    drawing.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("demos", nargs="+", type=Path, help="folders of medground-bench demo")
+    parser.add_argument("--reference", default="medfocus_minimal")
+    parser.add_argument("--out", type=Path, help="put the tables in place of those between the page's markers")
+    parser.add_argument("--figure", type=Path)
+    args = parser.parse_args()
+    sets = read(args.demos)
+    lines = []
+    for mode in ("direct", "reason"):
+        lines += [f"## Mode {mode}\n", *pooled(sets, mode, args.reference), f"\n### Each LVLM, mode {mode}\n"]
+        lines += [*by_lvlm(sets, mode), ""]
+    if len(sets) == 2:
+        lines.append("## Do the sets rank methods alike?\n")
+        first, second = (files for files, _ in sets.values())
+        for a, b in zip(first, second, strict=True):
+            lines += [f"- {line}" for line in agreements(a, b)]
+    text = "\n".join(lines) + "\n"
+    if args.out is None:
+        print(text)
+    else:
+        begin, end = "<!-- tables -->\n", "<!-- /tables -->"
+        page = args.out.read_text(encoding="utf-8")
+        with atomic_write(args.out) as file:
+            file.write(page[: page.index(begin) + len(begin)] + text + page[page.index(end) :])
+    if args.figure is not None:
+        figure(sets, args.figure)
+
+
+if __name__ == "__main__":
+    main()
