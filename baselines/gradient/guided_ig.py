@@ -31,7 +31,7 @@ class GuidedIgParameters:
     steps : int
         Gradients along the path.
     fraction : float
-        Share of the unfinished values that moves at once.
+        How many values move at once, as a share of all values.
     band : float
         How far a value may run ahead of the straight path or fall behind it, as a share of the path; 0 is the straight
         path itself.
@@ -63,7 +63,7 @@ def guided_ig(lvlm: Lvlm, episode: Episode, parameters: GuidedIgParameters) -> n
     """Path integral of the gradient over a path on which values of small gradient go ahead, on the frame.
 
     Signed, question-aware; adds up to ``s(x) - s(baseline)`` but for the steps' size. Values are grey levels, a channel
-    each. The package ``saliency`` 0.2.1 does not run with NumPy 2.4.
+    each. Equal to the package ``saliency`` 0.2.1, which does not run with NumPy 2.4.
     """
 
     def gradient(x: np.ndarray) -> np.ndarray:
@@ -87,8 +87,8 @@ def guided_path(
     """Attributions along the guided path, like ``end``.
 
     After step t the L1 distance to the end is ``1 - t / steps`` of the whole. A step brings values that lag behind the
-    band to its lower edge, then moves the ``fraction`` of unfinished ones with the smallest gradients to its upper
-    edge, the last of them only as far as the distance asks.
+    band to its lower edge, then moves the unfinished ones with the smallest gradients, ``fraction`` of all values at a
+    time, to its upper edge, the last of them only as far as the distance asks.
     """
     way = end - start
     whole = np.abs(way).sum()
@@ -103,8 +103,8 @@ def guided_path(
         target = whole * (1 - t / steps)
         unfinished = x != high
         while (excess := np.abs(end - x).sum() - target) > 1e-9 * max(whole, 1e-12) and unfinished.any():
-            sizes = np.abs(slope[unfinished])
-            limit = np.sort(sizes)[max(int(np.ceil(fraction * len(sizes))) - 1, 0)]
+            sizes = np.sort(np.abs(slope[unfinished]))
+            limit = sizes[min(int(fraction * (slope.size - 1)), len(sizes) - 1)]
             moving = unfinished & (np.abs(slope) <= limit)
             gain = np.abs(high - x)[moving].sum()
             share = min(1.0, excess / gain) if gain > 0 else 1.0

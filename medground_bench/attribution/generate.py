@@ -26,6 +26,7 @@ from medground_bench.core.files import Journal, atomic_write, file_lock, read_jo
 from medground_bench.core.settings import same_as_before
 from medground_bench.core.versions import software_versions
 from medground_bench.lvlm.passes import count_passes
+from medground_bench.lvlm.store import Store, check_store, remembered
 from medground_bench.submission import Prediction, write_submission
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def generate(
     world_size: int = 1,
     answer_errors: bool = False,
     keep_heatmaps: bool = True,
+    cache: str | Path | None = None,
     authors: str = "",
     licence: str = "",
     method_timeout: float | None = None,
@@ -107,6 +109,9 @@ def generate(
         withholding the submission.
     keep_heatmaps : bool
         Save heat maps beside the predictions.
+    cache : path, optional
+        Folder that keeps the LVLM's scores of variants of the frame, so that methods (and protocols, given the same
+        folder) share passes; a method's cost is still what it would be by itself, its seconds are not.
     method_timeout : float, optional
         Seconds that a method may take for one record; a longer one fails on that record.
     progress : callable, optional
@@ -164,6 +169,8 @@ def generate(
     header = _header(records, lvlm, rows, side, limit)
     out = _place(out, header["lvlm"], header["mode"])
     _check_header(out, header, {m.name: _settings(m, parameters) for m, parameters in plans})
+    if cache is not None:
+        check_store(cache, lvlm)
 
     names = [method.name for method, _ in plans]
     mine = rows[rank::world_size]
@@ -175,7 +182,7 @@ def generate(
         for record in mine:
             missing = [(m, p) for m, p in plans if (m.name, record.id) not in done]
             for method, outcome, cost in _attribute(
-                lvlm, record, missing, side, progress, (computed, todo), method_timeout
+                lvlm, record, missing, side, progress, (computed, todo), method_timeout, cache
             ):
                 computed += 1
                 if isinstance(outcome, Attribution):
@@ -244,6 +251,7 @@ def _attribute(
     progress: Callable[[int, int, str], None] | None,
     state: tuple[int, int],
     timeout: float | None,
+    cache: str | Path | None,
 ) -> Iterator[tuple[Method, Attribution | str, dict[str, float]]]:
     """One record through several methods, with what each cost; a failure is the reason instead of an attribution."""
     if not plans:
@@ -255,12 +263,13 @@ def _attribute(
         for method, _ in plans:
             yield method, _reason(error), {}
         return
+    store = None if cache is None else Store(cache, record.id)
     for k, (method, parameters) in enumerate(plans):
         if progress is not None:
             progress(finished + k, total, method.name)
         begun = time.perf_counter()
         try:
-            with time_limit(timeout), count_passes(lvlm) as passes:
+            with time_limit(timeout), count_passes(lvlm) as passes, remembered(lvlm, store, passes):
                 result = _checked(method.run(lvlm, episode, parameters), method)
             cost = {**asdict(passes), "seconds": round(time.perf_counter() - begun, 4)}
             if result.token_scores is not None:  # the report colours these
@@ -269,6 +278,8 @@ def _attribute(
             outcome: Attribution | str = result
         except (MedGroundError, ArithmeticError, LookupError, OSError, TypeError, ValueError, RuntimeError) as error:
             outcome, cost = _reason(error), {}
+        if store is not None:
+            store.save(record.id)
         yield method, outcome, cost
 
 

@@ -35,6 +35,9 @@ def command(
         [], "--set", help="Parameter: PROTOCOL.NAME=VALUE, or NAME=VALUE for all that have it."
     ),
     limit: int | None = typer.Option(None, min=1, help="Only the first N records, for a trial."),
+    cache: Path | None = typer.Option(
+        None, help="Folder of the LVLM's scores of edited images, shared with other runs and with generate --cache."
+    ),
     dtype: str | None = typer.Option(None, help="float32, bfloat16 or float16 (default: by device)."),
     device: str | None = typer.Option(None, help="cpu, cuda, cuda:1 ... (default: by what is there)."),
     resamples: int = typer.Option(10_000, min=100, help="Bootstrap resamples of patients."),
@@ -75,6 +78,7 @@ def command(
             sources=sources,
             settings=settings,
             limit=limit,
+            cache=cache,
             rank=group.rank,
             world_size=group.world_size,
             resamples=resamples,

@@ -47,6 +47,9 @@ def command(
         False, help="Answer records whose method failed with no boxes instead of withholding the submission."
     ),
     heatmaps: bool = typer.Option(True, help="Save heat maps beside the predictions."),
+    cache: Path | None = typer.Option(
+        None, help="Folder that keeps the LVLM's scores of edited images: methods, and evaluate --cache, share passes."
+    ),
     authors: str = typer.Option("", help="Who submits."),
     licence: str = typer.Option("CC-BY-4.0", help="Licence of the predictions."),
 ) -> None:
@@ -115,6 +118,7 @@ def command(
             world_size=group.world_size,
             answer_errors=answer_errors,
             keep_heatmaps=heatmaps,
+            cache=cache,
             authors=authors,
             licence=licence,
             method_timeout=method_timeout,

@@ -24,7 +24,7 @@ from medground_bench.core.errors import EditorError, MedGroundError, MethodError
 from medground_bench.core.files import sha256_of, within
 from medground_bench.core.schema import Box, Candidate
 from medground_bench.imaging import Letterbox, resize_heatmap
-from medground_bench.scoring.protocols.cache import Store, unknown, variant_key
+from medground_bench.lvlm.store import Store, unknown, variant_key
 from medground_bench.scoring.protocols.protocol import Protocol, Skip
 
 if TYPE_CHECKING:
@@ -158,14 +158,10 @@ class Probe:
 
     def scores(self, frames: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         """Log-probabilities of the response's tokens under variants of the frame, (N, T)."""
-        keys = [variant_key(frame, self.question, self.response) for frame in frames]
-        missing = unknown(keys, self._store.scores)
-        if missing:
-            fresh = self.lvlm.log_probs(self.episode, np.stack([frames[k] for k in missing]))
-            self._store.scores.update({keys[k]: row for k, row in zip(missing, fresh.tolist(), strict=True)})
-        self._count.passes += len(missing)
-        self._count.found += len(keys) - len(missing)
-        return np.array([self._store.scores[key] for key in keys], np.float64)
+        scores, made = self._store.log_probs(self.lvlm.log_probs, self.episode, frames)
+        self._count.passes += made
+        self._count.found += len(scores) - made
+        return scores.astype(np.float64)
 
     def confidence(self, frames: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         """Geometric mean probability of the response's tokens, ``exp(s / T)``, (N,)."""

@@ -17,7 +17,7 @@ from medground_bench.core.errors import MedGroundError, ScoringError, Submission
 from medground_bench.core.files import Journal, file_lock, read_journals
 from medground_bench.core.settings import same_as_before
 from medground_bench.core.versions import software_versions
-from medground_bench.scoring.protocols.cache import Store
+from medground_bench.lvlm.store import Store, check_store
 from medground_bench.scoring.protocols.case import Case, Count, Trial
 from medground_bench.scoring.protocols.protocol import Protocol, Skip, get_protocol
 from medground_bench.scoring.protocols.result import ProtocolResult, aggregate_values, describe, write_result
@@ -82,6 +82,7 @@ def run_protocols(
     methods: Mapping[str, MethodLike] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     limit: int | None = None,
+    cache: str | Path | None = None,
     rank: int = 0,
     world_size: int = 1,
     resamples: int = RESAMPLES,
@@ -113,6 +114,8 @@ def run_protocols(
         Protocol -> parameter overrides.
     limit : int, optional
         Only the first ``limit`` records.
+    cache : path, optional
+        Folder of the LVLM's scores, in place of ``.cache``: that of other evaluations, or of ``generate``.
     rank, world_size : int
         This process's place among those that share the work: it takes every ``world_size``-th record.
     resamples, seed
@@ -144,7 +147,11 @@ def run_protocols(
         return report
     _check_header(out, _header(trials[0], dataset, lvlm, editor, limit), plans)
     records = list(trials[0].records.values())
-    _measure(out, records[rank::world_size], work, rank, report, progress)
+    if cache is None:
+        cache = out / _CACHE
+    elif lvlm is not None:
+        check_store(cache, lvlm)
+    _measure(out, Path(cache), records[rank::world_size], work, rank, report, progress)
     reference = load_reference(dataset, fingerprint=dataset.fingerprint, config=dataset.config, seed=seed)
     options = {"resamples": resamples, "seed": seed}
     _write_results(out, records, work, reference, dataset, lvlm, options, report)
@@ -248,6 +255,7 @@ def _check_header(out: Path, header: Mapping[str, Any], plans: Sequence[tuple[Pr
 
 def _measure(
     out: Path,
+    cache: Path,
     records: Sequence[Record],
     work: Sequence[tuple[Trial, Protocol, Any]],
     rank: int,
@@ -267,7 +275,7 @@ def _measure(
         for record, pairs in wanted:
             if not pairs:
                 continue
-            store = Store(out / _CACHE, record.id)
+            store = Store(cache, record.id)
             cases: dict[int, Case] = {}
             for trial, protocol, parameters in pairs:
                 if progress is not None:
