@@ -11,7 +11,7 @@ from PIL import Image
 
 from medground_bench.core.errors import LvlmError
 from medground_bench.lvlm.quarters import disconnected, settled_size
-from medground_bench.scoring.protocols.cache import Store
+from medground_bench.lvlm.store import Store
 from medground_bench.scoring.protocols.grid_pointing import cell_share, frame_of, mosaic, others_of
 from medground_bench.scoring.protocols.protocol import Measure, Skip, protocol
 
