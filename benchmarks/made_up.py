@@ -16,7 +16,7 @@ from medground_bench.core.schema import question, record_id
 from medground_bench.dataset.columns import fingerprint
 
 ATTRIBUTES = ("cardiomegaly", "pleural effusion", "lung nodule")
-_BATCH = 64  # rows of a group
+_BATCH, _BATCHES = 64, 128  # rows of a group, groups of a file
 
 
 def made_up_row(
@@ -46,19 +46,21 @@ def made_up_row(
 
 
 def write_dataset(folder: Path, rows: Iterable[dict[str, Any]]) -> Path:
-    """Write the rows, in groups as they come, as a dataset folder with the config ``direct``."""
-    file = folder / "direct" / "test-00000-of-00001.parquet"
-    file.parent.mkdir(parents=True)
-    rows, said, writer = iter(rows), [], None
-    while batch := list(itertools.islice(rows, _BATCH)):
-        table = pa.Table.from_pylist(batch)
-        writer = writer or pq.ParquetWriter(file, table.schema)
-        writer.write_table(table)
-        said += [{name: value for name, value in row.items() if name != "image"} for row in batch]
-    if writer is None:
+    """Write the rows, in groups and files as they come, as a dataset folder with the config ``direct``."""
+    rows, said, files = iter(rows), [], {}
+    (folder / "direct").mkdir(parents=True)
+    for number in itertools.count():
+        batches = itertools.takewhile(len, (list(itertools.islice(rows, _BATCH)) for _ in range(_BATCHES)))
+        if (first := next(batches, None)) is None:
+            break
+        file = folder / "direct" / f"test-{number:05d}.parquet"
+        with pq.ParquetWriter(file, pa.Table.from_pylist(first).schema) as writer:
+            for batch in itertools.chain([first], batches):
+                writer.write_table(pa.Table.from_pylist(batch, schema=writer.schema))
+                said += [{name: value for name, value in row.items() if name != "image"} for row in batch]
+        files[str(file.relative_to(folder))] = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+    if not said:
         raise ValueError("no rows")
-    writer.close()
-    facts = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
-    entry = {"rows": len(said), "fingerprint": fingerprint(said), "files": {str(file.relative_to(folder)): facts}}
+    entry = {"rows": len(said), "fingerprint": fingerprint(said), "files": files}
     (folder / "build.json").write_text(json.dumps({"format": 1, "versions": {}, "configs": {"direct": entry}}))
     return folder

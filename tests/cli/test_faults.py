@@ -74,8 +74,17 @@ FOLDERS = [name for name, case in CASES.items() if case.folder]
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return make_places(tmp_path_factory.mktemp("inputs"))
+
+
+def words_of(name: str, places: dict[str, Path], out: Path) -> list[str]:
+    """The arguments of a case."""
+    words = [word.replace("OUT", str(out)) for word in CASES[name].arguments.split()]
+    return [next((w.replace(k, str(p)) for k, p in places.items() if k in w), w) for w in words]
+
+
+def make_places(root: Path) -> dict[str, Path]:
     """Everything that the commands read."""
-    root = tmp_path_factory.mktemp("inputs")
     source, verdicts = write_source("phantom", root / "source", 2, size=112).root, root / "verdicts"
     write_verdicts(verdicts, open_source("phantom", source), LVLM)
     settings = BuildSettings("direct", {"phantom": str(source)}, records=str(verdicts))
@@ -120,10 +129,7 @@ def command(
     monkeypatch.setenv("MEDGROUND_CACHE", str(tmp_path / "cache"))
 
     def run(name: str, out: Path) -> tuple[int, str]:
-        text = CASES[name].arguments
-        words = [word.replace("OUT", str(out)) for word in text.split()]
-        words = [next((w.replace(k, str(p)) for k, p in places.items() if k in w), w) for w in words]
-        monkeypatch.setattr(sys, "argv", ["medground-bench", *words])
+        monkeypatch.setattr(sys, "argv", ["medground-bench", *words_of(name, places, out)])
         with pytest.raises(SystemExit) as ended:
             cli.main()
         return int(ended.value.code or 0), capsys.readouterr().err
@@ -248,8 +254,7 @@ def test_a_reader_that_has_seen_enough() -> None:
 def test_a_file_that_may_not_grow(name: str, places: dict[str, Path], tmp_path: Path) -> None:
     """The system itself refuses, in the middle of a write."""
     place = tmp_path / "place"
-    words = [w.replace("OUT", str(place / "out")) for w in CASES[name].arguments.split()]
-    words = [next((w.replace(k, str(p)) for k, p in places.items() if k in w), w) for w in words]
+    words = words_of(name, places, place / "out")
     code = (
         "import resource, sys\n"
         "import medground_bench.dataset.write, medground_bench.scoring, medground_bench.pages.report\n"
