@@ -32,7 +32,8 @@ from typing import Any
 
 from medground_bench import cli
 from medground_bench.core import files
-from tests.cli.test_faults import CASES, make_places, words_of
+from medground_bench.lvlm import load_lvlm
+from tests.cli.test_faults import CASES, LVLM, make_places, words_of
 from tests.faults import hidden
 
 Act = Callable[[], None]
@@ -277,6 +278,7 @@ def main() -> None:
         root = Path(scratch).resolve()
         os.environ["MEDGROUND_CACHE"] = str(root / "cache")
         inputs = make_places(root / "inputs")
+        load_lvlm(LVLM)  # whatever is loaded here need not be loaded by every child
         known: dict[str, dict[str, Any]] = {name: {} for name in CASES}
         for fault in FAULTS:
             if not fault.name.startswith(args.faults):

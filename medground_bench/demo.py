@@ -588,4 +588,4 @@ def _pages(out: Path, result: DemoResult, submissions: dict[str, list[Path]], fi
         sources=_known(out),
         title="MedGround-Bench demo",
     )
-    result.leaderboard = write_leaderboard(out / "results", out / "leaderboard.html")
+    result.leaderboard = write_leaderboard(out / "results", out / "leaderboard.html", report=result.report)

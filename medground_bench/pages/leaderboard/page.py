@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from medground_bench.core.errors import MedGroundError
 from medground_bench.dataset.card import citation
 from medground_bench.pages import render_page, write_page
+from medground_bench.pages.report.page import methods_shown
 from medground_bench.pages.report.tables import POOLED, cost, outputs_table, page_row, protocol_table
 from medground_bench.scoring import ScoreFile, read_scores, submission_rows
 from medground_bench.scoring.tiers import TIER_RULE, tiers
 
-__all__ = ["collect_results", "leaderboard_page", "write_leaderboard"]
+__all__ = ["collect_results", "leaderboard_page", "link_to", "write_leaderboard"]
 
 _LARGEST = 256 * 1024 * 1024
 """Bytes: no score file of this benchmark comes near it; a larger one is no result of ours."""
@@ -97,8 +99,11 @@ def leaderboard_page(
     rejected: Sequence[Mapping[str, str]] = (),
     *,
     title: str = "MedGround-Bench leaderboard",
+    report: tuple[str, Collection[tuple[str, str, str]]] | None = None,
 ) -> str:
     """The page's HTML.
+
+    ``report`` is the address of a report and what it shows, (method, LVLM, mode): rows of these lead to a record there.
 
     A rank and a tier are given within an LVLM, mode, dataset and fingerprint: only such rows were scored on the same
     records.
@@ -111,7 +116,7 @@ def leaderboard_page(
     ranks: Counter[tuple[str, ...]] = Counter()
     rows = []
     for row in found:
-        shown = page_row(row) | {"rank": None, "tier": None, "anchor": None, "protocols": []}
+        shown = page_row(row) | {"rank": None, "tier": None, "anchor": None, "protocols": [], "record": None}
         if row.submission is not None:
             f, s = row.submission
             one = files[f].submissions[s]
@@ -120,6 +125,9 @@ def leaderboard_page(
                 "protocols": sorted(name.replace("_", " ") for name in one.protocols),
                 "spent": cost([one]),
             }
+            if report is not None and (one.method, one.lvlm, one.mode) in report[1]:
+                wanted = {"method": one.method, "lvlm": one.lvlm, "mode": one.mode}
+                shown["record"] = f"{report[0]}#{urlencode(wanted, quote_via=quote)}"
         if row.submission is not None and row.kind == "method":  # a control takes no rank from anybody
             group = (row.lvlm, row.mode, row.aggregate.group, files[f].fingerprint)
             ranks[group] += 1
@@ -136,6 +144,7 @@ def leaderboard_page(
         banner="",
         rows=rows,
         tier_rule=TIER_RULE,
+        no_tiers=_no_tiers(files) if not found_tiers else "",
         outputs=outputs_table(found),
         lvlms=sorted({r["lvlm"] for r in rows}),
         modes=sorted({r["mode"] for r in rows}),
@@ -150,19 +159,53 @@ def leaderboard_page(
     )
 
 
+def _no_tiers(files: Sequence[ScoreFile]) -> str:
+    """Why no method has a tier."""
+    if not any(one.kind == "method" for file in files for one in file.submissions):
+        return ""
+    if not any(len(file.table) for file in files):
+        return (
+            "There are no tiers: methods are told apart by their scores on the same records, and a public board keeps "
+            "rounded means only, since scores of single records would give the hidden evidence away."
+        )
+    return "There are no tiers: from fewer than six patients no test tells methods apart."
+
+
 _BUDGETS = (1, 10, 100, 1000)
 """Passes a record that a reader can ask for at most."""
 
 
-def write_leaderboard(results: str | Path, path: str | Path, *, title: str = "MedGround-Bench leaderboard") -> Path:
-    """Write the leaderboard of a folder of score files.
+def write_leaderboard(
+    results: str | Path,
+    path: str | Path,
+    *,
+    title: str = "MedGround-Bench leaderboard",
+    report: str | Path | None = None,
+) -> Path:
+    """Write the leaderboard of a folder of score files; rows lead to records of a report.
 
     Raises
     ------
     MedGroundError
-        If the folder does not exist.
+        If the folder does not exist, or the report is none.
     """
-    return write_page(path, leaderboard_page(*collect_results(results), title=title))
+    link = None if report is None else link_to(report, path)
+    return write_page(path, leaderboard_page(*collect_results(results), title=title, report=link))
+
+
+def link_to(report: str | Path, page: str | Path) -> tuple[str, set[tuple[str, str, str]]]:
+    """A report as :func:`leaderboard_page` takes it: its address from where the page will lie, and what it shows.
+
+    Raises
+    ------
+    MedGroundError
+        If it is not a report of ours.
+    """
+    try:
+        place = os.path.relpath(Path(report).resolve(), Path(page).resolve().parent)
+    except ValueError:  # another drive of Windows
+        return Path(report).resolve().as_uri(), methods_shown(report)
+    return quote(Path(place).as_posix()), methods_shown(report)
 
 
 def _provenance(f: int, s: int, file: ScoreFile) -> dict[str, Any]:

@@ -133,16 +133,18 @@ class Register:
             If it, or a name that looks like it, was first sent by another account.
         """
         with self._open() as data:
-            owner = data["names"].get(skeleton(name))
-            if owner is not None and owner != _hashed(account, data["salt"]):
-                raise UploadError(
-                    f"the method name {name!r}, or one that looks like it, belongs to who sent it first",
-                    remedy="choose another name, or send it from the account or with the key it was first sent with",
-                )
+            _require_owner(data, name, account)
 
     def claim(self, name: str, account: str) -> None:
-        """Give a name to an account, where it is nobody's yet."""
+        """Give a name to an account.
+
+        Raises
+        ------
+        UploadError
+            If it has become another's.
+        """
         with self._open() as data:
+            _require_owner(data, name, account)
             data["names"].setdefault(skeleton(name), _hashed(account, data["salt"]))
 
     @contextmanager
@@ -160,6 +162,15 @@ class Register:
             if json.dumps(data) != before:
                 with atomic_write(path, permissions=0o600) as file:
                     json.dump(data, file)
+
+
+def _require_owner(data: dict[str, Any], name: str, account: str) -> None:
+    owner = data["names"].get(skeleton(name))
+    if owner is not None and owner != _hashed(account, data["salt"]):
+        raise UploadError(
+            f"the method name {name!r}, or one that looks like it, belongs to who sent it first",
+            remedy="choose another name, or send it from the account or with the key it was first sent with",
+        )
 
 
 def _hashed(account: str, salt: str) -> str:

@@ -197,8 +197,7 @@ def receive_folder(
         warnings = [clean(str(w), 300) for w in report.warnings if w.code in _TOLD_WARNINGS][:_FAULTS_SHOWN]
         one = replace(one, provenance=dict(header), predictions=digest, warnings=warnings)
         shown = public_scores(replace(scores, submissions=[one]), min_records=min_records)
-        receipt = _keep(shown, results, records=len(one.positions))
-        register.claim(header["method"], sender)
+        receipt = _keep(shown, results, register, sender, records=len(one.positions))
     except OSError as error:
         raise full_disk(error) or error from error
     return receipt
@@ -350,13 +349,15 @@ def _scored(folder: Path, dataset: DatasetFolder, header: Mapping[str, Any], res
         raise UploadError(clean(error.message, 300), remedy=error.remedy) from error
 
 
-def _keep(scores: ScoreFile, results: Path, *, records: int) -> Receipt:
+def _keep(scores: ScoreFile, results: Path, register: Register, sender: str, *, records: int) -> Receipt:
+    """Keep the scores, unless another upload that was scored meanwhile has the name."""
     (one,) = scores.submissions
     key = [scores.fingerprint, one.lvlm, one.mode, skeleton(one.method)]
     path = results / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.json"
     results.mkdir(parents=True, exist_ok=True)
     with file_lock(results / ".lock", wait=True):
         _require_new(one.provenance, scores.fingerprint, results)
+        register.claim(str(one.provenance["method"]), sender)
         write_scores(scores, path)
     whole = one.find()
     iou = whole.values["iou"] if whole is not None else None

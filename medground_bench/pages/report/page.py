@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from medground_bench.sources import Source
     from medground_bench.sources.planted.anatomy import Localizer
 
-__all__ = ["INSIDE", "report_page", "scored", "write_report"]
+__all__ = ["INSIDE", "methods_shown", "report_page", "scored", "write_report"]
 
 INSIDE = 200
 """Records that a page holds itself; of more, pictures and predictions lie in a folder beside it."""
@@ -248,6 +250,30 @@ def _gallery_note(shown: int, total: int, seed: int) -> str:
         f"{shown} of {total} records, a sample with seed {seed}, up to half of it records that are the first to show "
         "a class of some method."
     )
+
+
+def methods_shown(path: str | Path) -> set[tuple[str, str, str]]:
+    """Method, LVLM and mode of what a report shows single records of.
+
+    Raises
+    ------
+    MedGroundError
+        If the file is not a report of ours.
+    """
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', Path(path).read_text("utf-8"), re.S)
+    try:
+        data = json.loads(found[1]) if found else {}
+        return {
+            (name, row["lvlm"], row["mode"])
+            for row in data["records"]
+            if row["at"] is not None
+            for name, iou in zip(data["methods"], row["iou"], strict=True)
+            if iou is not None
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise MedGroundError(
+            "this is not a report", where=path, expected="a page that medground-bench report wrote"
+        ) from error
 
 
 def scored(

@@ -307,6 +307,16 @@
   refilter();
   plots();
   const linked = () => {
+    const wanted = new URLSearchParams(location.hash.slice(1)), m = methods.indexOf(wanted.get("method"));
+    if (m >= 0) { // from a leaderboard's row: its method, on the middle one of its records
+      pick("one", m);
+      $("g-class").value = "";
+      for (const key of ["lvlm", "mode"]) if ([...filters[key].options].some((o) => o.value === wanted.get(key))) filters[key].value = wanted.get(key);
+      refilter();
+      const mine = shown.filter((one) => one.iou[m] !== null).sort((a, b) => a.iou[m] - b.iou[m]);
+      if (mine.length) open(mine[mine.length >> 1]);
+      return;
+    }
     const r = data.records.find((one) => location.hash === `#record=${encodeURIComponent(one.id)}`);
     if (r) open(r);
   };

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import runpy
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from medground_bench.pages.leaderboard import app as module
 from medground_bench.pages.leaderboard.app import board, build_app, main, serve
+from medground_bench.scoring import read_scores
 from tests.browser import Browser, Page, find_chromium
 from tests.pages.leaderboard.test_uploads import ROWS, members, pack
 from tests.scoring.folders import write_folder
@@ -78,6 +80,34 @@ def test_uploads_through_a_client(served: str, tmp_path: Path, monkeypatch: pyte
     answer, _ = client.predict(handle_file(good), "a key", api_name="/submit")
     assert "could not score this" in answer
     assert "secret" not in answer
+
+
+@pytest.mark.heavy
+def test_eight_at_once_with_one_name(tmp_path: Path) -> None:
+    """Eight people, of whom each calls the app's own handler at the same moment: one result, seven plain refusals."""
+    app = build_app(tmp_path / "results", write_folder(tmp_path / "dataset", ROWS), resamples=100)
+    (take_in,) = (call.fn for call in app.fns.values() if call.api_name == "submit")
+    archives = [pack(tmp_path / f"{k}.zip", members(authors=f"author {k}", seed=k)) for k in range(8)]
+    start, answers = threading.Barrier(8), [""] * 8
+
+    def send(k: int) -> None:
+        start.wait()
+        answers[k] = take_in(str(archives[k]), f"key {k}", None)[0]
+
+    threads = [threading.Thread(target=send, args=(k,)) for k in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    refused = [answer for answer in answers if "refused: " in answer]
+    assert sum("It is on the leaderboard." in answer for answer in answers) == 1
+    assert len(refused) == 7
+    assert all("already" in answer or "belongs to who sent it first" in answer for answer in refused)
+    assert not any(str(tmp_path) in answer for answer in answers)
+    (path,) = (tmp_path / "results").glob("*.json")
+    (kept,) = read_scores(path).submissions
+    assert answers[int(kept.provenance["seed"])].count("mean IoU 1.000") == 1  # the one that was told so
+    assert board(tmp_path / "results").count("data-lvlm") >= 1
 
 
 def upload(page: Page, path: Path) -> None:

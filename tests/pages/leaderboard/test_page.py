@@ -15,6 +15,7 @@ from medground_bench.cli import app
 from medground_bench.core.errors import MedGroundError
 from medground_bench.dataset.folder import open_folder
 from medground_bench.pages.leaderboard import collect_results, leaderboard_page, write_leaderboard
+from medground_bench.pages.leaderboard.public import public_scores
 from medground_bench.scoring import score_submissions, write_scores
 from medground_bench.submission import write_submission
 from tests.scoring.folders import header, make_rows, perfect, write_folder
@@ -101,6 +102,40 @@ def test_two_datasets_are_not_ranked_together(scored: dict[str, Any], tmp_path: 
     board = cells(leaderboard_page(*collect_results(tmp_path)))
     firsts = [r for r in board if r["#"] == "1" and r["dataset"] == "all sources"]
     assert len(firsts) == 2
+
+
+def test_rows_lead_to_a_report_that_shows_them(scored: dict[str, Any], tmp_path: Path) -> None:
+    put(tmp_path, "results/scores.json", scored)
+    files, _ = collect_results(tmp_path / "results")
+    plain = leaderboard_page(files)
+    assert 'class="record"' not in plain
+    shown = {("oracle", "tiny_a", "direct"), ("stranger", "tiny_a", "direct"), ("half", "tiny_b", "direct")}
+    html = leaderboard_page(files, report=("../my%20report.html", shown))
+    links = re.findall(r'<a class="record" href="([^"]+)"', html)
+    assert set(links) == {"../my%20report.html#method=oracle&amp;lvlm=tiny_a&amp;mode=direct"}
+    assert not any(row["id"] in html for row in ROWS)  # ids of closed sources would name images
+
+
+def test_no_report(scored: dict[str, Any], tmp_path: Path) -> None:
+    put(tmp_path, "results/scores.json", scored)
+    (tmp_path / "page.html").write_text("<p>a page</p>")
+    words = ["leaderboard", str(tmp_path / "results"), "--out", str(tmp_path / "b.html"), "--report"]
+    result = CliRunner().invoke(app, [*words, str(tmp_path / "page.html")])
+    assert isinstance(result.exception, MedGroundError)
+    assert result.exception.message == "this is not a report"
+    assert isinstance(CliRunner().invoke(app, [*words, str(tmp_path / "none.html")]).exception, FileNotFoundError)
+    assert not (tmp_path / "b.html").exists()
+
+
+def test_a_board_without_tiers_says_why(scored: dict[str, Any], tmp_path: Path) -> None:
+    put(tmp_path, "results/scores.json", scored)
+    (file,), _ = collect_results(tmp_path / "results")
+    assert "from fewer than six patients" in leaderboard_page([file])  # three patients
+    assert "keeps rounded means only" in leaderboard_page([public_scores(file, min_records=1)])
+    many = make_rows(16)
+    dataset = open_folder(write_folder(tmp_path / "many", many), "direct")
+    submission = write_submission(tmp_path / "sub", header(many), perfect(many))
+    assert "There are no tiers" not in leaderboard_page([score_submissions([submission], dataset, resamples=100)])
 
 
 def test_a_result_counts_once(scored: dict[str, Any], tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from medground_bench.dataset.masking import dataset_key
 from medground_bench.pages.leaderboard import archive as archive_module
 from medground_bench.pages.leaderboard import collect_results, leaderboard_page
 from medground_bench.pages.leaderboard.archive import Limits, UploadError, unpack
+from medground_bench.pages.leaderboard.public import Register
 from medground_bench.pages.leaderboard.uploads import receive_archive
 from medground_bench.scoring import compare_scores, read_scores
 from tests.scoring.folders import header, make_rows, perfect, write_folder
@@ -447,3 +448,13 @@ def test_unpack_writes_only_the_submission(tmp_path: Path) -> None:
     unpacked = unpack(pack(tmp_path / "a.zip", {**members(), "sub/notes.txt": b"x"}), tmp_path / "into")
     assert sorted(p.name for p in (tmp_path / "into").iterdir()) == ["predictions.jsonl", "submission.json"]
     assert unpacked.lines == 41
+
+
+def test_a_name_that_became_anothers_while_it_was_scored(server: Server, tmp_path: Path) -> None:
+    """Both pass the first look; who is scored first keeps the name, for the other LVLM, too."""
+    register = Register(server.results)
+    register.require_owner("oracle", "key b")
+    server.receive(pack(tmp_path / "a.zip", members()), account="key a")
+    with pytest.raises(UploadError, match="belongs to who sent it first"):
+        register.claim("oracle", "key b")
+    register.claim("oracle", "key a")

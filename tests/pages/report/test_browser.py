@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from medground_bench.pages import write_page
-from medground_bench.pages.leaderboard import leaderboard_page
+from medground_bench.pages.leaderboard import leaderboard_page, link_to
 from medground_bench.pages.report import write_report
 from medground_bench.scoring import score_submissions
 from medground_bench.sources import open_source
@@ -144,6 +145,23 @@ def test_a_link_leads_to_a_record(browser: Browser, report: Path, page: Page, ch
     again = browser.open(address)
     assert texts(again, "#v-question")[0].startswith(chain.dataset[1].question)
     assert again.errors() == []
+
+
+@pytest.mark.parametrize("method", ["oracle", HOSTILE], ids=["oracle", "hostile"])
+def test_a_row_of_the_leaderboard_leads_to_a_record(browser: Browser, report: Path, chain: Chain, method: str) -> None:
+    board = chain.root / "boards" / "linked.html"
+    write_page(board, leaderboard_page([chain.scores], report=link_to(report, board)))
+    page = browser.open(board.as_uri())
+    rows = "[...document.querySelectorAll('#board tbody tr')]"
+    address = page.js(
+        f"{rows}.find((r) => r.cells[2].dataset.csv === {json.dumps(method)}).querySelector('a.record').href"
+    )
+    assert address.startswith(report.as_uri() + "#method=")
+    found = browser.open(address)
+    assert found.js("document.querySelector('.pick-one').selectedOptions[0].textContent") == method
+    assert texts(found, "#v-question")[0]
+    assert found.js("[...document.querySelectorAll('#cards [aria-selected=true]')].length") == 1
+    assert found.errors() == []
 
 
 def focused(page: Page) -> str:
