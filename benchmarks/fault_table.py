@@ -253,7 +253,7 @@ def table_of(name: str, fault: Fault, inputs: dict[str, Path], root: Path, tries
         known |= {"steps": end.steps, "out": first, "left": left}
         known["stable"] = {k for k, v in first.items() if second.get(k) == v}
     count = known["steps"].get(f"opens {fault.of}" if fault.of else fault.steps, 0)
-    for step in sorted({1 + round(k * (count - 1) / max(tries - 1, 1)) for k in range(tries)}) if count else ():
+    for step in sorted({1 + round((k + 0.5) * (count - 1) / tries) for k in range(tries)}) if count else ():
         end, found, left = once(step, fault)
         row.tries += 1
         row.ended[end.word()] += 1
