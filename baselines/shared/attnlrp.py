@@ -72,9 +72,12 @@ def _hooks(decoder: nn.Module, attention_scores: bool, activations: bool) -> Ite
             yield _norm_hook(module)
     for layer in layers:
         attention, mlp = getattr(layer, "self_attn", None), getattr(layer, "mlp", None)
+        if hasattr(layer, "router"):
+            raise MethodError(f"method 'lrp' does not know the experts of {type(layer).__name__}")
         up = "gate_up_proj" if hasattr(mlp, "gate_up_proj") else "up_proj"
         activation = "activation_fn" if hasattr(mlp, "activation_fn") else "act_fn"
-        for part, names in ((attention, ("q_proj", "k_proj", "v_proj")), (mlp, (activation, "down_proj", up))):
+        own = "q" if getattr(attention, "is_kv_shared_layer", False) else "qkv"  # or keys and values of another layer
+        for part, names in ((attention, tuple(f"{n}_proj" for n in own)), (mlp, (activation, "down_proj", up))):
             if any(not hasattr(part, n) for n in names):
                 raise MethodError(
                     f"method 'lrp' does not know the layer {type(layer).__name__}",
@@ -83,12 +86,17 @@ def _hooks(decoder: nn.Module, attention_scores: bool, activations: bool) -> Ite
         assert attention is not None
         assert mlp is not None
         scores = 0.25 if attention_scores else 0.0
-        yield attention.q_proj.register_forward_hook(_scale_output(scores))
-        yield attention.k_proj.register_forward_hook(_scale_output(scores))
-        yield attention.v_proj.register_forward_hook(_scale_output(0.5 if attention_scores else 1.0))
-        if activations:
-            yield getattr(mlp, activation).register_forward_hook(_activation)
-        yield mlp.down_proj.register_forward_pre_hook(_halve_input)
+        for name, factor in zip(own, (scores, scores, 0.5 if attention_scores else 1.0), strict=False):
+            # Where there is a norm of values, keys and values may be one projection, and come apart behind it.
+            last = getattr(attention, f"{name}_norm" if hasattr(attention, "v_norm") else f"{name}_proj")
+            yield last.register_forward_hook(_scale_output(factor))
+        gated = [(getattr(mlp, activation), mlp.down_proj)]
+        if hasattr(layer, "per_layer_input_gate"):
+            gated.append((layer.act_fn, layer.per_layer_projection))
+        for function, product in gated:
+            if activations:
+                yield function.register_forward_hook(_activation)
+            yield product.register_forward_pre_hook(_halve_input)
 
 
 class _ScaleGradient(torch.autograd.Function):

@@ -25,8 +25,6 @@ OUTSIDE: dict[str, str] = {
 }
 """Known models that are not read, and why."""
 
-_PIXELS = frozenset(["qwen2_5_vl", "gemma3", "qwen2_vl", "qwen3_vl"])
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -37,8 +35,7 @@ class Entry:
     family : str
         ``model_type`` of the configuration.
     level : str
-        ``explicit, pixels``: geometry known, gradients at the pixels; ``explicit``: geometry known; ``measured``:
-        geometry measured where it exists; ``two towers``.
+        ``explicit``: geometry known; ``measured``: geometry measured where it exists; ``two towers``.
     checkpoints : tuple of str
         Medical ones.
     """
@@ -52,9 +49,7 @@ def catalogue() -> list[Entry]:
     """Every family that is read: explicit adapters, two towers, then all others that ``transformers`` knows."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as known
 
-    entries = [
-        Entry(name, "explicit, pixels" if name in _PIXELS else "explicit", MEDICAL.get(name, ())) for name in FAMILIES
-    ]
+    entries = [Entry(name, "explicit", MEDICAL.get(name, ())) for name in FAMILIES]
     entries += [Entry(name, "two towers", MEDICAL.get(name, ())) for name in sorted(TWO_TOWERS)]
     others = []
     for name in sorted(set(known) - set(FAMILIES)):

@@ -26,9 +26,14 @@ def frozen_scale(norm: Any, x: torch.Tensor) -> torch.Tensor:
 
 def rms_norm(norm: Any) -> tuple[torch.Tensor, float]:
     """Weight (D,) and epsilon of an RMS norm; :class:`LvlmError` if it is none."""
-    weight = getattr(norm, "weight", None)
     eps = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
-    if not type(norm).__name__.endswith("RMSNorm") or weight is None or eps is None:
-        raise LvlmError(f"the normalisation {type(norm).__name__} is not known", expected="an RMS norm with a weight")
-    offset = 1.0 if type(norm).__name__.startswith("Gemma") else 0.0  # Gemma stores w - 1
-    return weight.detach().double() + offset, float(eps)
+    stored = getattr(norm, "weight", torch.ones(()) if getattr(norm, "with_scale", True) is False else None)
+    if type(norm).__name__.endswith("RMSNorm") and stored is not None and eps is not None:
+        weight = stored.detach().double()
+        # Some families store w - 1. What the module makes of ones tells; its forward alone, without hooks of ours.
+        ones = torch.ones(weight.shape or (8,), device=weight.device, dtype=stored.dtype)
+        made = norm.forward(ones).detach().double() * (1 + float(eps)) ** 0.5
+        for offset in (0.0, 1.0):
+            if torch.allclose(made, (weight + offset).expand_as(made), rtol=1e-2, atol=1e-3):
+                return weight + offset, float(eps)
+    raise LvlmError(f"the normalisation {type(norm).__name__} is not known", expected="an RMS norm with a weight")

@@ -699,6 +699,44 @@ def _glm4v(seed: int) -> tuple[Any, Any]:
     return _finish(_seeded(lambda: Glm4vForConditionalGeneration(config), seed), ids), processor
 
 
+def _gemma4(seed: int) -> tuple[Any, Any]:
+    """The aspect ratio stays, patches are pooled; tokens have embeddings per layer, the last layers share keys."""
+    from transformers import (
+        Gemma4AudioFeatureExtractor,
+        Gemma4Config,
+        Gemma4ForConditionalGeneration,
+        Gemma4ImageProcessor,
+        Gemma4Processor,
+        Gemma4VideoProcessor,
+    )
+
+    roles = {f"{name}_token": f"<|{name}|>" for name in ("boi", "eoi", "audio", "boa", "eoa")}
+    tokenizer, ids = _plain_tokenizer("<|image|>", *roles.values(), "<|video|>", **roles)
+    text = {**_llama(tokenizer, ids, "gemma4_text"), "num_hidden_layers": 4, "num_kv_shared_layers": 2}
+    text |= {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 64, "global_head_dim": 32}
+    text |= {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": len(tokenizer)}
+    text |= {"use_bidirectional_attention": "vision", "final_logit_softcapping": 30.0}
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision |= {"num_key_value_heads": 2, "head_dim": 16, "position_embedding_size": 64}
+    vision["pooling_kernel_size"] = 2  # 3 in the released models: fewer patches for as many tokens
+    config = Gemma4Config(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=ids["<|image|>"],
+        video_token_id=ids["<|video|>"],
+        **{f"{name}_token_id": ids[f"<|{name}|>"] for name in ("boi", "eoi", "audio", "boa")},
+        eoa_token_index=ids["<|eoa|>"],
+    )
+    processor = Gemma4Processor(
+        feature_extractor=Gemma4AudioFeatureExtractor(),
+        image_processor=Gemma4ImageProcessor(max_soft_tokens=70, pooling_kernel_size=2),
+        tokenizer=tokenizer,
+        video_processor=Gemma4VideoProcessor(),
+        chat_template=_IMAGE_CHAT.replace("IMAGE", "'<|image|>'"),
+    )
+    return _finish(_seeded(lambda: Gemma4ForConditionalGeneration(config), seed), ids), processor
+
+
 _BUILDERS = {
     "llava": _llava,
     "llava_next": _llava_next,
@@ -710,6 +748,7 @@ _BUILDERS = {
     "mistral3": _mistral3,
     "paligemma": _paligemma,
     "glm4v": _glm4v,
+    "gemma4": _gemma4,
 }
 GENERIC: tuple[str, ...] = tuple(_BUILDERS)
 """Families that :func:`generic_parts` builds."""

@@ -39,6 +39,8 @@ class _Layer:
     last: torch.Tensor  # (H * d,), the heads' output at the last position: a check on the rebuilding
     residual: torch.Tensor  # (S, D), what enters the decoder layer around it
     gradient: torch.Tensor | None  # (S, H * d), the score's gradient at the heads' output
+    keys: _Layer | None = None  # whose keys and values it reads, where they are not its own
+    token: torch.Tensor | None = None  # (S, E), the layer's own embedding of each token (Gemma 4)
 
 
 class AttentionTrace:
@@ -108,12 +110,14 @@ class AttentionTrace:
     @torch.no_grad()
     def keys(self, layer: int) -> torch.Tensor:
         """Keys of one layer as they meet the queries, (H, S, d) float32: those of a group once per head."""
-        return self._per_head(self._keys_values(self._record(layer))[0])
+        record = self._record(layer)
+        return self._per_head(record, self._keys_values(record)[0])
 
     @torch.no_grad()
     def values(self, layer: int) -> torch.Tensor:
         """Values of one layer, (H, S, d) float32: those of a group once per head."""
-        return self._per_head(self._keys_values(self._record(layer))[1])
+        record = self._record(layer)
+        return self._per_head(record, self._keys_values(record)[1])
 
     @torch.no_grad()
     def residual(self, layer: int, rows: Sequence[int] | None = None) -> torch.Tensor:
@@ -185,10 +189,11 @@ class AttentionTrace:
             keys, values = self._keys_values(record)
             self._check(record, keys, values)
             weights = self._attend(record, keys, chosen)  # (H, R, S)
-            heads = torch.einsum("hrs,hsd->rhd", weights, self._per_head(values)).reshape(len(chosen), -1)
+            heads = torch.einsum("hrs,hsd->rhd", weights, self._per_head(record, values)).reshape(len(chosen), -1)
         with torch.enable_grad():
             leaf = heads.to(values.dtype).requires_grad_(True)
-            left = _leave(self._lvlm.layers[self._number(layer)], record.residual[chosen], leaf)
+            token = None if record.token is None else record.token[chosen]
+            left = _leave(self._lvlm.layers[self._number(layer)], record.residual[chosen], leaf, token)
             logits = self._lens(left, torch.tensor(list(tokens), device=left.device))
             (upstream,) = torch.autograd.grad(logits.sum(), leaf)
         check_finite(upstream, f"the gradient at attention layer {layer}", self._lvlm)
@@ -215,9 +220,9 @@ class AttentionTrace:
         out = torch.einsum("rghd,gsd->ghrs", grouped, values.float())
         return out.reshape(-1, len(upstream), self.length)
 
-    def _per_head(self, grouped: torch.Tensor) -> torch.Tensor:
+    def _per_head(self, record: _Layer, grouped: torch.Tensor) -> torch.Tensor:
         """(groups, S, d) -> (H, S, d) float32."""
-        heads = self._layers[self.layers[0]].last.shape[0] // grouped.shape[-1]
+        heads = record.last.shape[0] // grouped.shape[-1]
         return grouped.float().repeat_interleave(heads // grouped.shape[0], dim=0)
 
     def _number(self, layer: int) -> int:
@@ -237,12 +242,14 @@ class AttentionTrace:
 
     def _project(self, record: _Layer, name: str, hidden: torch.Tensor) -> torch.Tensor:
         """(n, D) -> (heads, n, d): projection, and the norm of query or key where the family has one."""
-        out = getattr(record.module, f"{name}_proj")(hidden)
+        projection = getattr(record.module, f"{name}_proj")
+        out = (record.module.k_proj if projection is None else projection)(hidden)  # Gemma 4 has keys serve as values
         out = out.reshape(hidden.shape[0], -1, record.module.head_dim).transpose(0, 1)
         norm = getattr(record.module, f"{name}_norm", None)
         return out if norm is None else norm(out)
 
     def _keys_values(self, record: _Layer) -> tuple[torch.Tensor, torch.Tensor]:
+        record = record.keys or record
         keys = self._lvlm.adapter.rotate(self._project(record, "k", record.hidden), record.cos, record.sin)
         return keys, self._project(record, "v", record.hidden)
 
@@ -324,8 +331,9 @@ def trace_attention(
         heat = episode.grid.as_map(rows[list(episode.image_positions)].cpu().numpy())
     """
     wanted = layer_numbers(layers, len(lvlm.layers), "attention layers")
+    sources = {layer: lvlm.adapter.keys_of(lvlm.layers, layer) for layer in wanted}
     with torch.set_grad_enabled(gradients), ExitStack() as stack:
-        entered, left, residual = _watch_attention(lvlm, wanted, stack)
+        entered, left, residual, tokens = _watch_attention(lvlm, sorted({*wanted, *sources.values()}), stack)
         final: list[torch.Tensor] = []
         keep = lvlm.layers[-1].register_forward_hook(lambda m, a, out: final.append(_first(out)[0].detach()))
         stack.callback(keep.remove)
@@ -337,16 +345,14 @@ def trace_attention(
         found: list[torch.Tensor | None] = [None] * len(wanted)
         if gradients:
             found = list(torch.autograd.grad(scores.sum(), [left[layer] for layer in wanted]))
-    records = {}
-    for layer, gradient in zip(wanted, found, strict=True):
-        if gradient is not None:
-            check_finite(gradient, f"the gradient at attention layer {layer}", lvlm)
+
+    def record(layer: int, gradient: torch.Tensor | None = None, keys: _Layer | None = None) -> _Layer:
         module = lvlm.layers[layer].self_attn
         tables = entered[layer]["position_embeddings"]
         if tables is None:
             raise LvlmError("the attention layers are not given rotary tables", where=lvlm.key, expected=_EXPECTED)
         cos, sin = lvlm.adapter.rotary_tables(module, *tables)
-        records[layer] = _Layer(
+        return _Layer(
             module=module,
             hidden=entered[layer]["hidden_states"][0].detach(),
             cos=cos[0],
@@ -355,7 +361,16 @@ def trace_attention(
             last=left[layer][0, -1].detach().clone(),
             residual=residual[layer][0].detach(),
             gradient=None if gradient is None else gradient[0],
+            keys=keys,
+            token=tokens[layer][0].detach() if layer in tokens else None,
         )
+
+    records = {}
+    for layer, gradient in zip(wanted, found, strict=True):
+        if gradient is not None:
+            check_finite(gradient, f"the gradient at attention layer {layer}", lvlm)
+        source = sources[layer]
+        records[layer] = record(layer, gradient, None if source == layer else record(source))
     return AttentionTrace(lvlm, records, episode.length, scores[0].detach().cpu().numpy(), final[0])
 
 
@@ -371,6 +386,8 @@ def attention_parts(lvlm: Lvlm, module: Any, entered: Mapping[str, Any]) -> tupl
     entered : mapping
         What its forward was given, for one sequence: ``hidden_states``, ``position_embeddings``, ``attention_mask``.
     """
+    if getattr(module, "is_kv_shared_layer", False):
+        raise LvlmError("an attention layer reads the keys of another: it cannot be rebuilt by itself", where=lvlm.key)
     hidden = entered["hidden_states"][0]
     cos, sin = lvlm.adapter.rotary_tables(module, *entered["position_embeddings"])
     record = _Layer(module, hidden, cos[0], sin[0], entered.get("attention_mask"), hidden[0], hidden, None)
@@ -382,11 +399,15 @@ def attention_parts(lvlm: Lvlm, module: Any, entered: Mapping[str, Any]) -> tupl
 
 def _watch_attention(
     lvlm: Lvlm, wanted: Sequence[int], stack: ExitStack
-) -> tuple[dict[int, dict[str, Any]], dict[int, torch.Tensor], dict[int, torch.Tensor]]:
-    """Record what enters each attention layer, the heads' outputs (what enters ``o_proj``), and the layers' inputs."""
+) -> tuple[dict[int, dict[str, Any]], dict[int, torch.Tensor], dict[int, torch.Tensor], dict[int, torch.Tensor]]:
+    """Record what enters each attention layer, the heads' outputs (what enters ``o_proj``), and the layers' inputs.
+
+    Last come the embeddings that a family gives each layer of its own.
+    """
     entered: dict[int, dict[str, Any]] = {}
     left: dict[int, torch.Tensor] = {}
     residual: dict[int, torch.Tensor] = {}
+    tokens: dict[int, torch.Tensor] = {}
     names = ("hidden_states", "position_embeddings", "attention_mask")
 
     def entering(layer: int) -> Any:
@@ -405,12 +426,18 @@ def _watch_attention(
     def beginning(layer: int) -> Any:
         def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             residual[layer] = args[0] if args else kwargs["hidden_states"]
+            own = kwargs.get("per_layer_input", args[1] if len(args) > 1 else None)
+            if own is not None:
+                tokens[layer] = own
 
         return hook
 
     for number in wanted:
         attention: Any = getattr(lvlm.layers[number], "self_attn", None)
-        lacking = [name for name in _PARTS if not hasattr(attention, name)]
+        own = lvlm.adapter.keys_of(lvlm.layers, number) == number
+        lacking = [
+            name for name in _PARTS if not hasattr(attention, name) and (own or name not in ("k_proj", "v_proj"))
+        ]
         if lacking:
             raise LvlmError(
                 f"the attention of layer {number} has no {lacking[0]}: it cannot be rebuilt",
@@ -420,7 +447,7 @@ def _watch_attention(
         stack.callback(lvlm.layers[number].register_forward_pre_hook(beginning(number), with_kwargs=True).remove)
         stack.callback(attention.register_forward_pre_hook(entering(number), with_kwargs=True).remove)
         stack.callback(attention.o_proj.register_forward_pre_hook(leaving(number)).remove)
-    return entered, left, residual
+    return entered, left, residual, tokens
 
 
 class _Attended(torch.nn.Module):
@@ -434,7 +461,7 @@ class _Attended(torch.nn.Module):
         return self.output, None
 
 
-def _leave(layer: Any, residual: torch.Tensor, heads: torch.Tensor) -> torch.Tensor:
+def _leave(layer: Any, residual: torch.Tensor, heads: torch.Tensor, token: torch.Tensor | None) -> torch.Tensor:
     """What leaves a decoder layer at some rows, (R, D), from what entered it there and its heads' output (R, H * d).
 
     The layer's own forward runs, with its norms and its MLP (all of them act on each row by itself) wherever the family
@@ -444,7 +471,8 @@ def _leave(layer: Any, residual: torch.Tensor, heads: torch.Tensor) -> torch.Ten
     layer.self_attn = _Attended(attention.o_proj(heads)[None])
     try:
         needed = "position_embeddings" in inspect.signature(layer.forward).parameters
-        out = layer(residual[None], **({"position_embeddings": None} if needed else {}))
+        own = {} if token is None else {"per_layer_input": token[None]}
+        out = layer(residual[None], **({"position_embeddings": None} if needed else {}), **own)
     finally:
         layer.self_attn = attention
     return _first(out)[0]

@@ -35,6 +35,7 @@ FAMILIES: dict[str, tuple[str, str]] = {
     "smolvlm": ("medground_bench.lvlm.families.idefics3", "SmolVLM"),
     "mistral3": ("medground_bench.lvlm.families.mistral3", "Mistral3"),
     "paligemma": ("medground_bench.lvlm.families.paligemma", "PaliGemma"),
+    "gemma4": ("medground_bench.lvlm.families.gemma4", "Gemma4"),
     "glm4v": ("medground_bench.lvlm.families.glm4v", "Glm4V"),
 }
 """``model_type`` of the configuration -> (module, class)."""

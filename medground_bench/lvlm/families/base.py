@@ -142,6 +142,10 @@ class Family(ABC):
             raise LvlmError(f"{type(model).__name__} has no list of decoder layers")
         return layers
 
+    def keys_of(self, layers: Any, number: int) -> int:
+        """The decoder layer whose keys and values a layer reads: its own, but for families whose layers share them."""
+        return number
+
     def attention_norm(self, layer: Any) -> Any:
         """The norm between a layer's attention and the residual stream (Gemma's sandwich), or None."""
         return layer.post_attention_layernorm if hasattr(layer, "pre_feedforward_layernorm") else None

@@ -17,8 +17,8 @@ from medground_bench.lvlm import Lvlm  # noqa: E402
 from medground_bench.lvlm.testing import GENERIC, generic_parts, tiny_gemma, tiny_qwen  # noqa: E402
 from tests.baselines.naive import OneLayerRelevance  # noqa: E402
 
-OTHERS = ["llava", "mistral3", "paligemma", "glm4v"]
-"""Decoders of other forms: Llama's, Mistral's, the first Gemma's, and one with sandwiched norms and fused gates."""
+OTHERS = ["llava", "mistral3", "paligemma", "glm4v", "gemma4"]
+"""Decoders of other forms: Llama's, Mistral's, the first Gemma's, GLM-4 (fused gates), Gemma 4 (shared keys)."""
 QUESTION = "Is there evidence of cardiomegaly in the image?"
 
 
@@ -107,7 +107,8 @@ def test_conserves_relevance_without_queries_and_keys(family: str) -> None:
     lvlm = build(family, layers=3)
     lvlm.model.double()
     for name, weight in lvlm.model.named_parameters():
-        if name.endswith(".bias") and "language_model" in name:
+        # Relevance also goes to biases, and to the embeddings that each of Gemma 4's layers has of each token.
+        if (name.endswith(".bias") and "language_model" in name) or "embed_tokens_per_layer" in name:
             torch.nn.init.zeros_(weight)
     episode, call, _ = decoder_call(lvlm)
     mine, logits, grad = relevance(lvlm, episode, call, attention_scores=False)
