@@ -267,7 +267,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tries", type=int, default=2, help="steps at which a fault strikes a command, at most")
     parser.add_argument("--commands", default=",".join(CASES).replace(", ", " "), help="names of the cases, by comma")
-    parser.add_argument("--faults", default="", help="only those whose name begins so")
+    parser.add_argument("--faults", default="", help="only those whose names begin so, by comma")
     parser.add_argument("--out", type=Path, help="also write the table")
     args = parser.parse_args()
     names = {name.replace(", ", " "): name for name in CASES}
@@ -280,9 +280,7 @@ def main() -> None:
         inputs = make_places(root / "inputs")
         load_lvlm(LVLM)  # whatever is loaded here need not be loaded by every child
         known: dict[str, dict[str, Any]] = {name: {} for name in CASES}
-        for fault in FAULTS:
-            if not fault.name.startswith(args.faults):
-                continue
+        for fault in (f for name in args.faults.split(",") for f in FAULTS if f.name.startswith(name)):
             for shown in args.commands.split(","):
                 try:
                     row = table_of(names[shown], fault, inputs, root, args.tries, known[names[shown]])
