@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medground_bench.core.errors import LvlmError
-from medground_bench.core.files import atomic_write, file_lock
+from medground_bench.core.files import atomic_write, file_lock, sweep
 from medground_bench.core.settings import same_as_before
 from medground_bench.lvlm.images import stack_variants
 
@@ -148,5 +148,6 @@ def check_store(folder: str | Path, lvlm: Lvlm) -> None:
     """
     said = {name: str(getattr(lvlm, name, None)) for name in ("key", "revision", "dtype", "bits", "decoding")}
     said["device"] = str(getattr(lvlm, "device", None)).partition(":")[0]
+    sweep(folder)
     with file_lock(Path(folder) / "lvlm.lock", wait=True):
         same_as_before("the scores here", Path(folder) / "lvlm.json", said)

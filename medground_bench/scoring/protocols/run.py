@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medground_bench.core.errors import MedGroundError, ScoringError, SubmissionError
-from medground_bench.core.files import Journal, file_lock, read_journals
+from medground_bench.core.files import Journal, file_lock, read_journals, sweep
 from medground_bench.core.settings import same_as_before
 from medground_bench.core.versions import software_versions
 from medground_bench.lvlm.store import Store, check_store
@@ -264,6 +264,7 @@ def _measure(
 ) -> None:
     """Every protocol on every submission, a record at a time, so that its variants are still at hand."""
     identities = {id(trial): trial.identity for trial, _, _ in work}
+    sweep(cache)  # a record that is done is not written again, and would leave there what a killed run has left
     with Journal(out / _PARTS, _JOURNAL, rank) as journal:
         done = set(_finished(out))
         wanted = [

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medground_bench.core import files
 from medground_bench.core.errors import MedGroundError, ScoringError
 from medground_bench.scoring.protocols.protocol import Measure, Skip, available_protocols, get_protocol, protocol
 from medground_bench.scoring.protocols.result import read_result, read_results
@@ -77,6 +78,17 @@ def test_a_killed_run_goes_on(board: World, monkeypatch: pytest.MonkeyPatch) -> 
     assert 0 < rest.reused < 8
     a, b = (r.results["right", "deletion"] for r in (whole, rest))
     assert all(np.array_equal(a.values[k], b.values[k]) for k in a.values)
+
+
+def test_what_a_killed_run_left_is_removed_though_all_is_done(board: World) -> None:
+    """A record that is done is not written again: it takes no writing to look for leftovers."""
+    path = board.submit("right", heat=lambda r: quadrant_map(WEIGHTS))
+    first = go(board, [path], ["deletion"], settings=DELETION)
+    (cache,) = first.paths[0].parents[1].glob(".cache")
+    left = cache / f".record.json.{files._host()}-{2**31 - 1}.x.part"
+    left.write_text("half")
+    assert go(board, [path], ["deletion"], settings=DELETION).reused == 8
+    assert not left.exists()
 
 
 def test_processes_share_the_records(board: World) -> None:
