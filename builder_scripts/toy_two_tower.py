@@ -69,7 +69,7 @@ def names() -> list[str]:
 
 
 def build(seed: int = 0) -> tuple[Any, Any]:
-    """Random CLIP of a quarter of a million parameters, 14 x 14 patches: (model, processor)."""
+    """Random CLIP of 170,305 parameters, 14 x 14 patches: (model, processor)."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from tokenizers.processors import TemplateProcessing
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, PreTrainedTokenizerFast
