@@ -87,7 +87,7 @@ def evaluate(folder: Path, source: str, key: str, names: list[str], args: argpar
     sources = [open_source(source, folder / source)]
     rerun = [name for name in names if "method" in get_protocol(name).needs]
     for part, chosen, limit in (
-        ("protocols", [n for n in names if n not in rerun], args.limit),
+        ("evaluated", [n for n in names if n not in rerun], args.limit),
         ("reruns", rerun, min(args.reruns, args.limit or args.reruns)),
     ):
         if not chosen:
@@ -115,7 +115,7 @@ def show(folders: list[Path]) -> None:
     out = console()
     results, files = [], []
     for folder in folders:
-        for part in ("protocols", "reruns"):
+        for part in ("evaluated", "reruns"):
             results += [r for path in sorted((folder / part).glob("*")) for r in read_results(path)]
         files.append(read_scores(folder / "results" / "direct" / "scores.json"))
     for folder_name, lvlm, name in dict.fromkeys((r.dataset, r.lvlm, r.protocol) for r in results):
