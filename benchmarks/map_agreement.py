@@ -3,9 +3,9 @@
     python benchmarks/map_agreement.py DEMO --questions 6
 
 Two rank correlations (Spearman, mean over records) of the heat maps of a demo's submissions, averaged to the token
-grid: with those of ``token_patching``, which says how well a method estimates the effect of single image tokens; and with the
-map that the method gives when another question is asked about the same image (for ``--questions`` records, which are
-run again), which is 1 for a method that is blind to the question.
+grid. With those of ``token_patching``: how well a method estimates the effect of single image tokens. With the map that
+the method gives when another question is asked about the same image (for ``--questions`` records, which are run again):
+1 for a method that is blind to the question.
 """
 
 from __future__ import annotations
