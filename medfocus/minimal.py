@@ -31,10 +31,21 @@ from medground_bench.core.errors import MethodError
 from medground_bench.imaging.zones import zone_boxes
 
 if TYPE_CHECKING:
+    from medfocus.result import Transfer
     from medground_bench.core.schema import Box
     from medground_bench.lvlm import Episode, Lvlm
 
-__all__ = ["SEARCHES", "MinimalParameters", "RegionSearch", "medfocus_minimal", "shrunk", "trimmed"]
+__all__ = [
+    "SEARCHES",
+    "MinimalParameters",
+    "Region",
+    "RegionSearch",
+    "in_concepts",
+    "medfocus_minimal",
+    "named_concept",
+    "shrunk",
+    "trimmed",
+]
 
 Region = tuple["Box", ...]
 """Boxes of the frame that are removed together."""
@@ -250,11 +261,11 @@ def _enlarged(region: Region, factor: float, margin: float, content: Box) -> lis
     return out
 
 
-def _in_concepts(region: Region, found: Interventions, episode: Episode) -> dict[str, float]:
+def in_concepts(region: Region, transfer: Transfer, episode: Episode) -> dict[str, float]:
     """Share of the region that lies in each concept, in the order of the smallest concept first."""
     shape = episode.frame_array.shape[:2]
     inside = box_masks(list(region), *shape).any(0)
-    masks = {name: on_frame(one, episode.letterbox, shape) for name, one in found.transfer.concepts.items()}
+    masks = {name: on_frame(one, episode.letterbox, shape) for name, one in transfer.concepts.items()}
     order = sorted(masks, key=lambda name: int(masks[name].sum()))
     return {name: float((masks[name] & inside).sum() / max(inside.sum(), 1)) for name in order}
 
@@ -305,7 +316,7 @@ def medfocus_minimal(lvlm: Lvlm, episode: Episode, parameters: MinimalParameters
     drops = next((d for (r, _), d in zip(search.trace, search.drops, strict=True) if r == region), None)
     if drops is None:  # nothing was cut: a start whose drops are those of the concept
         drops = found.result.drops[start]
-    shares = _in_concepts(region, found, episode)
+    shares = in_concepts(region, found.transfer, episode)
     native, spent = episode.letterbox.to_native, len(found.members) + 1
 
     def listed(boxes: Iterable[Box]) -> list[list[float]]:
@@ -322,14 +333,14 @@ def medfocus_minimal(lvlm: Lvlm, episode: Episode, parameters: MinimalParameters
     return Attribution(
         boxes=native(steps[-1][1]),
         heatmap=search.heatmap(parameters.share) if search.trace else None,
-        concept=_named(shares, start),
+        concept=named_concept(shares, start),
         concept_scores={name: share * float(drops.sum()) for name, share in shares.items()},
         token_scores=drops,
         extras=extras,
     )
 
 
-def _named(shares: dict[str, float], start: str) -> str:
+def named_concept(shares: dict[str, float], start: str) -> str:
     """The concept that holds most of the region, the smallest of equals; where none does, that of the start."""
     if max(shares.values(), default=0.0) > 0:
         return max(shares, key=shares.__getitem__)
