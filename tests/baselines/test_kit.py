@@ -94,6 +94,7 @@ APART = {
     "som_prompting": "asks for text",
     "msea": "shows another method other sizes",
     "ensemble_rank": "ranks what other methods find",
+    "medfocus_guided": "chooses among the regions of another method's map",
     "extremal_perturbation": "blurs the image, and a white board does not change",
     "xrai": "cuts the image, and a white board has nothing to cut",
     "blur_ig": "blurs the image, and a white board does not change",

@@ -1,0 +1,118 @@
+"""Regions of a relevance map, chosen by what removing them and showing them alone does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from medfocus.guided import medfocus_guided, proposals
+from medground_bench.attribution.method import Attribution, get_method, method
+from medground_bench.core.errors import MethodError
+from tests.medfocus.test_minimal import Planted, area, episode_of
+
+if TYPE_CHECKING:
+    from medfocus import ReferencePool
+
+
+@pytest.fixture(scope="module")
+def folder(small_pool: ReferencePool, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(small_pool.to_folder(tmp_path_factory.mktemp("pools") / "small"))
+
+
+def hill(episode: Any, x: float, y: float, width: float) -> np.ndarray:
+    rows, cols = np.mgrid[: episode.frame_array.shape[0], : episode.frame_array.shape[1]]
+    return np.exp(-((cols - x) ** 2 + (rows - y) ** 2) / (2 * width**2))
+
+
+@pytest.fixture
+def maps(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Method -> map: what the relevance method of a test says."""
+    given: dict[str, Any] = {}
+
+    @method("given", family="test")
+    def say(lvlm: Any, episode: Any, parameters: Any) -> Any:
+        found = given["map"]
+        return Attribution(boxes=[], heatmap=found) if found is not None else Attribution(boxes=[(0, 0, 9, 9)])
+
+    monkeypatch.setattr("medfocus.guided.get_method", lambda name: say if name == "given" else get_method(name))
+    return given
+
+
+def run(folder: str, lvlm: Any, episode: Any, **settings: Any) -> Any:
+    options = {"relevance": "given", "fill": "black", "pool": folder, "cache": "none", **settings}
+    return medfocus_guided.run(lvlm, episode, medfocus_guided.make_parameters(options))
+
+
+def test_is_registered() -> None:
+    assert get_method("medfocus_guided") is medfocus_guided
+
+
+def test_parts_above_levels_by_hand() -> None:
+    heat = np.zeros((10, 12))
+    heat[1:3, 1:4], heat[2, 3] = 4.0, 8.0  # one part, heat 28, maximum 8
+    heat[6:8, 8:10] = 3.0  # another, heat 12
+    heat[9, 0] = 5.0  # a third, heat 5
+    first, second, third = (1.0, 1.0, 4.0, 3.0), (8.0, 6.0, 10.0, 8.0), (0.0, 9.0, 1.0, 10.0)
+    assert proposals(heat, [0.3], 0.4) == [(first, second)]
+    assert proposals(heat, [0.3], 1.0) == [(first,)]
+    assert proposals(heat, [0.3], 0.1) == [(first, second, third)]
+    assert proposals(heat, [0.3, 0.45, 0.5, 0.9], 0.5) == [(first,), ((3.0, 2.0, 4.0, 3.0),)]
+    assert proposals(np.ones((4, 5)), [0.5], 0.3) == [((0.0, 0.0, 5.0, 4.0),)]
+
+
+def test_the_level_that_is_needed_and_enough_is_taken(folder: str, chest: np.ndarray, maps: dict[str, Any]) -> None:
+    """Evidence of 30 x 30 under a hill: too high a level leaves some of it, too low a one pays for its area."""
+    episode, box = episode_of(chest), (95, 100, 125, 130)
+    maps["map"] = hill(episode, 110, 115, 14)
+    lvlm = Planted(box)
+    result = run(folder, lvlm, episode)
+    (found,) = episode.letterbox.to_frame(result.boxes)
+    scores = {
+        level: proposals(maps["map"], [level], 0.3)[0][0] for level in (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65)
+    }
+    smallest = min((b for b in scores.values() if b[0] <= box[0] and b[2] >= box[2]), key=lambda b: area([b]))
+    assert found == pytest.approx(smallest)
+    assert lvlm.images == result.extras["passes"] == 2 + 2 * len(result.extras["candidates"])
+    for boxes, needed, enough in result.extras["candidates"]:
+        (candidate,) = episode.letterbox.to_frame(boxes)
+        covers = candidate[0] <= box[0] and candidate[2] >= box[2]
+        assert (needed == pytest.approx(1)) == (enough == pytest.approx(1)) == covers
+    first, second = result.token_scores
+    assert (second, first + second) == (pytest.approx(3 * first), pytest.approx(lvlm.weight))
+    assert result.concept == max(result.concept_scores, key=result.concept_scores.__getitem__)
+    assert 0 < max(result.concept_scores.values()) <= lvlm.weight + 1e-9
+    assert result.heatmap is maps["map"]
+    assert area(run(folder, Planted(box), episode, price=100.0).boxes) < area(result.boxes)
+
+
+def test_two_parts_may_belong_together(folder: str, chest: np.ndarray, maps: dict[str, Any]) -> None:
+    episode = episode_of(chest)
+    maps["map"] = hill(episode, 60, 110, 8) + 0.8 * hill(episode, 170, 110, 8)
+    boxes = (50, 100, 70, 120), (160, 100, 180, 120)  # redundant: the answer stays while one of them is there
+    assert len(run(folder, Planted(*boxes), episode).boxes) == 2
+    assert len(run(folder, Planted(boxes[0]), episode, together=1.0).boxes) == 1
+
+
+def test_maps_that_say_nothing(folder: str, chest: np.ndarray, maps: dict[str, Any]) -> None:
+    episode = episode_of(chest)
+    whole = (0.0, 0.0, float(episode.letterbox.width), float(episode.letterbox.height))
+    maps["map"] = np.zeros((16, 16))
+    empty = run(folder, Planted((1, 1, 9, 9)), episode)
+    assert (empty.degenerate, list(empty.boxes)) == (True, [whole])
+    maps["map"] = hill(episode, 110, 110, 9)
+    blind = run(folder, Planted((95, 100, 125, 130), weight=0.0), episode)
+    assert (blind.fallback, list(blind.boxes)) == (True, [whole])
+    maps["map"] = None
+    with pytest.raises(MethodError, match="makes no heat map"):
+        run(folder, Planted((1, 1, 9, 9)), episode)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"levels": ()}, {"levels": (0.0, 0.5)}, {"levels": (1.0,)}, {"together": 0.0}, {"price": -1}, {"fill": "x"}],
+)
+def test_wrong_parameters(wrong: dict[str, Any]) -> None:
+    with pytest.raises(MethodError):
+        medfocus_guided.make_parameters(wrong)
