@@ -55,6 +55,7 @@ SIZE = (512, 448)
 """Native size of the demo's phantoms: not square, so that every transform has something to do."""
 
 METHODS = (
+    "medfocus_guided",
     "medfocus_minimal",
     "medfocus",
     "occlusion",
