@@ -22,6 +22,7 @@ import numpy as np
 from rank_agreement import agreements
 
 from medground_bench.core.files import atomic_write
+from medground_bench.core.schema import MODES
 from medground_bench.scoring import ComparisonReport, MethodScores, ScoreFile, compare_methods, read_scores
 from medground_bench.scoring.comparison import compare_scores, pool_methods
 from medground_bench.scoring.rows import Row, interval_text, p_text
@@ -137,6 +138,24 @@ def by_lvlm(sets: Sets, mode: str) -> Iterator[str]:
         yield f"| {f'`{title}`' if method else f'*{title}*'} | " + " | ".join(cells) + " |"
 
 
+def short(sets: Sets, names: Sequence[str]) -> Iterator[str]:
+    """IoU of some rows over sets and modes: the README's table. The best method of a column is bold."""
+    tables = {f"{name}, {mode}": rows_of(report, mode) for mode in MODES for name, (_, report) in sets.items()}
+    sizes = [max(t.values(), key=lambda r: r.records) for t in tables.values()]
+    heads = [f"{n} ({r.records} of {r.clusters})" for n, r in zip(tables, sizes, strict=True)]
+    yield "| row | " + " | ".join(heads) + " |\n" + "| --- " * (len(tables) + 1) + "|"
+    chosen = [t for t in dict.fromkeys(t for table in tables.values() for t in table) if t in names]
+    best = [max(_iou(t, m) for m in t if t[m].kind == "method") for t in tables.values()]
+    for title in sorted(chosen, key=lambda t: -np.mean([_iou(table, t) for table in tables.values()])):
+        cells = []
+        for table, most in zip(tables.values(), best, strict=True):
+            text = interval_text(table[title].cell("iou")) if title in table else ""
+            bold = text and table[title].kind == "method" and _iou(table, title) == most
+            cells.append(f"**{text[:5]}**{text[5:]}" if bold else text)
+        method = any(table[title].kind == "method" for table in tables.values() if title in table)
+        yield f"| {f'`{title}`' if method else f'*{title}*'} | " + " | ".join(cells) + " |"
+
+
 def figure(sets: Sets, path: Path) -> None:
     """IoU in direct mode against forward and backward passes, a panel for each set."""
     from matplotlib.figure import Figure
@@ -176,11 +195,15 @@ def main() -> None:
     parser.add_argument("demos", nargs="+", type=Path, help="folders of medground-bench demo")
     parser.add_argument("--reference", default="medfocus_guided")
     parser.add_argument("--out", type=Path, help="put the tables in place of those between the page's markers")
+    parser.add_argument("--short", help="print only the IoU of these rows (separated by commas)")
     parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
     sets = read(args.demos)
+    if args.short:
+        print("\n".join(short(sets, [name.strip() for name in args.short.split(",")])))
+        return
     lines = []
-    for mode in ("direct", "reason"):
+    for mode in MODES:
         lines += [f"## Mode {mode}\n", *pooled(sets, mode, args.reference), f"\n### Each LVLM, mode {mode}\n"]
         lines += [*by_lvlm(sets, mode), ""]
     if len(sets) == 2:
