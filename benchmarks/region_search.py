@@ -3,8 +3,8 @@
 A record is a finding of an unseen phantom, or of a planted set, that passes the causal filter with the exact
 counterfactual: the LVLM says yes to the image, no without the finding, and yes when only the finding is left. Every
 method runs on the same records. ``medfocus_minimal`` tells its best region after any number of passes; the others run
-once for each budget. Then follow paired comparisons of ``medfocus_minimal`` with all others (sign flips by patient,
-Holm). Beside the scores: how often removing the boxes takes the answer away, and how often they alone keep it.
+once for each budget. Then follow paired comparisons of one method (``--reference``) with all others (sign flips by
+patient, Holm). Beside the scores: how often removing the boxes takes the answer away, and how often they alone keep it.
 
 Every finished (LVLM, mode, method, record) is a line of a journal in ``--out``: the same command resumes, with more
 records or methods too. Other weights of an LVLM are refused: take another folder.
@@ -203,19 +203,19 @@ def run(lvlm: Any, mode: str, names: list[str], args: argparse.Namespace) -> Non
     print()
 
 
-def report(out: Path, records: int) -> dict[str, Any]:
+def report(out: Path, records: int, reference: str) -> dict[str, Any]:
     """Print and return the tables."""
     entries = [e for e in read_journals(out, "search") if e["kind"] == "run"]
     everything: dict[str, Any] = {}
     for lvlm, mode in dict.fromkeys((e["lvlm"], e["mode"]) for e in entries):
         mine = [e for e in entries if (e["lvlm"], e["mode"]) == (lvlm, mode) and "error" not in e]
-        keys = list(dict.fromkeys(e["record"] for e in mine if e["method"] == MINIMAL))[:records]
+        keys = list(dict.fromkeys(e["record"] for e in mine if e["method"] == reference))[:records]
         table = {
             name: {e["record"]: e for e in mine if e["method"] == name}
             for name in dict.fromkeys(e["method"] for e in mine)
         }
         table = {name: rows for name, rows in table.items() if all(key in rows for key in keys)}
-        if MINIMAL not in table or not keys:
+        if reference not in table or not keys:
             continue
         print(f"\n## {lvlm}, {mode}: {len(keys)} records\n")
         print("| method | passes | IoU | precision | recall | removal flips | alone suffices |\n" + "| --- " * 7 + "|")
@@ -237,11 +237,11 @@ def report(out: Path, records: int) -> dict[str, Any]:
         for name, points in curves.items():
             if points:
                 print(f"  {name}: " + ", ".join(f"{p}: {v:.3f}" for p, v in points))
-        patients = [table[MINIMAL][key]["patient"] for key in keys]
-        pairs = [(MINIMAL, name) for name in table if name != MINIMAL]
-        print(f"\n{MINIMAL} less another, IoU, paired by patient (p: Holm)")
+        patients = [table[reference][key]["patient"] for key in keys]
+        pairs = [(reference, name) for name in table if name != reference]
+        print(f"\n{reference} less another, IoU, paired by patient (p: Holm)")
         for c in compare_methods(ious, patients, pairs):
-            ratio = ious[MINIMAL].mean() / max(float(ious[c.second].mean()), 1e-9)
+            ratio = ious[reference].mean() / max(float(ious[c.second].mean()), 1e-9)
             print(f"  {c.second}: {interval_text(c.difference)}, p {p_text(c.p_holm, c.clusters)}, {ratio:.2f} times")
         everything[f"{lvlm} {mode}"] = {"records": len(keys), "methods": rows, "curves": curves}
     return everything
@@ -267,6 +267,7 @@ def main() -> None:
     parser.add_argument("--planted", type=Path, help="a folder of medground-bench plant, instead of phantoms")
     parser.add_argument("--pool", default="phantom", help="reference pool of the MedFocus methods")
     parser.add_argument("--methods", nargs="+", default=list(VARIANTS), help="names of VARIANTS, or of methods")
+    parser.add_argument("--reference", default=MINIMAL, help="the method that the others are compared with")
     parser.add_argument("--report", action="store_true", help="only print what is there")
     parser.add_argument("--json", help="also write the numbers there")
     args = parser.parse_args()
@@ -279,7 +280,7 @@ def main() -> None:
         same_as_before("the results here", args.out / f"{key}.json", now)
         for mode in args.mode:
             run(lvlm, mode, args.methods, args)
-    everything = report(args.out, args.records)
+    everything = report(args.out, args.records, args.reference)
     if args.json:
         with atomic_write(args.json) as file:
             json.dump(everything, file, indent=2)

@@ -86,8 +86,8 @@ def medfocus_guided(lvlm: Lvlm, episode: Episode, parameters: GuidedParameters) 
     With s the response's log-probability and D = s(x) - s(fill), a region is needed by n = (s(x) - s(x without R)) / D
     and enough by e = (s(R alone) - s(fill)) / D, both cut to [0, 1]. Question-aware. Beside the boxes: the relevance
     map, the concept that holds most of the region and every concept's part of its effect (nats), the drop of every
-    token. ``extras``: ``candidates`` (native boxes, n, e), ``passes``. Where the map is empty or the answer does not
-    depend on the image (D <= 0), the whole image, marked ``degenerate`` or ``fallback``.
+    token. ``extras``: ``candidates`` (native boxes, n, e), ``passes`` of the interventions. Where the map is empty or
+    the answer does not depend on the image (D <= 0), the whole image, marked ``degenerate`` or ``fallback``.
     """
     guide = get_method(parameters.relevance)
     mapped = guide.run(lvlm, episode, guide.make_parameters({}))
