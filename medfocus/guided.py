@@ -34,7 +34,7 @@ __all__ = ["GuidedParameters", "medfocus_guided", "proposals"]
 
 @dataclass(frozen=True)
 class GuidedParameters:
-    """Parameters of ``medfocus_guided``. Levels, share, fill and price were chosen on 60 records of each toy.
+    """Parameters of ``medfocus_guided``. Levels, share, fill and price were chosen on 90 records of each toy.
 
     Attributes
     ----------
