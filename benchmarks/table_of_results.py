@@ -25,10 +25,17 @@ from medground_bench.core.files import atomic_write
 from medground_bench.core.schema import MODES
 from medground_bench.scoring import ComparisonReport, MethodScores, ScoreFile, compare_methods, read_scores
 from medground_bench.scoring.comparison import compare_scores, pool_methods
-from medground_bench.scoring.rows import Row, interval_text, p_text
+from medground_bench.scoring.rows import Row, p_text
+from medground_bench.scoring.rows import interval_text as breaking_text
 
 if TYPE_CHECKING:
-    from medground_bench.scoring.statistics import Comparison
+    from medground_bench.scoring.statistics import Comparison, Interval
+
+
+def interval_text(interval: Interval | None) -> str:
+    """An interval that a narrow column does not break."""
+    return breaking_text(interval).replace(" ", "\N{NO-BREAK SPACE}")
+
 
 Sets = dict[str, tuple[list[ScoreFile], ComparisonReport]]
 """Name of a set -> its score files and the tables of them."""
