@@ -30,7 +30,7 @@ PAGES += [
     "docs/protocols.md",
     "docs/lvlms.md",
 ]
-PAGES += ["docs/formats.md"]
+PAGES += ["docs/formats.md", "docs/reliability.md", "docs/results.md"]
 
 LEFT_OUT = {
     "pip": "installs; .ci/run does, in a fresh environment",

@@ -33,6 +33,7 @@ def test_it_is_listed_run_scored_and_shown(installed: Path, chain: Chain, tiny_q
     write_scores(scores, tmp_path / "results" / "scores.json")
     files, rejected = collect_results(tmp_path / "results")
     assert not rejected
-    assert re.search(r'<td class="text pin"><a href="#result-0-0">[^<]*brightness</a></td>', leaderboard_page(files))
+    cell = r'<td class="text pin" data-csv="[^"]*brightness"><a href="#result-0-0">[^<]*brightness</a></td>'
+    assert re.search(cell, leaderboard_page(files))
     page = write_report(tmp_path / "report.html", chain.dataset.path, [folder], scores=[scores])
     assert "brightness" in page.read_text()
