@@ -289,7 +289,7 @@ def place_rows(files: Iterable[ScoreFile], *, resamples: int = 0) -> list[PlaceR
                 entries.append((one.kind, one.method, one.places_of, whose, one.positions, one.places))
         for kind, name, of, whose, rows, shares in entries:
             table = file.table.take(rows)
-            ids = np.char.add(table.id, whose)
+            ids = np.array([f"{key}{whose}" for key in table.id], object)
             column = (ids, shares, known[rows], table.attribute, table.cluster + 1j * number)
             parts.setdefault((kind, name, of), []).append(column)
     columns: dict[tuple[str, str, str], list[np.ndarray]] = {}
