@@ -32,19 +32,10 @@ from medground_bench.core.errors import MedGroundError
 from medground_bench.core.files import atomic_folder, atomic_write
 from medground_bench.lvlm.two_tower import PROMPTS, TwoTower
 from medground_bench.sources.phantom import FINDINGS, sample_phantom
+from medground_bench.sources.phantom.layouts.nih_cxr14 import LABELS
 
-__all__ = ["ALIASES", "Recipe", "build", "images", "train"]
+__all__ = ["Recipe", "build", "images", "train"]
 
-ALIASES = {
-    "cardiomegaly": "Cardiomegaly",
-    "consolidation": "Pneumonia",
-    "atelectasis": "Atelectasis",
-    "lung mass": "Mass",
-    "nodule": "Nodule",
-    "pneumothorax": "Pneumothorax",
-    "pleural effusion": "Effusion",
-}
-"""Other names of findings, as NIH ChestX-ray14 has them."""
 SIDE, PATCH = 112, 8
 _SHARED = 4  # images of one chest
 _SEEDS = 900_000_000  # of the training phantoms; those of sets begin at five billion
@@ -65,7 +56,7 @@ class Recipe:
 
 def names() -> list[str]:
     """Every wording of every finding, the phantoms' own first."""
-    return [*FINDINGS, *(ALIASES[name] for name in FINDINGS if name in ALIASES)]
+    return [*FINDINGS, *(LABELS[name] for name in FINDINGS if name in LABELS)]
 
 
 def build(seed: int = 0) -> tuple[Any, Any]:
@@ -124,7 +115,7 @@ def train(model: Any, processor: Any, recipe: Recipe, report: Any = print) -> No
     held = max(_SHARED, len(pixels) // 20 // _SHARED * _SHARED)
     sentences = [prompt.format(name) for name in names() for prompt in PROMPTS]
     prompts = processor.tokenizer(sentences, padding=True, return_tensors="pt")
-    same = {alias: name for name, alias in ALIASES.items()}
+    same = {alias: name for name, alias in LABELS.items()}
     labels = torch.from_numpy(has).float()[:, [FINDINGS.index(same.get(name, name)) for name in names()]]
     rng = np.random.default_rng([recipe.seed, 1])
     inner = [p for name, p in model.named_parameters() if p.ndim == 2 and "embedding" not in name]

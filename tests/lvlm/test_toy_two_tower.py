@@ -9,10 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from builder_scripts.toy_two_tower import ALIASES, Recipe, _logits, _loss, build, images, main, names
+from builder_scripts.toy_two_tower import Recipe, _logits, _loss, build, images, main, names
 from medground_bench.lvlm import load_lvlm
 from medground_bench.lvlm.two_tower import PROMPTS, TwoTower
 from medground_bench.sources.phantom import FINDINGS, sample_phantom
+from medground_bench.sources.phantom.layouts.nih_cxr14 import LABELS
 
 SMALL = Recipe(chests=6, steps=2, batch=8)
 
@@ -43,7 +44,7 @@ def test_logits_are_those_that_the_model_is_asked_by(tower: TwoTower) -> None:
     prompts = tower.processor.tokenizer(sentences, padding=True, return_tensors="pt")
     with torch.no_grad():
         whole, local = _logits(tower, prompts, tower.pixels([image.convert("RGB")])[:, 0])
-    assert whole.shape == local.shape == (1, len(FINDINGS) + len(ALIASES))
+    assert whole.shape == local.shape == (1, len(FINDINGS) + len(LABELS))
     for k, name in enumerate(names()):
         episode = tower.prepare(image, name)
         score = float(tower.log_probs(episode, [episode.frame])[0, 0])

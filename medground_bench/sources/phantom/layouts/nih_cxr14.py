@@ -20,9 +20,9 @@ from medground_bench.sources.phantom.layouts.common import Drawn, Row, Written, 
 if TYPE_CHECKING:
     from medground_bench.sources.phantom.sample import Phantom
 
-__all__ = ["names", "write_image", "write_tables"]
+__all__ = ["LABELS", "names", "write_image", "write_tables"]
 
-_LABELS = {
+LABELS = {
     "cardiomegaly": "Cardiomegaly",
     "consolidation": "Pneumonia",
     "atelectasis": "Atelectasis",
@@ -31,6 +31,7 @@ _LABELS = {
     "pneumothorax": "Pneumothorax",
     "pleural effusion": "Effusion",
 }
+"""Findings by the names that NIH ChestX-ray14 has for them."""
 
 
 def names(seed: int, number: int) -> tuple[str, str, str]:
@@ -55,7 +56,7 @@ def write_tables(folder: Path, drawn: Sequence[Drawn]) -> Written:
     for one in drawn:
         r = jitter(one)
         for finding in one.findings:
-            label = _LABELS.get(finding.attribute)
+            label = LABELS.get(finding.attribute)
             if label is None:
                 continue
             for x1, y1, x2, y2 in finding.boxes:
