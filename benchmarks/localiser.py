@@ -5,12 +5,13 @@ either way, cropped, inverted, and with a fifth of the contrast. Per kind of ima
 224-pixel frame, its lowest decile, how many fail (IoU below 0.7), the mean confidence; then the AUROC with which the
 confidence tells failures from the others, and with which the best reference's correlation does. With ``--grid`` other
 settings run too; per split the best on the *other* splits is taken, and its score on this one is what is reported. With
-``--hearts`` the heart's box is compared with the experts' boxes of cardiomegaly, by the phantom pool.
+``--hearts`` the heart's box, as it was voted and as it was then measured, is compared with the experts' boxes of
+cardiomegaly, by the phantom pool: the whole box, and its width alone, since annotators differ in where a heart begins.
 
 The folder holds ``images/*`` and ``masks/{stem}__left_lung.png``, ``masks/{stem}__right_lung.png``. Every localisation
 is a line of a journal in ``--out``: the same command resumes.
 
-    python benchmarks/localiser.py DATA/lungs --out localiser --splits 3 --hearts DATA/nih_cxr14 --sheet localiser.png
+    python benchmarks/localiser.py DATA/lungs --out localiser --splits 3 --hearts nih_cxr14=DIR --hearts chestx_det=DIR
     python benchmarks/localiser.py DATA/lungs --out localiser --splits 3 --kinds plain --grid '[{"level": 0.5}]'
 """
 
@@ -165,17 +166,20 @@ def _cross_validated(entries: list[dict[str, Any]]) -> None:
         print(f"chosen on the other splits: {np.mean(held):.4f}")
 
 
-def hearts(folder: Path, pool: str, count: int | None) -> None:
+def hearts(source: str, folder: str, pool: str, count: int | None) -> None:
     """The heart against the experts' boxes of cardiomegaly."""
-    localizer, scores, sure = AnatomyLocalizer(pool), [], []
-    for candidate in [c for c in open_source("nih_cxr14", folder) if c.attribute == "Cardiomegaly" and c.boxes][:count]:
-        if not candidate.image_path.is_file():
-            continue
-        found = localizer.localise(candidate.image_path)
-        box = np.array([found.boxes["cardiac silhouette"]])
-        scores.append(float(ious(box, np.array([candidate.boxes[0]]))[0]))
-        sure.append(found.confidence)
-    print(f"hearts: {len(scores)}, mean IoU {np.mean(scores):.3f}, 10 % {np.quantile(scores, 0.1):.3f}")
+    rules = {"voted": AnatomyLocalizer(pool, settings={"heart": False}), "measured": AnatomyLocalizer(pool)}
+    enlarged = [c for c in open_source(source, folder) if c.attribute.lower() == "cardiomegaly" and c.boxes]
+    enlarged = [c for c in enlarged if c.image_path.is_file()][:count]
+    for name, rule in rules.items():
+        found = np.array([rule.localise(c.image_path).boxes["cardiac silhouette"] for c in enlarged])
+        true = np.array([c.boxes[0] for c in enlarged])
+        whole = ious(found, true)
+        across = ious(found * (1, 0, 1, 0) + (0, 0, 0, 1), true * (1, 0, 1, 0) + (0, 0, 0, 1))
+        print(
+            f"hearts of {source}, {name}: {len(enlarged)}, mean IoU {whole.mean():.3f}, "
+            f"10 % {np.quantile(whole, 0.1):.3f}, of the width {across.mean():.3f}"
+        )
 
 
 def pictures(args: argparse.Namespace) -> None:
@@ -200,7 +204,9 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--grid", type=json.loads, default=[], help="JSON list of settings beside the default ones")
     parser.add_argument("--refiner", help="litemedsam, a checkpoint or a SamModel folder")
-    parser.add_argument("--hearts", type=Path, help="an NIH ChestX-ray14 folder")
+    parser.add_argument(
+        "--hearts", action="append", default=[], metavar="SOURCE=DIR", help="with boxes of cardiomegaly"
+    )
     parser.add_argument("--pool", default="phantom", help="references for --hearts")
     parser.add_argument("--count", type=int, help="at most so many hearts")
     parser.add_argument("--sheet", type=Path, help="save the worst of the first split here")
@@ -208,8 +214,9 @@ def main() -> None:
     grid = [{}, *args.grid]
     compute(args, grid)
     report(args, grid)
-    if args.hearts:
-        hearts(args.hearts, args.pool, args.count)
+    for hearts_of in args.hearts:
+        source, folder = hearts_of.split("=", 1)
+        hearts(source, folder, args.pool, args.count)
     if args.sheet:
         pictures(args)
 

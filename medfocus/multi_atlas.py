@@ -6,6 +6,7 @@
 3. A concept known by its pixels is carried as a label; one known by a box only is moved by the affine motion that
    best fits the transport's displacements around it.
 4. The references vote, weighted by how well they correlate; the vote's half-way contour is the region.
+5. The heart's borders are taken from the radiograph itself (:mod:`medfocus.heart`).
 
 Nothing is trained. The settings were chosen on the plateau of a small search over lung boxes of open radiographs.
 """
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medfocus.appearance import SIDE, View, shrink, view_of
+from medfocus.heart import measure_heart
 from medfocus.lifted import LiftedPlan, lift, solve_lifted_uot
 from medfocus.regions import covered, crossing_box
 from medfocus.register import Alignment, ReferenceStack, sample
@@ -61,6 +63,8 @@ class MultiAtlasSettings:
         another object (a hilum's vessel, a rib for a clavicle) is not believed.
     transport : bool
         False votes with the registered references alone (ablation).
+    heart : bool
+        False leaves the heart as it was voted (ablation).
     """
 
     references: int = 8
@@ -74,6 +78,7 @@ class MultiAtlasSettings:
     enlarge: float = 1.05
     agreement: float = 0.75
     transport: bool = True
+    heart: bool = True
 
 
 class MultiAtlasTransfer:
@@ -105,7 +110,7 @@ class MultiAtlasTransfer:
             if region is not None:
                 found[concept] = region
                 agreement[concept] = self._agreement(concept, vote, level, voters[concept], votes, alignment)
-        return Transfer(
+        voted = Transfer(
             {concept: found[concept] for concept in CONCEPTS if concept in found},
             reference=self.pool[int(order[0])].name,
             details={
@@ -116,6 +121,7 @@ class MultiAtlasTransfer:
                 "confidence": _confidence(agreement),
             },
         )
+        return measure_heart(image, voted, inverted=alignment.inverted) if self.settings.heart else voted
 
     def _voters(self, concept: str, order: np.ndarray) -> list[int]:
         covering = [int(index) for index in order if concept in self.pool[int(index)].concepts]

@@ -431,7 +431,7 @@ def _cardiomegaly(canvas: Canvas, taken: Mask, rng: np.random.Generator) -> Draw
     x1, y1, x2, y2 = a.heart
     mid = float(np.clip(a.midline, x1 + 0.2 * (x2 - x1), x2 - 0.2 * (x2 - x1)))
     ratio = (x2 - x1) / a.width
-    target = float(np.clip(rng.normal(0.58, 0.03), max(0.53, 1.15 * ratio), 0.68))
+    target = float(np.clip(rng.normal(0.64, 0.03), max(0.58, 1.15 * ratio), 0.75))  # experts: 0.66
     grow = target / max(ratio, 0.25)
     split = rng.uniform(0.55, 0.75)  # most of the growth is to the left
     room = (mid - float(a.wall[0][int((y1 + y2) / 2)]), float(a.wall[1][int((y1 + y2) / 2)]) - mid)
