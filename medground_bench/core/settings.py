@@ -43,9 +43,25 @@ def require_same(what: str, before: Mapping[str, Any], now: Mapping[str, Any], *
 
 
 def same_as_before(what: str, path: Path, now: Mapping[str, Any]) -> None:
-    """:func:`require_same` with the settings in a JSON file, which the first run writes."""
+    """:func:`require_same` with the settings in a JSON file, which the first run writes.
+
+    Raises
+    ------
+    MedGroundError
+        If any setting differs, or the file is damaged: what is beside it might be anything's.
+    """
     if path.is_file():
-        require_same(what, json.loads(path.read_text(encoding="utf-8")), now, where=path)
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(before, dict):
+                raise ValueError("no JSON object")
+        except (ValueError, RecursionError) as error:
+            raise MedGroundError(
+                f"what {what} were made with cannot be read: {error}",
+                where=path,
+                remedy="delete the folder it lies in, and what is there is made again",
+            ) from error
+        require_same(what, before, now, where=path)
         return
     with atomic_write(path) as file:
         json.dump(dict(now), file, indent=2, sort_keys=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medground_bench.core.errors import LvlmError
 from medground_bench.core.files import atomic_write, file_lock, sweep
 from medground_bench.core.settings import same_as_before
 from medground_bench.lvlm.images import stack_variants
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from medground_bench.lvlm.episode import Episode
     from medground_bench.lvlm.model import Lvlm
     from medground_bench.lvlm.passes import Passes
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["Store", "check_store", "remembered", "unknown", "variant_key"]
 
@@ -40,6 +42,8 @@ def variant_key(frame: np.ndarray, *text: str) -> str:
 
 class Store:
     """Scores and answers of one record, in one file that is written whole.
+
+    A damaged file is told in a warning and counts as empty: what it held is asked again, and it is written anew.
 
     Attributes
     ----------
@@ -62,13 +66,17 @@ class Store:
         assert self._path is not None
         try:
             data: Any = json.loads(self._path.read_text(encoding="utf-8"))
-            self.scores = {str(k): [float(v) for v in row] for k, row in data["scores"].items()}
-            self.answers = {str(k): (str(text), bool(ended)) for k, (text, ended) in data["answers"].items()}
+            scores = {str(k): [float(v) for v in row] for k, row in data["scores"].items()}
+            answers = {str(k): (str(text), bool(ended)) for k, (text, ended) in data["answers"].items()}
             if data["record"] != record:
                 raise ValueError("it is of another record")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise LvlmError(f"damaged cache: {error}", where=self._path, remedy="delete the file") from error
-        self._saved = len(self.scores) + len(self.answers)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            logger.warning(
+                "%s: damaged (%s: %s); what it held of %s is asked again", self._path, type(error).__name__, error, record
+            )
+            return
+        self.scores, self.answers = scores, answers
+        self._saved = len(scores) + len(answers)
 
     def log_probs(
         self, score: Callable[..., np.ndarray], episode: Episode, images: Any, **options: Any

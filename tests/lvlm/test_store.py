@@ -11,7 +11,7 @@ from PIL import Image
 
 from medground_bench.attribution.generate import generate
 from medground_bench.attribution.method import get_method
-from medground_bench.core.errors import LvlmError, MedGroundError
+from medground_bench.core.errors import MedGroundError
 from medground_bench.lvlm.passes import Passes, count_passes
 from medground_bench.lvlm.store import Store, check_store, remembered
 from medground_bench.scoring.protocols.run import run_protocols
@@ -92,14 +92,73 @@ def test_scores_of_another_model_are_refused(tmp_path: Path) -> None:
         run_protocols([path], board.folder, ["deletion"], tmp_path / "out", lvlm=board.lvlm, cache=tmp_path / "scores")
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"record": "other", "scores": {}, "answers": {}}'])
-def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
+DAMAGED = {
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:-20]),
+    "empty": lambda path: path.write_text(""),
+    "no JSON of ours": lambda path: path.write_text("{}"),
+    "of another record": lambda path: path.write_text('{"record": "other", "scores": {}, "answers": {}}'),
+    "not text": lambda path: path.write_bytes(b"\xff\x00\xfe"),
+    "half right": lambda path: path.write_text('{"record": "record", "scores": {"0": [2]}, "answers": {"0": 1}}'),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGED)
+def test_a_damaged_file_is_named_and_written_anew(tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture) -> None:
     store = Store(tmp_path, "record")
     store.scores["0"] = [1.0]
     store.save("record")
     (path,) = tmp_path.iterdir()
     assert Store(tmp_path, "record").scores == {"0": [1.0]}
-    path.write_text(text)
-    with pytest.raises(LvlmError, match="damaged cache") as error:
-        Store(tmp_path, "record")
-    assert error.value.where == str(path)
+    assert not caplog.messages
+    DAMAGED[how](path)
+    store = Store(tmp_path, "record")
+    assert not store.scores
+    assert not store.answers
+    (line,) = caplog.messages
+    assert line.startswith(f"{path}: damaged")
+    store.scores["0"] = [1.0]
+    store.save("record")
+    assert Store(tmp_path, "record").scores == {"0": [1.0]}
+    assert len(caplog.messages) == 1
+
+
+def test_a_damaged_file_costs_its_record_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """``generate`` and ``evaluate`` go on, with the same maps and for the passes of one record more."""
+    board, cache = world(tmp_path, additive), tmp_path / "scores"
+    settings = {"occlusion": {"rows": 2, "cols": 2}}
+
+    def made(folder: str) -> tuple[Path, int]:
+        before = board.lvlm.passes
+        report = generate(
+            board.folder, board.lvlm, ["occlusion"], tmp_path / folder, settings=settings, side=SIDE, cache=cache
+        )
+        assert not report.errors
+        assert report.computed == 8
+        return report.submissions["occlusion"], board.lvlm.passes - before
+
+    first, all_passes = made("first")
+    _, none = made("second")
+    damaged = min(path for path in cache.glob("*.json") if path.name != "lvlm.json")
+    damaged.write_text(damaged.read_text()[:40])
+    third, one = made("third")
+    assert (all_passes, none, one) == (8 * 5, 0, 5)
+    assert [str(damaged) in line for line in caplog.messages] == [True]
+    assert open_submission(first).predictions() == open_submission(third).predictions()
+    damaged.write_text(damaged.read_text()[:40])
+    options = {"deletion": {"fill": "black", "regions": "tiles:2x2", "steps": 4, "randoms": 1}}
+    evaluated = run_protocols(
+        [first], board.folder, ["deletion"], tmp_path / "out", lvlm=board.lvlm, settings=options, cache=cache
+    )
+    assert not evaluated.errors
+    assert len(caplog.messages) == 2
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"key": '])
+def test_whose_scores_they_are_must_be_known(tmp_path: Path, text: str) -> None:
+    """Without that file scores of two models could be mixed: this one is an error that names it."""
+    board = world(tmp_path, additive)
+    check_store(tmp_path / "scores", board.lvlm)
+    (tmp_path / "scores" / "lvlm.json").write_text(text)
+    with pytest.raises(MedGroundError, match="cannot be read") as error:
+        check_store(tmp_path / "scores", board.lvlm)
+    assert error.value.where == str(tmp_path / "scores" / "lvlm.json")
