@@ -72,7 +72,11 @@ class Store:
                 raise ValueError("it is of another record")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             logger.warning(
-                "%s: damaged (%s: %s); what it held of %s is asked again", self._path, type(error).__name__, error, record
+                "%s: damaged (%s: %s); what it held of %s is asked again",
+                self._path,
+                type(error).__name__,
+                error,
+                record,
             )
             return
         self.scores, self.answers = scores, answers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from medground_bench.core.errors import LvlmError
 from medground_bench.lvlm.quarters import disconnected, settled_size
 from medground_bench.lvlm.store import Store
 from medground_bench.scoring.protocols.grid_pointing import cell_share, frame_of, mosaic, others_of
-from medground_bench.scoring.protocols.protocol import Measure, Skip, protocol
+from medground_bench.scoring.protocols.protocol import Evaluate, Measure, Protocol, Skip, protocol
 
 if TYPE_CHECKING:
     from medground_bench.scoring.protocols.case import Case
@@ -23,12 +23,6 @@ __all__ = ["DisconnectedParameters", "difull", "dipart"]
 _CONNECTED, _HIDDEN = (0, 3), (1, 2)
 """Quarters in reading order: as in the paper's code what is explained is at the top left and the bottom right."""
 
-_MEASURES = [
-    Measure("share", "positive heat in the two connected quarters", bounds=(0, 1), chance=0.5),
-    Measure("hit", "hottest points in them", bounds=(0, 1), chance=0.5),
-]
-_REFERENCE = "Rao, Boehle & Schiele 2022 (there between a CNN's cells and classifier)"
-
 
 @dataclass(frozen=True)
 class DisconnectedParameters:
@@ -37,14 +31,26 @@ class DisconnectedParameters:
     least: float = 0.05
 
 
-@protocol(
+def _disconnected(name: str, *, asks: str, note: str) -> Callable[[Evaluate], Protocol]:
+    """What the two protocols share."""
+    return protocol(
+        name,
+        asks=asks,
+        measures=[
+            Measure("share", "positive heat in the two connected quarters", bounds=(0, 1), chance=0.5),
+            Measure("hit", "hottest points in them", bounds=(0, 1), chance=0.5),
+        ],
+        needs=("heatmaps", "lvlm", "weights", "method"),
+        parameters=DisconnectedParameters,
+        cost="1 run of the method, 2 F",
+        reference="Rao, Boehle & Schiele 2022 (there between a CNN's cells and classifier)",
+        note=note,
+    )
+
+
+@_disconnected(
     "difull",
     asks="Is the heat on what can reach the answer, where half of the image provably cannot?",
-    measures=_MEASURES,
-    needs=("heatmaps", "lvlm", "weights", "method"),
-    parameters=DisconnectedParameters,
-    cost="1 run of the method, 2 F",
-    reference=_REFERENCE,
     note="a test of the method's implementation: 1 is right, and nothing is said of the LVLM. Heat that the method "
     "smears over a quarter's edge counts.",
 )
@@ -53,14 +59,9 @@ def difull(case: Case, parameters: DisconnectedParameters) -> Mapping[str, float
     return _connected_share(case, parameters, tower=True)
 
 
-@protocol(
+@_disconnected(
     "dipart",
     asks="Is the heat on the image tokens that the decoder attends to, where it does not attend to half of them?",
-    measures=_MEASURES,
-    needs=("heatmaps", "lvlm", "weights", "method"),
-    parameters=DisconnectedParameters,
-    cost="1 run of the method, 2 F",
-    reference=_REFERENCE,
     note="what the vision tower tells of a hidden quarter in the tokens of the others may count: maps of pixels can be "
     "below 1 and right, maps of image tokens cannot.",
 )
