@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "alike",
+    "averaged",
     "correlation",
     "hottest",
+    "image_tokens",
     "in_pixels",
     "order",
     "prefix_masks",
@@ -24,6 +26,8 @@ __all__ = [
     "unit_sums",
     "units",
 ]
+
+_CELLS = 8
 
 TOP = 0.1
 """Share of the map that counts as its top in :func:`top_overlap`."""
@@ -61,6 +65,12 @@ def unit_sums(case: Case, masks: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return np.array([frame[mask].sum() for mask in masks])
 
 
+def image_tokens(case: Case) -> tuple[int, int]:
+    """Rows and columns of the LVLM's image tokens; 8 x 8 where its own grid is not known, or is no lattice."""
+    grid = case.probe.episode.token_grid
+    return (_CELLS, _CELLS) if grid is None or grid.lattice is None else grid.lattice
+
+
 def in_pixels(case: Case, heat: np.ndarray) -> np.ndarray:
     """A map in pixels of the frame, not interpolated where it is coarser: what lies in a cell has its value."""
     height, width = case.letterbox.frame_height, case.letterbox.frame_width
@@ -68,6 +78,17 @@ def in_pixels(case: Case, heat: np.ndarray) -> np.ndarray:
         return case.over_frame(heat)
     rows, cols = (((np.arange(n) + 0.5) * k / n).astype(int) for n, k in zip((height, width), heat.shape, strict=True))
     return np.asarray(heat[np.ix_(rows, cols)], np.float64)
+
+
+def averaged(heat: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A map's exact means over the cells of another grid, of any shape: nothing bleeds from a cell into the next."""
+
+    def shares(cells: int, means: int) -> np.ndarray:
+        fine, coarse = np.linspace(0, 1, cells + 1), np.linspace(0, 1, means + 1)[:, None]
+        overlap = np.minimum(fine[1:], coarse[1:]) - np.maximum(fine[:-1], coarse[:-1])
+        return np.asarray(np.maximum(overlap, 0) * means)
+
+    return shares(heat.shape[0], shape[0]) @ np.asarray(heat, np.float64) @ shares(heat.shape[1], shape[1]).T
 
 
 def order(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:

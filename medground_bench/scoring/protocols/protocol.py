@@ -109,7 +109,8 @@ class Protocol:
     measures : tuple of Measure
         Its numbers, the one to read first in front.
     function : callable
-        ``(case, parameters) -> {measure: number}``; a number that does not exist is NaN or left out.
+        ``(case, parameters) -> {measure: number}``; a number that does not exist is NaN or left out. What is for
+        ``summarise`` alone has a name that begins with an underscore, and is not in the result.
     needs : tuple of str
         Any of :data:`NEEDS`.
     parameters : type

@@ -365,7 +365,7 @@ def _result(
     options: Mapping[str, Any],
 ) -> ProtocolResult:
     rows = [entry.get("values") or {} for entry in entries]
-    names = list(dict.fromkeys([*(m.name for m in protocol.measures), *(k for row in rows for k in row)]))
+    names = dict.fromkeys([*(m.name for m in protocol.measures), *(k for row in rows for k in row if k[0] != "_")])
     values = {k: np.array([np.nan if row.get(k) is None else row[k] for row in rows], np.float64) for k in names}
     values = {k: column for k, column in values.items() if not np.isnan(column).all()}
     by_record = dict(_complete(ids, rows))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medground_bench.scoring.protocols.bam import framed_probe
-from medground_bench.scoring.protocols.maps import alike, in_pixels
+from medground_bench.scoring.protocols.maps import alike, image_tokens, in_pixels
 from medground_bench.scoring.protocols.protocol import Measure, NoParameters, Skip, protocol
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from medground_bench.scoring.protocols.case import Case
 
 __all__ = ["shift", "shifted"]
-
-_CELLS = 8  # where the LVLM's own grid is not known
 
 
 def shifted(values: np.ndarray, by: int) -> np.ndarray:
@@ -42,8 +40,7 @@ def shifted(values: np.ndarray, by: int) -> np.ndarray:
 def shift(case: Case, parameters: NoParameters) -> Mapping[str, float]:
     """Over the part of the frame that both maps see; only where the answer stays."""
     heat, probe = in_pixels(case, case.heatmap), case.probe
-    grid = probe.episode.token_grid
-    token = probe.frame.shape[1] // (grid.map_shape[1] if grid is not None and grid.lattice is not None else _CELLS)
+    token = probe.frame.shape[1] // image_tokens(case)[1]
     out = {}
     for name, by in (("token", token), ("half", token // 2)):
         frame = shifted(probe.frame, by)

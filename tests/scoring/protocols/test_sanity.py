@@ -18,6 +18,7 @@ from medground_bench.scoring.protocols.maps import alike, top_overlap
 from medground_bench.scoring.protocols.noise import feature_precision, uscore
 from medground_bench.scoring.protocols.randomisation import entropy
 from medground_bench.scoring.protocols.run import run_protocols
+from medground_bench.scoring.protocols.shapes import fit_logistic, told_apart
 from tests.scoring.protocols.kit import SIDE, World, mean, run, world
 
 if TYPE_CHECKING:
@@ -285,6 +286,49 @@ class TestLeakage:
         assert mean(leaks, "leak") == 1
         same = run(board, submission(board), "leakage", {"fill": "mean"}, methods=METHODS)
         assert mean(same, "leak") == 0
+        assert mean(leaks, "log_loss") < mean(leaks, "log_loss_random")
+        assert not [name for name in leaks.values if name.startswith("_")]
+        for result, least, most in ((leaks, 0.99, 1.0), (same, 0.5, 0.5)):
+            (row,) = result.tables[0].rows
+            assert row["records"] == row["patients"] == 8
+            assert least <= row["auroc"] <= most
+
+    def test_from_few_patients_nothing_is_told(self, tmp_path: Path) -> None:
+        board = board_of(tmp_path, n=3)
+        result = run(board, submission(board), "leakage", methods=METHODS)
+        assert [(table.title, table.rows) for table in result.tables] == [
+            ("too few to tell the answer by: maps of 3 patients", [])
+        ]
+
+
+class TestShapes:
+    def test_the_fit_is_that_of_scikit_learn(self) -> None:
+        linear_model = pytest.importorskip("sklearn.linear_model")
+        rng = np.random.default_rng(4)
+        for count, features in ((60, 5), (30, 64)):
+            x = rng.random((count, features))
+            y = x[:, 0] + 0.3 * rng.normal(size=count) > 0.5
+            theirs = linear_model.LogisticRegression(C=1.0, tol=1e-9, max_iter=1000).fit(x, y)
+            mine = fit_logistic(x, y)
+            assert mine == pytest.approx([*theirs.coef_[0], theirs.intercept_[0]], abs=1e-4)
+
+    def test_labels_that_a_map_shows_and_labels_that_it_does_not(self) -> None:
+        rng = np.random.default_rng(5)
+        patients = [("d", str(k // 2)) for k in range(120)]
+        labels = np.arange(120) % 2 == 0
+        noise = rng.random((120, 16))
+        shown = noise.copy()
+        shown[labels, :8] += 1
+        assert told_apart(shown, labels, patients, resamples=100).auroc > 0.95
+        told = told_apart(noise, labels, patients, resamples=200)
+        assert told.low < 0.5 < told.high
+
+    def test_a_patient_is_never_on_both_sides(self) -> None:
+        """Every patient has a mark of its own that tells its label: useless for others."""
+        marks = np.repeat(np.eye(24), 4, axis=0)
+        labels = np.repeat(np.random.default_rng(0).random(24) < 0.5, 4)
+        told = told_apart(marks, labels, [("d", str(k // 4)) for k in range(96)], resamples=50)
+        assert told.auroc < 0.75
 
 
 def test_how_alike() -> None:
