@@ -66,7 +66,9 @@ def _tables(trial: Trial, values: Mapping[str, Mapping[str, float]], parameters:
     "leakage",
     asks="Do the maps of yes and of no each make the model say so, whichever is right?",
     measures=[
-        Measure("leak", "pairs that both drive the model to their own label, mean over the shares", "low", (0, 1)),
+        Measure(
+            "leak", "pairs that both drive the model to their label, mean over the shares", "low", (0, 1), "leak_random"
+        ),
         Measure("leak_random", "pairs of random maps that do", "", (0, 1)),
         Measure("divergence", "KL divergence of the answers' probabilities, the map's parts alone", "low", (0, np.inf)),
         Measure("log_loss", "log-loss of the answer, the map's parts alone", "low", (0, np.inf), "log_loss_random"),

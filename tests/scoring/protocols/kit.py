@@ -92,6 +92,7 @@ class World:
         method: str,
         boxes: Callable[[Any], Sequence[Any]] = lambda record: [],
         heat: Callable[[Any], np.ndarray | None] | None = None,
+        masks: Callable[[Any], Sequence[Any]] | None = None,
         **settings: Any,
     ) -> Path:
         """A submission that says of every record what the functions say."""
@@ -99,6 +100,8 @@ class World:
         predictions = []
         for k, record in enumerate(self.folder):
             row: dict[str, Any] = {"id": record.id, "boxes": [list(box) for box in boxes(record)]}
+            if masks is not None:
+                row["masks"] = list(masks(record))
             values = heat(record) if heat is not None else None
             if values is not None:
                 row["heatmap"] = f"heatmaps/{k}.npy"

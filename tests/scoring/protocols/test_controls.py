@@ -1,10 +1,13 @@
 """Evidence as a submission is near the top of every protocol on faithfulness; what knows nothing is at chance.
 
-The world is one in which the answer rests on a bright spot of each record and on nothing else.
+The world is one in which the answer rests on a bright spot of each record and on nothing else. Of protocols that do not
+claim to measure faithfulness, those that judge places have evidence at the top, and what knows nothing is at whatever
+chance they name.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from medground_bench.scoring.protocols.protocol import get_protocol
+from medground_bench.attribution.method import method
+from medground_bench.scoring.protocols.protocol import available_protocols, get_protocol
+from medground_bench.scoring.protocols.run import run_protocols
+from medground_bench.submission.masks import encode_rle
 from tests.scoring.protocols.kit import SIDE, World, run, world
 from tests.scoring.protocols.test_necessity import Black
+from tests.scoring.protocols.test_radiology import source_of
 
 if TYPE_CHECKING:
     from medground_bench.scoring.protocols.result import ProtocolResult
@@ -29,11 +36,32 @@ CLAIMS: Mapping[str, tuple[str, float, dict[str, Any]]] = {
     "road": ("gap", 0.9, {"shares": (0.1, 0.3, 0.5)}),
     "sensitivity_n": ("correlation", 0.95, {"sets": 40, "sizes": (4, 16)}),
     "infidelity": ("infidelity", 0.05, {"sets": 40}),
+    "pic": ("skill", 0.5, {"shares": (0.02, 0.07, 0.13, 0.3)}),
     "hallucination": ("share", 0.1, {"steps": 16}),
 }
 """Protocol -> the measure in front, what the evidence must reach, and settings that are cheap."""
 
 SILENT = {"completeness": "it judges the sum of a signed map, which boxes do not have"}
+
+PLACES: Mapping[str, tuple[str, ...]] = {
+    "chexlocalize": ("hit", "iou_otsu"),
+    "strata": ("iou", "dice"),
+    "masks": ("iou", "boundary_f", "instance_f1", "centroid_hit"),
+    "smoothing": ("auprc_1",),
+    "noise": ("auprc_0", "precision_0"),
+    "side": ("hit",),
+    "subgroups": ("iou",),
+}
+"""Protocol that judges places -> measures in which evidence is at the top."""
+
+AT_CHANCE = ("chexlocalize", "masks", "smoothing", "noise", "side", "leakage", "bam", "flip", "shift", "stability")
+"""Other protocols whose measures name a chance."""
+
+ELSEWHERE = {
+    "grid_pointing": "it needs a world in which others lack the finding: test_sanity",
+    "difull": "it needs a model with parts: test_disconnected",
+    "dipart": "it needs a model with parts: test_disconnected",
+}
 
 
 def place(k: int) -> tuple[int, int]:
@@ -83,6 +111,133 @@ def submissions(board: World) -> dict[str, Path]:
         "random": board.submit("random", anywhere, lambda r: rng.normal(size=(8, 8)), signed=True),
         "constant": board.submit("constant", lambda r: [[0, 0, SIDE, SIDE]], lambda r: np.ones((8, 8))),
     }
+
+
+@method("noise_of", family="test", over="frame")
+def noise_of(lvlm: Any, episode: Any, parameters: Any) -> np.ndarray:
+    """Other noise for any other input."""
+    asked = f"{episode.question}\0{episode.response}\0".encode() + episode.frame_array.tobytes()
+    return np.random.default_rng(list(hashlib.sha256(asked).digest())).normal(size=(8, 8))
+
+
+def constant(lvlm: Any, episode: Any) -> np.ndarray:
+    return np.ones((8, 8))
+
+
+def said(k: int) -> str:
+    """A side where the spot is on one: the image's left is the patient's right."""
+    middle = place(k)[0] + SIZE / 2
+    return "Yes" if middle == SIDE / 2 else f"Yes, on the {'right' if middle < SIDE / 2 else 'left'}"
+
+
+@pytest.fixture(scope="module")
+def sided(tmp_path_factory: pytest.TempPathFactory) -> World:
+    root = tmp_path_factory.mktemp("sided")
+    return world(root, seen, n=RECORDS, image=spot, boxes=evidence, response=said)
+
+
+@pytest.fixture(scope="module")
+def answers(sided: World) -> dict[str, Path]:
+    rng = np.random.default_rng(8)
+
+    def drawn(boxes: Any) -> list[Any]:
+        mask = np.zeros((SIDE, SIDE), bool)
+        for x1, y1, x2, y2 in boxes:
+            mask[int(y1) : int(y2), int(x1) : int(x2)] = True
+        return [encode_rle(mask)]
+
+    def anywhere(record: Any) -> list[list[float]]:
+        x, y = rng.integers(0, SIDE - SIZE + 1, 2).tolist()
+        return [[x, y, x + SIZE, y + SIZE]]
+
+    def map_of(record: Any) -> np.ndarray:
+        return noise_of.function(
+            sided.lvlm, sided.lvlm.prepare(record.image, record.question, record.response, SIDE), None
+        )
+
+    def bright(record: Any) -> np.ndarray:
+        return (np.asarray(record.image) > 230).astype(float)
+
+    return {
+        "truth": sided.submit("truth", lambda r: r.boxes, bright, lambda r: drawn(r.boxes)),
+        "noise_of": sided.submit("noise_of", anywhere, map_of, lambda r: drawn(anywhere(r))),
+        "constant": sided.submit("constant", lambda r: [[0, 0, SIDE, SIDE]], lambda r: np.ones((8, 8))),
+    }
+
+
+METHODS: Mapping[str, Any] = {
+    "truth": lambda lvlm, episode: (np.asarray(episode.frame.convert("L")) > 230).astype(float),
+    "noise_of": noise_of,
+    "constant": constant,
+}
+
+
+def judged(board: World, path: Path, name: str) -> ProtocolResult:
+    return run(board, path, name, methods=METHODS, sources=source_of(board, sex=lambda k: "FM"[k % 2]))
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_evidence_is_at_the_top_of_what_judges_places(sided: World, answers: dict[str, Path], name: str) -> None:
+    whole = judged(sided, answers["truth"], name).find()
+    assert whole is not None
+    assert {measure: whole.values[measure].value for measure in PLACES[name]} == pytest.approx(
+        dict.fromkeys(PLACES[name], 1.0)
+    )
+
+
+@pytest.mark.parametrize("name", AT_CHANCE)
+def test_what_knows_nothing_is_at_any_chance_that_is_named(sided: World, answers: dict[str, Path], name: str) -> None:
+    result = judged(sided, answers["noise_of"], name)
+    for measure in get_protocol(name).measures:
+        if measure.chance is None or measure.name not in result.values:
+            continue
+        chance = result.values[measure.chance] if isinstance(measure.chance, str) else measure.chance
+        apart = result.values[measure.name] - chance
+        apart = apart[~np.isnan(apart)]
+        assert len(apart) >= 8, measure
+        if measure.name.startswith("auprc"):  # of few cells a random order has more than a constant map
+            apart -= expected_precision(64, 4) - 4 / 64
+        one = 1 / len(apart) + 1e-9  # record: what is rare may not have happened at all
+        assert abs(apart.mean()) <= 3 * apart.std(ddof=1) / np.sqrt(len(apart)) + one, measure
+
+
+def expected_precision(cells: int, true: int) -> float:
+    """Mean average precision of all orders of cells.
+
+    Of the first r, if the last of them is true, ``1 + (true - 1) (r - 1) / (cells - 1)`` are true in the mean.
+    """
+    r = np.arange(1, cells + 1)
+    return float(((1 + (true - 1) * (r - 1) / (cells - 1)) / r).mean())
+
+
+def test_of_a_constant_map_nothing_is_said(sided: World, answers: dict[str, Path]) -> None:
+    """Whatever reads maps, with methods run again or not."""
+    names = [n for n in available_protocols() if "heatmaps" in get_protocol(n).needs]
+    names = [n for n in names if not {"weights", "signed", "editor"} & set(get_protocol(n).needs)]
+    assert len(names) > 15
+    settings = {name: CLAIMS[name][2] for name in names if name in CLAIMS}
+    report = run_protocols(
+        [answers["constant"]],
+        sided.folder,
+        names,
+        sided.root / "constant",
+        lvlm=sided.lvlm,
+        methods=METHODS,
+        settings=settings,
+        limit=4,
+        resamples=200,
+    )
+    assert not report.errors, report.errors
+    assert not report.missing, report.missing
+    for name in names:
+        result = report.results["constant", name]
+        assert result.find() is None, name
+        assert sum(result.skipped.values()) == 4, name
+
+
+def test_every_chance_is_tested() -> None:
+    named = {n for n in available_protocols() if any(m.chance is not None for m in get_protocol(n).measures)}
+    assert named - set(CLAIMS) == {*AT_CHANCE, *ELSEWHERE}
 
 
 def found(board: World, path: Path, name: str) -> ProtocolResult:
