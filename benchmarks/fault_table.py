@@ -190,11 +190,13 @@ def _watch(inputs: dict[str, Path], place: Path, fault: Fault | None, step: int)
 
 _TIMES = re.compile(rb'"(seconds|created|started)": ?("[^"]*"|[0-9.e+-]+)|\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:[\d.]+)?')
 
+_ERRORS = re.compile(rb'(?m)^.*"verdict": ?"error".*\n')
+
 
 def outputs(place: Path) -> dict[str, bytes]:
-    """Files below a folder without their times; locks, hidden files and caches aside."""
+    """Files below a folder without their times; locks, hidden files, caches and errors that a verdict replaces aside."""
     return {
-        str(p.relative_to(place)): _TIMES.sub(b"", p.read_bytes())
+        str(p.relative_to(place)): _ERRORS.sub(b"", _TIMES.sub(b"", p.read_bytes()))
         for p in sorted(place.rglob("*"))
         if p.is_file()
         and p.suffix not in (".lock", ".part")

@@ -2,7 +2,11 @@
 
     medground-bench demo --out phantoms --records 120 --methods NAMES
     medground-bench demo --out planted --canvas DIR --records 200 --methods NAMES
-    python benchmarks/table_of_results.py phantoms planted --out docs/results.md --figure docs/pictures/passes.svg
+    medground-bench demo --out phantoms1 --records 120 --seed 1 --methods NAMES
+    python benchmarks/table_of_results.py phantoms,phantoms1 planted --out docs/results.md --figure docs/pictures/passes.svg
+
+Folders joined by commas are one set: several seeds, whose patients stay patients. A method that was not run on all of
+it says on how many records it was, and is compared on these.
 
 For each mode a table pooled over the LVLMs: IoU with its interval on each set, the paired difference of the reference
 method (``--reference``) to every other with its p-value (sign flips by patient, Holm over the methods), what is scored
