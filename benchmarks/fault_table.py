@@ -194,7 +194,7 @@ _ERRORS = re.compile(rb'(?m)^.*"verdict": ?"error".*\n')
 
 
 def outputs(place: Path) -> dict[str, bytes]:
-    """Files below a folder without their times; locks, hidden files, caches and errors that a verdict replaces aside."""
+    """Files below a folder without their times; locks, hidden files, caches and replaced errors aside."""
     return {
         str(p.relative_to(place)): _ERRORS.sub(b"", _TIMES.sub(b"", p.read_bytes()))
         for p in sorted(place.rglob("*"))

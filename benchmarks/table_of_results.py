@@ -2,11 +2,10 @@
 
     medground-bench demo --out phantoms --records 120 --methods NAMES
     medground-bench demo --out planted --canvas DIR --records 200 --methods NAMES
-    medground-bench demo --out phantoms1 --records 120 --seed 1 --methods NAMES
-    python benchmarks/table_of_results.py phantoms,phantoms1 planted --out docs/results.md --figure docs/pictures/passes.svg
+    python benchmarks/table_of_results.py phantoms planted --out docs/results.md --figure docs/pictures/passes.svg
 
-Folders joined by commas are one set: several seeds, whose patients stay patients. A method that was not run on all of
-it says on how many records it was, and is compared on these.
+Folders joined by commas, ``phantoms,phantoms1 planted,planted1``, are one set: several seeds, whose patients stay
+patients. A method that was run on some records only says on how many, and is compared with the others on these.
 
 For each mode a table pooled over the LVLMs: IoU with its interval on each set, the paired difference of the reference
 method (``--reference``) to every other with its p-value (sign flips by patient, Holm over the methods), what is scored
@@ -19,18 +18,21 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from joined import read_joined
 from rank_agreement import agreements
 
 from medground_bench.core.files import atomic_write
 from medground_bench.core.schema import MODES
-from medground_bench.scoring import ComparisonReport, MethodScores, ScoreFile, compare_methods, read_scores
+from medground_bench.scoring import ComparisonReport, MethodScores, ScoreFile, compare_methods
 from medground_bench.scoring.comparison import compare_scores, pool_methods
 from medground_bench.scoring.rows import Row, p_text
 from medground_bench.scoring.rows import interval_text as breaking_text
+from medground_bench.scoring.statistics import holm
 
 if TYPE_CHECKING:
     from medground_bench.scoring.statistics import Comparison, Interval
@@ -45,22 +47,28 @@ Sets = dict[str, tuple[list[ScoreFile], ComparisonReport]]
 """Name of a set -> its score files and the tables of them."""
 
 
-def read(folders: Sequence[Path]) -> Sets:
+def read(demos: Sequence[str]) -> Sets:
     found: Sets = {}
-    for folder in folders:
-        files = [read_scores(path) for path in sorted((folder / "results").glob("*/scores.json"))]
-        found[folder.name] = files, compare_scores(files, metrics=())
+    for joined in demos:
+        folders = [Path(part) for part in joined.split(",")]
+        files = read_joined(folders)
+        found[folders[0].name] = files, compare_scores(files, metrics=())
     return found
 
 
 def paired(files: list[ScoreFile], mode: str, reference: str) -> dict[str, Comparison]:
-    """The reference less every other method, on the records of all of them."""
+    """The reference less every other method, on the records of both; Holm's correction is over all of them."""
     methods = {m.method: m for m in pool_methods(files) if m.mode == mode}
-    first = methods[reference]
-    same = [name for name, m in methods.items() if _keys(m) == _keys(first) and name != reference]
-    ious = {name: methods[name].scores["iou"] for name in [reference, *same]}
-    found = compare_methods(ious, first.table.cluster, [(reference, name) for name in same])
-    return {c.second: c for c in found}
+    first = methods.pop(reference)
+    place = {key: k for k, key in enumerate(_keys(first))}
+    found = {}
+    for name, m in methods.items():
+        there = [(place[key], k) for k, key in enumerate(_keys(m)) if key in place]
+        mine, others = np.array(there, np.int64).reshape(-1, 2).T
+        ious = {reference: first.scores["iou"][mine], name: m.scores["iou"][others]}
+        (found[name],) = compare_methods(ious, first.table.cluster[mine])
+    corrected = holm([c.p_value for c in found.values()])
+    return {name: replace(c, p_holm=p) for (name, c), p in zip(found.items(), corrected, strict=True)}
 
 
 def _keys(m: MethodScores) -> list[tuple[str, str]]:
@@ -108,10 +116,17 @@ def pooled(sets: Sets, mode: str, reference: str) -> Iterator[str]:
             cells += [_number(table, title, "concept_accuracy"), _number(table, title, "token_auroc")]
         cells += _cost([file for files, _ in sets.values() for file in files], mode, title)
         shown = f"`{title}`" if kinds == {"method"} else f"*{title}*"
-        body.append([shown, *cells])
+        body.append([shown + _fewer(tables, title, reference), *cells])
     some = [k for k in range(len(heads)) if any(row[k] for row in body)]  # nothing is known of concepts, say
     yield "| " + " | ".join(heads[k] for k in some) + " |\n" + "| --- " * len(some) + "|"
     yield from ("| " + " | ".join(row[k] for k in some) + " |" for row in body)
+
+
+def _fewer(tables: dict[str, dict[str, Row]], title: str, reference: str) -> str:
+    """On how many records of each set, where a method was run on some only."""
+    counts = [(table[title].records, table[reference].records) for table in tables.values() if title in table]
+    limited = any(table[title].p_chance for table in tables.values() if title in table)
+    return f" ({' / '.join(str(n) for n, _ in counts)})" if limited and any(n < most for n, most in counts) else ""
 
 
 def _iou(table: dict[str, Row], title: str) -> float:
@@ -203,7 +218,7 @@ def figure(sets: Sets, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("demos", nargs="+", type=Path, help="folders of medground-bench demo")
+    parser.add_argument("demos", nargs="+", help="folders of medground-bench demo, those of one set joined by commas")
     parser.add_argument("--reference", default="medfocus_guided")
     parser.add_argument("--out", type=Path, help="put the tables in place of those between the page's markers")
     parser.add_argument("--short", help="print only the IoU of these rows (separated by commas)")
