@@ -40,6 +40,7 @@ LIGHT = {
     "necessity": {"draws": 4},
     "necessity_edited": {"draws": 4},
     "deletion": {"steps": 16, "randoms": 3},
+    "pic": {"shares": (0.02, 0.05, 0.1, 0.21, 0.5)},
     "road": {"shares": (0.1, 0.3, 0.5, 0.7, 0.9)},
     "sensitivity_n": {"sets": 40},
     "infidelity": {"sets": 60},

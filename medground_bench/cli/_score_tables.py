@@ -132,6 +132,7 @@ _BESIDE = 2  # so many measures of protocols have room beside the scores
 
 def print_protocol(results: Sequence[ProtocolResult], out: Console, *, tables: bool = True) -> None:
     """One protocol on several submissions: a row a submission, best first by the measure in front, and its tables."""
+    from medground_bench.scoring.protocols.result import joined_notes
     from medground_bench.scoring.rows import interval_text
 
     first = results[0]
@@ -158,8 +159,8 @@ def print_protocol(results: Sequence[ProtocolResult], out: Console, *, tables: b
         style = "dim" if result.kind == "control" else None
         _add(table, result.method, str(counted), str(whole.clusters), *cells, style=style)
     out.print(table)
-    if first.note:
-        out.print(f"  note: {first.note}", style="yellow", markup=False, highlight=False)
+    if note := joined_notes(r.note for r in results):
+        out.print(printable(f"  note: {note}"), style="yellow", markup=False, highlight=False)
     for measure in shown:
         chance = "" if measure.chance is None else f"; chance: {measure.chance}"
         out.print(f"  {measure.name}: {measure.title}{chance}", style="dim", markup=False, highlight=False)

@@ -13,6 +13,7 @@ from medground_bench.pages.export import Table
 from medground_bench.scoring import CHANCE_ROWS, ComparisonReport, Interval, Row, ScoreFile, SubmissionScores
 from medground_bench.scoring.outcomes import OUTCOMES
 from medground_bench.scoring.places import ELSEWHERE, PLACES, PlaceRow, flat_place_rows, place_rows, place_title
+from medground_bench.scoring.protocols.result import joined_notes
 from medground_bench.scoring.rows import OUTPUTS, ends_text, interval_text, output_rows, p_text, row_title, too_few
 from medground_bench.scoring.statistics import RESAMPLES
 
@@ -175,7 +176,7 @@ def protocol_table(files: Iterable[ScoreFile]) -> dict[str, Any]:
                         "arrow": {"high": "↑", "low": "↓"}.get(front.better, ""),
                         "title": front.title,
                         "asks": summary.asks,
-                        "note": summary.note,
+                        "note": joined_notes(o.protocols[name].note for o in found if name in o.protocols),
                         "chance": front.chance if isinstance(front.chance, int | float) else None,
                     },
                 )

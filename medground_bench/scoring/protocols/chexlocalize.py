@@ -132,15 +132,18 @@ def _tables(trial: Trial, values: Mapping[str, Mapping[str, float]], parameters:
     )
     return [
         Table("IoU at the threshold of the finding that is best on other patients", rows),
-        Table("what of the evidence the scores depend on (Spearman; Holm over the table)", _regressions(values)),
+        Table(
+            "what of the evidence, and of the confidence, the scores depend on (Spearman; Holm over the table)",
+            _regressions(values),
+        ),
     ]
 
 
 def _regressions(values: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for score in ("iou_otsu", "hit"):
-        for feature in FEATURES:
-            pairs = np.array([(row[feature], row[score]) for row in values.values()], float)
+        for feature in (*FEATURES, "_confidence"):
+            pairs = np.array([(row.get(feature, np.nan), row[score]) for row in values.values()], float)
             pairs = pairs[np.isfinite(pairs).all(axis=1)]
             if len(pairs) < 4 or not (np.ptp(pairs[:, 0]) and np.ptp(pairs[:, 1])):
                 continue
@@ -148,7 +151,14 @@ def _regressions(values: Mapping[str, Mapping[str, float]]) -> list[dict[str, An
             low, high, p = _fisher(rho, len(pairs))
             slope = float(np.polyfit(pairs[:, 0], pairs[:, 1], 1)[0])
             rows.append(
-                {"score": score, "feature": feature, "n": len(pairs), "spearman": rho, "low": low, "high": high}
+                {
+                    "score": score,
+                    "feature": feature.strip("_"),
+                    "n": len(pairs),
+                    "spearman": rho,
+                    "low": low,
+                    "high": high,
+                }
                 | {"slope": slope, "p": p}
             )
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
@@ -179,7 +189,7 @@ def _fisher(rho: float, n: int) -> tuple[float, float, float]:
         Measure("rectangularity", "share of that rectangle that is evidence", "", (0, 1)),
     ],
     needs=("heatmaps",),
-    cost="0 F",
+    cost="0 F; 1 F where the LVLM is given, for its confidence",
     reference="CheXlocalize (Saporta et al. 2022); thresholds per finding from other patients; intervals over patients",
     summarise=_tables,
 )
@@ -204,7 +214,16 @@ def chexlocalize(case: Case, parameters: NoParameters) -> Mapping[str, float]:
         "iou_otsu": iou(fill_holes(levels > otsu(levels)), truth),
         **{f"iou_{t}": iou(scaled > t, truth) for t in THRESHOLDS},
         **shape_features(truth),
+        **_confidence(case),
     }
+
+
+def _confidence(case: Case) -> dict[str, float]:
+    """How sure the LVLM is of the response, where the run has it: the scores may depend on that, too."""
+    lvlm = case.trial.lvlm
+    if lvlm is None or lvlm.key != case.trial.submission.header["lvlm"]:
+        return {}
+    return {"_confidence": float(case.probe.confidence(case.probe.frame[None])[0])}
 
 
 def _finite32(heat: np.ndarray) -> np.ndarray:

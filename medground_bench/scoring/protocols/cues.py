@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medground_bench.scoring.protocols.bam import framed_probe
-from medground_bench.scoring.protocols.maps import alike
-from medground_bench.scoring.protocols.protocol import Measure, NoParameters, Skip, protocol
+from medground_bench.scoring.protocols.maps import alike, in_pixels
+from medground_bench.scoring.protocols.protocol import Measure, NoParameters, Skip, Table, protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from medground_bench.scoring.protocols.case import Case
+    from medground_bench.scoring.protocols.case import Case, Trial
 
 __all__ = ["HINT", "arrow", "cues"]
 
@@ -21,6 +21,7 @@ HINT = "A colleague says that there is no {}. "
 """Said before the question: it is false, where the response is yes."""
 
 _MOVED = 0.5
+_FOLLOW = {"answer": "answers", "words": "responses in other words", "map": "maps"}
 
 
 def arrow(frame: np.ndarray, x: int, y: int, size: int) -> np.ndarray:
@@ -36,21 +37,32 @@ def arrow(frame: np.ndarray, x: int, y: int, size: int) -> np.ndarray:
     return out
 
 
+def _tables(trial: Trial, values: Mapping[str, Mapping[str, float]], parameters: NoParameters) -> Sequence[Table]:
+    rows: list[dict[str, Any]] = []
+    for what in _FOLLOW:
+        image, text = (float(np.mean([row[f"{cue}_{what}"] for row in values.values()])) for cue in ("image", "text"))
+        rows.append({"follows": what, "image": image, "text": text, "text / image": text / image if image else None})
+    return [Table("what moves more, words or picture", rows if values else [])]
+
+
 @protocol(
     "cues",
     asks="Do answer, words and map follow a misleading arrow in the picture or a misleading hint in the question?",
     measures=[
         Measure("unfaithful", "cues that move the map or the answer, and not both", "low", (0, 1)),
+        Measure("image_hit", "hottest points on the drawn arrow", "", (0, 1), "image_hit_before"),
+        Measure("image_hit_before", "of the submitted map, without the arrow", "", (0, 1)),
         *(
             Measure(f"{cue}_{what}", f"{title} that follow the {cue} cue", "", (0, 1))
             for cue in ("image", "text")
-            for what, title in (("answer", "answers"), ("words", "responses in other words"), ("map", "maps"))
+            for what, title in _FOLLOW.items()
         ),
     ],
     needs=("heatmaps", "lvlm", "method"),
     cost="2 runs of the method, 2 answers",
     reference="Moll et al. 2025 (TAIX-VQA): text and image perturbations of reasoning",
     note="a map follows where its rank correlation with the submitted one falls below 0.5.",
+    summarise=_tables,
 )
 def cues(case: Case, parameters: NoParameters) -> Mapping[str, float]:
     """An arrow at a random place beside the evidence; a colleague who denies the finding."""
@@ -61,19 +73,24 @@ def cues(case: Case, parameters: NoParameters) -> Mapping[str, float]:
     evidence = probe.mask_of(case.record.boxes)
     for _ in range(50):
         x, y = int(rng.integers(x1 + size, x2)), int(rng.integers(y1 + size // 3, y2 - size // 3))
-        if not evidence[y - size // 3 : y + size // 3 + 1, x - size : x + 1].any():
+        there = np.zeros(evidence.shape, bool)
+        there[y - size // 3 : y + size // 3 + 1, x - size : x + 1] = True
+        if not (evidence & there).any():
             break
     else:
         raise Skip("no place beside the evidence")
     drawn = framed_probe(case, arrow(probe.frame, x, y, size))
     told = probe.other(question=HINT.format(case.record.attribute) + probe.question)
-    out: dict[str, float] = {}
+    out = {"image_hit_before": _hit(in_pixels(case, heat), there)}
     consistent: list[bool] = []
     for name, other in (("image", drawn), ("text", told)):
         text = other.texts(other.frame[None])[0]
         moved = float(other.flipped(other.frame[None])[0])
         try:
-            followed = float(alike(heat, case.again(other.other(response=text or probe.response)))["spearman"] < _MOVED)
+            found = case.again(other.other(response=text or probe.response))
+            followed = float(alike(heat, found)["spearman"] < _MOVED)
+            if name == "image":
+                out["image_hit"] = _hit(in_pixels(case, found), there)
         except Skip:
             followed = 1.0
         out |= {
@@ -83,3 +100,8 @@ def cues(case: Case, parameters: NoParameters) -> Mapping[str, float]:
         }
         consistent.append(moved == followed)
     return {"unfaithful": float(1 - np.mean(consistent)), **out}
+
+
+def _hit(pixels: np.ndarray, there: np.ndarray) -> float:
+    """The share of the hottest pixels that lies in a place."""
+    return float(there[pixels == pixels.max()].mean())

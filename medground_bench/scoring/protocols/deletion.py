@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DeletionParameters", "deletion"]
 
+_SENSITIVE = 0.2
+"""Probability that a token gains by the image, to be one that needs it (EAGLE)."""
+
 
 @dataclass(frozen=True)
 class DeletionParameters:
@@ -60,11 +63,13 @@ class DeletionParameters:
         Measure("insertion_random", "of random orders", ""),
         Measure("difference_random", "of random orders", ""),
         Measure("highest", "highest confidence on the insertion curve", bounds=(0.0, 1.0)),
+        Measure("insertion_sensitive", "area of the tokens that need the image, as probability", bounds=(0.0, 1.0)),
     ],
     needs=("heatmaps", "lvlm"),
     parameters=DeletionParameters,
     cost="2 x steps F, and as many for each random order (shared by all methods)",
-    reference="RISE (Petsiuk et al. 2018); difference as in Yang et al. 2022; highest confidence as in EAGLE (2025)",
+    reference="RISE (Petsiuk et al. 2018); difference as in Yang et al. 2022; highest confidence and sensitive tokens "
+    "as in EAGLE (2025)",
 )
 def deletion(case: Case, parameters: DeletionParameters) -> Mapping[str, float]:
     """Curves of ``p = exp(s / T)``, normalised to 0 (nothing left) and 1 (the image), over the share of the image.
@@ -78,19 +83,23 @@ def deletion(case: Case, parameters: DeletionParameters) -> Mapping[str, float]:
     orders = [order(rng.random(len(areas)), rng) for _ in range(parameters.randoms)]
     mine = order(unit_sums(case, masks, heat) / areas, case.rng("ties"))
     empty = probe.filled(parameters.fill)
-    ends = probe.confidence(np.stack([empty, probe.frame]))
+    tokens = probe.scores(np.stack([empty, probe.frame]))
+    ends = np.exp(tokens.mean(axis=1))
+    sensitive = np.exp(tokens[1]) - np.exp(tokens[0]) > _SENSITIVE
     if abs(ends[1] - ends[0]) < parameters.least:
         raise Skip("the image hardly changes the answer's confidence")
 
-    def curves(ranked: np.ndarray) -> tuple[float, float, float]:
+    def curves(ranked: np.ndarray) -> tuple[float, float, float, float]:
         removed, counts = prefix_masks(masks, ranked, parameters.steps)
         share = np.concatenate([[0.0], np.cumsum(areas[ranked])])[counts]
         down = probe.confidence(compose(probe.frame, removed, empty))
-        up = probe.confidence(compose(empty, removed, probe.frame))
+        shown = probe.scores(compose(empty, removed, probe.frame))
+        up = np.exp(shown.mean(axis=1))
         scaled = [(c - ends[0]) / (ends[1] - ends[0]) for c in (down, up)]
-        return trapezoid(scaled[0], share), trapezoid(scaled[1], share), float(up.max())
+        alone = trapezoid(np.exp(shown[:, sensitive]).mean(axis=1), share) if sensitive.any() else np.nan
+        return trapezoid(scaled[0], share), trapezoid(scaled[1], share), float(up.max()), alone
 
-    down, up, highest = curves(mine)
+    down, up, highest, alone = curves(mine)
     at_random = np.array([curves(ranked)[:2] for ranked in orders]).mean(axis=0)
     return {
         "skill": (up - down) - (at_random[1] - at_random[0]),
@@ -101,4 +110,5 @@ def deletion(case: Case, parameters: DeletionParameters) -> Mapping[str, float]:
         "insertion_random": at_random[1],
         "difference_random": at_random[1] - at_random[0],
         "highest": highest,
+        "insertion_sensitive": alone,
     }

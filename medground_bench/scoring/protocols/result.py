@@ -36,6 +36,7 @@ __all__ = [
     "ProtocolResult",
     "ProtocolSummary",
     "aggregate_values",
+    "joined_notes",
     "measure_quotient",
     "read_result",
     "read_results",
@@ -318,6 +319,12 @@ def read_results(folder: str | Path) -> list[ProtocolResult]:
 
 def _below(path: Path, folder: Path) -> tuple[str, ...]:
     return path.relative_to(folder).parts
+
+
+def joined_notes(notes: Iterable[str]) -> str:
+    """What notes of one protocol on several submissions say, each once."""
+    found = list(dict.fromkeys(filter(None, notes)))
+    return " ".join(one for one in found if not any(one != other and one in other for other in found))
 
 
 def describe(protocol: Protocol, parameters: Any) -> dict[str, Any]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medground_bench.scoring.protocols.protocol import Measure, protocol
+from medground_bench.scoring.protocols.protocol import Measure, Table, protocol
 
 if TYPE_CHECKING:
-    from medground_bench.scoring.protocols.case import Case
+    from medground_bench.scoring.protocols.case import Case, Trial
 
 __all__ = ["RoadParameters", "impute", "road"]
 
@@ -90,6 +90,19 @@ def impute(image: np.ndarray, removed: np.ndarray) -> np.ndarray:
     return channels.reshape(out.shape)
 
 
+_CURVES = ("kept_morf", "kept_lerf", "confidence_morf", "confidence_lerf")
+
+
+def _tables(trial: Trial, values: Mapping[str, Mapping[str, float]], parameters: RoadParameters) -> Sequence[Table]:
+    rows = []
+    for share in parameters.shares:
+        found = [row for row in values.values() if f"_{_CURVES[0]}_{share}" in row]
+        if found:
+            means = {curve: float(np.mean([row[f"_{curve}_{share}"] for row in found])) for curve in _CURVES}
+            rows.append({"removed": share, "records": len(found), **means})
+    return [Table("by how much is removed, hottest (morf) or coldest (lerf) first", rows)]
+
+
 @protocol(
     "road",
     asks="Does the answer go with the hottest pixels, and stay without the coldest, when removal leaves no trace?",
@@ -103,6 +116,7 @@ def impute(image: np.ndarray, removed: np.ndarray) -> np.ndarray:
     parameters=RoadParameters,
     cost="2 x shares F and answers",
     reference="ROAD (Rong et al. 2022): noisy linear imputation",
+    summarise=_tables,
 )
 def road(case: Case, parameters: RoadParameters) -> Mapping[str, float]:
     """Shares of the pixels of the image, removed by heat from both ends; means over the shares."""
@@ -133,4 +147,9 @@ def road(case: Case, parameters: RoadParameters) -> Mapping[str, float]:
         "morf": float(kept[0].mean()),
         "lerf": float(kept[1].mean()),
         "confidence_gap": float(confidence[1].mean() - confidence[0].mean()),
+        **{
+            f"_{curve}_{share}": float(one)
+            for curve, column in zip(_CURVES, (*kept, *confidence), strict=True)
+            for share, one in zip(parameters.shares, column, strict=True)
+        },
     }

@@ -389,13 +389,21 @@ def _result(
         tables=list(protocol.summarise(trial, by_record, parameters)) if protocol.summarise else [],
         count={"passes": spent[0], "found": spent[1], "runs": spent[2]},
         settings=describe(protocol, parameters),
-        note=protocol.note,
+        note=_note(trial, protocol, parameters),
         provenance={
             **({} if lvlm is None else {"lvlm": {"revision": lvlm.revision, "dtype": _dtype(lvlm)}}),
             "versions": software_versions(),
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         },
     )
+
+
+def _note(trial: Trial, protocol: Protocol, parameters: Any) -> str:
+    """What a reader must know of these numbers: a method that was made with the protocol's fill has an advantage."""
+    fill = getattr(parameters, "fill", None)
+    if fill is None or fill != trial.settings.get("fill") or "signed" in protocol.needs:  # there it is to be the same
+        return protocol.note
+    return f"{protocol.note} {trial.name} was made with the fill {fill!r} that judges it here.".strip()
 
 
 def _complete(ids: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, dict[str, float]]]:

@@ -45,9 +45,10 @@ def _tables(trial: Trial, values: Mapping[str, Mapping[str, float]], parameters:
     tables = [Table("by size of the evidence", rows)]
     curve = []
     for q in QUANTILES:
-        found = [row[f"iou_q{q}"] for row in values.values() if np.isfinite(row.get(f"iou_q{q}", np.nan))]
+        found = [(row[f"iou_q{q}"], row.get(f"_dice_q{q}", np.nan)) for row in values.values() if f"iou_q{q}" in row]
         if found:
-            curve.append({"quantile": q, "records": len(found), "iou": float(np.mean(found))})
+            means = np.mean(found, axis=0).tolist()
+            curve.append({"quantile": q, "records": len(found), "iou": means[0], "dice": means[1]})
     if curve:
         tables.append(Table("by the quantile at which maps become boxes (the benchmark's is 0.9)", curve))
     return tables
@@ -80,6 +81,7 @@ def strata(case: Case, parameters: NoParameters) -> Mapping[str, float]:
         return out
     for q in QUANTILES:
         boxes = case.letterbox.to_native(heatmap_to_boxes(heat, quantile=q))
-        out[f"iou_q{q}"] = float(score_boxes([boxes], [truth]).iou[0])
+        scores = score_boxes([boxes], [truth])
+        out |= {f"iou_q{q}": float(scores.iou[0]), f"_dice_q{q}": float(scores.f1[0])}
     best = max(out[f"iou_q{q}"] for q in QUANTILES)
     return {**out, "best_threshold_gain": best - out["iou_q0.9"]}

@@ -61,6 +61,9 @@ class TestCues:
         assert mean(result, "text_map") == 0
         assert mean(result, "image_answer") == mean(result, "image_map") == 0
         assert mean(result, "unfaithful") == 0.5
+        rows = {row["follows"]: row for row in result.tables[0].rows}
+        assert rows["answer"] == {"follows": "answer", "image": 0, "text": 1, "text / image": None}
+        assert (mean(result, "image_hit_before"), mean(result, "image_hit")) == (0, 1)  # the arrow is the brightest
 
     def test_a_map_that_goes_with_the_answer(self, tmp_path: Path) -> None:
         @method("with_answer", family="test", over="frame")

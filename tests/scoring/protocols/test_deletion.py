@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from medground_bench.scoring.protocols.result import joined_notes
 from tests.baselines.kit import WEIGHTS
-from tests.scoring.protocols.kit import SIDE, World, additive, mean, quadrant_map, run, world
+from tests.scoring.protocols.kit import SIDE, GameLvlm, World, additive, mean, quadrant_map, run, world
 
 OPTIONS = {"fill": "black", "regions": "tiles:2x2", "steps": 4, "randoms": 3}
 
@@ -57,3 +59,37 @@ def test_a_dead_answer_is_left_out(tmp_path: Path) -> None:
     result = run(board, board.submit("right", heat=lambda r: quadrant_map(WEIGHTS)), "deletion", OPTIONS)
     assert result.skipped == {"the image hardly changes the answer's confidence": 8}
     assert result.find() is None
+
+
+def test_sensitive_tokens_are_those_that_the_image_makes_likely(tmp_path: Path) -> None:
+    """Of two tokens one follows the game and the other never changes: its own curve is that of the game, unscaled."""
+
+    class Deaf(GameLvlm):
+        def log_probs(self, episode: Any, images: Any, **more: Any) -> np.ndarray:
+            out = super().log_probs(episode, images, **more)
+            out[:, 1] = np.log(0.9)
+            return out
+
+    board = world(tmp_path, lambda frame, question: 0.2 + 0.6 * additive(frame, question))
+    board.lvlm = Deaf(board.lvlm.game)
+    result = run(board, board.submit("right", heat=lambda r: quadrant_map(WEIGHTS)), "deletion", OPTIONS)
+    assert mean(result, "insertion_sensitive") == pytest.approx(0.2 + 0.6 * 0.65625, abs=1e-4)
+    dull = world(tmp_path / "dull", lambda frame, question: 0.5 + 0.1 * additive(frame, question))
+    result = run(dull, dull.submit("right", heat=lambda r: quadrant_map(WEIGHTS)), "deletion", OPTIONS)
+    assert "insertion_sensitive" not in result.values
+
+
+def test_a_method_made_with_the_fill_is_told(board: World) -> None:
+    black = board.submit("made_with_black", heat=lambda r: quadrant_map(WEIGHTS), fill="black")
+    assert run(board, black, "deletion", OPTIONS).note == (
+        "made_with_black was made with the fill 'black' that judges it here."
+    )
+    board.root /= "blur"
+    assert run(board, black, "deletion", {**OPTIONS, "fill": "mean"}).note == ""
+
+
+def test_notes_of_several_submissions_are_said_once() -> None:
+    assert joined_notes(["", "Read it.", "Read it. A was made so.", "Read it.", "B was made so."]) == (
+        "Read it. A was made so. B was made so."
+    )
+    assert joined_notes(["", ""]) == ""

@@ -77,6 +77,10 @@ class TestParts:
         assert _fisher(0.0, 28)[2] == pytest.approx(1)
 
 
+def level(k: int) -> np.ndarray:
+    return np.full((SIDE, SIDE), 140 + 5 * k, np.uint8)
+
+
 class TestCheXlocalize:
     def test_the_evidence_as_a_map(self, tmp_path: Path) -> None:
         board = flat(tmp_path)
@@ -125,6 +129,22 @@ class TestCheXlocalize:
         heat = np.array([[0.0, 0], [0, 1]])
         result = run(board, board.submit("masked", heat=lambda r: heat), "chexlocalize", sources=sources)
         assert mean(result, "hit") == 1
+
+    def test_hits_go_with_the_confidence_where_an_lvlm_is_given(self, tmp_path: Path) -> None:
+        """Brighter images are answered more surely, and their maps point at the evidence."""
+        board = world(tmp_path, lambda frame, question: frame.mean() / 255, n=12, image=lambda k: level(k))
+
+        def heat(record: Any) -> np.ndarray:
+            found = np.zeros((2, 2))
+            found[(0, 0) if np.asarray(record.image).mean() > 170 else (1, 1)] = 1
+            return found
+
+        path = board.submit("bright", heat=heat)
+        rows = run(board, path, "chexlocalize").tables[1].rows
+        assert {(row["score"], row["feature"]) for row in rows} == {("hit", "confidence"), ("iou_otsu", "confidence")}
+        assert all(row["spearman"] > 0.8 for row in rows)
+        board.root /= "alone"
+        assert run(board, path, "chexlocalize", lvlm=None).tables[1].rows == []
 
     def test_a_few_patients_are_neither_tuned_nor_regressed(self, tmp_path: Path) -> None:
         board = flat(tmp_path, n=3)
@@ -209,6 +229,7 @@ class TestStrata:
         assert mean(result, "iou_q0.5") == pytest.approx(400 / 784)  # more than half of what is hot is hottest
         assert mean(result, "best_threshold_gain") >= 0
         assert [row["quantile"] for row in result.tables[1].rows] == [0.5, 0.7, 0.8, 0.9, 0.95, 0.99]
+        assert result.tables[1].rows[0]["dice"] == pytest.approx(2 * 400 / (400 + 784))
 
 
 class TestSubgroups:

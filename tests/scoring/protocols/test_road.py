@@ -59,6 +59,11 @@ def test_the_hottest_go_first(tmp_path: Path) -> None:
     options = {"shares": (0.1, 0.3, 0.5)}
     result = run(board, board.submit("right", heat=lambda r: pixels), "road", options)
     assert (mean(result, "morf"), mean(result, "lerf"), mean(result, "gap")) == (0, 1, 1)
+    (table,) = result.tables
+    assert [(row["removed"], row["kept_morf"], row["kept_lerf"]) for row in table.rows] == [
+        (share, 0, 1) for share in options["shares"]
+    ]
+    assert all(row["confidence_morf"] == pytest.approx(0.1) for row in table.rows)
     result = run(board, board.submit("wrong", heat=lambda r: -pixels.astype(float)), "road", options)
     assert mean(result, "gap") == -1
     assert mean(result, "confidence_gap") == pytest.approx(-0.8)
