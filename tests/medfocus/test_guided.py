@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from medfocus.guided import medfocus_guided, proposals
+from medfocus.guided import agreed, medfocus_guided, proposals
 from medground_bench.attribution.method import Attribution, get_method, method
 from medground_bench.core.errors import MethodError
 from tests.medfocus.test_minimal import Planted, area, episode_of
@@ -41,7 +41,8 @@ def maps(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def run(folder: str, lvlm: Any, episode: Any, **settings: Any) -> Any:
-    options = {"relevance": "given", "fill": "black", "pool": folder, "cache": "none", **settings}
+    still = {"relevance": "given", "fill": "black", "temperature": 0.0, "pool": folder, "cache": "none"}
+    options = {**still, **settings}
     return medfocus_guided.run(lvlm, episode, medfocus_guided.make_parameters(options))
 
 
@@ -60,6 +61,18 @@ def test_parts_above_levels_by_hand() -> None:
     assert proposals(heat, [0.3], 0.1) == [(first, second, third)]
     assert proposals(heat, [0.3, 0.45, 0.5, 0.9], 0.5) == [(first,), ((3.0, 2.0, 4.0, 3.0),)]
     assert proposals(np.ones((4, 5)), [0.5], 0.3) == [((0.0, 0.0, 5.0, 4.0),)]
+
+
+def test_agreement_by_hand() -> None:
+    """Three columns of a row, two regions within them, one elsewhere: IoU 1/3, 2/3, 1/2 and 0."""
+    masks = np.zeros((4, 1, 8), bool)
+    masks[0, 0, :3], masks[1, 0, :1], masks[2, 0, :2], masks[3, 0, 5:] = True, True, True, True
+    even = np.zeros(4)  # the means are (1 + 1/3 + 2/3) / 4, (1/3 + 1 + 1/2) / 4, (2/3 + 1/2 + 1) / 4, 1 / 4
+    assert agreed(masks, even, 1.0) == 2
+    assert agreed(masks, np.array([0, 0, 0, 0.1]), 0.0) == 3
+    assert agreed(masks, np.array([0, 0, 0, 0.1]), 0.2) == 2
+    assert agreed(masks, np.array([0, 0, 0, 1.0]), 0.2) == 3
+    assert agreed(masks, np.array([np.log(3), 0, 0, -9.0]), 1.0) == 0  # 3 + 1/3 + 2/3 against 2 + 1/2 + 1
 
 
 def test_the_level_that_is_needed_and_enough_is_taken(folder: str, chest: np.ndarray, maps: dict[str, Any]) -> None:
@@ -85,6 +98,9 @@ def test_the_level_that_is_needed_and_enough_is_taken(folder: str, chest: np.nda
     assert 0 < max(result.concept_scores.values()) <= lvlm.weight + 1e-9
     assert result.heatmap is maps["map"]
     assert area(run(folder, Planted(box), episode, price=100.0).boxes) < area(result.boxes)
+    middle = run(folder, Planted(box), episode, temperature=1e9)  # all count the same: nested, so one between them
+    sizes = [area([tuple(b) for b in boxes]) for boxes, _, _ in result.extras["candidates"]]
+    assert min(sizes) < area(middle.boxes) < max(sizes)
 
 
 def test_two_parts_may_belong_together(folder: str, chest: np.ndarray, maps: dict[str, Any]) -> None:
@@ -111,7 +127,15 @@ def test_maps_that_say_nothing(folder: str, chest: np.ndarray, maps: dict[str, A
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"levels": ()}, {"levels": (0.0, 0.5)}, {"levels": (1.0,)}, {"together": 0.0}, {"price": -1}, {"fill": "x"}],
+    [
+        {"levels": ()},
+        {"levels": (0.0, 0.5)},
+        {"levels": (1.0,)},
+        {"together": 0.0},
+        {"price": -1},
+        {"fill": "x"},
+        {"temperature": -1},
+    ],
 )
 def test_wrong_parameters(wrong: dict[str, Any]) -> None:
     with pytest.raises(MethodError):
