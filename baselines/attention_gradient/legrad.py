@@ -27,7 +27,7 @@ def legrad(lvlm: Lvlm, episode: Episode, parameters: NoParameters) -> np.ndarray
     """``sum_l mean_h ReLU(ds_l / dA_l)``, mean over the predicting rows, on the token grid.
 
     ``s_l = <W_U[y], norm(h_l[r])>`` is the raw logit of the token that a row predicts, read from what leaves layer l.
-    Unsigned, question-aware. The paper's code norms the last layer's state, which is normed already, once more, and
-    scales the map to 0-1.
+    Unsigned, question-aware. The paper's package is for CLIP: it takes the cosine of the mean of all tokens, and scales
+    the map to 0-1.
     """
     return attention_gradient(lvlm, episode, target="lens", factor="one").heat

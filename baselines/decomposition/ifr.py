@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from medground_bench.lvlm import Episode, Lvlm
     from medground_bench.lvlm.whitebox import AttentionTrace
 
-__all__ = ["IfrTwoHopParameters", "answer_tokens", "ifr", "ifr_two_hop", "importance"]
+__all__ = ["IfrTwoHopParameters", "answer_tokens", "hops", "ifr", "ifr_two_hop", "importance"]
 
 _VERDICT = re.compile(r"\b(?:yes|no)\b", re.IGNORECASE)
 
@@ -84,20 +84,33 @@ def ifr_two_hop(lvlm: Lvlm, episode: Episode, parameters: IfrTwoHopParameters) -
 
     trace = trace_attention(lvlm, episode)
     answer = answer_tokens([token.text for token in episode.tokens])
-    total = importance(trace, [episode.rows[t] for t in answer], [1.0] * len(answer))
     thinking = [t for t in range(len(episode.tokens)) if t < answer[0]]
-    places = [episode.rows[t] + 1 for t in thinking]
-    first = total[[row + 1 for row in episode.rows[:-1]]].cpu().numpy() if len(episode.rows) > 1 else np.zeros(0)
-    flow, ratio = total, 1.0
-    for _ in range(parameters.hops if thinking else 0):
+    rows = [episode.rows[t] for t in thinking]
+    first, total, ratio = hops(
+        trace, [episode.rows[t] for t in answer], rows, [row + 1 for row in rows], parameters.hops
+    )
+    tokens = first[[row + 1 for row in episode.rows[:-1]]].cpu().numpy()
+    extras = {"reasoning_tokens": len(thinking), "last_ratio": ratio}
+    return from_heatmap(on_grid(episode, total), episode, token_scores=np.append(tokens, 0.0), extras=extras)
+
+
+def hops(
+    trace: AttentionTrace, answer: list[int], rows: list[int], places: list[int], count: int
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Importance for the answer's rows; the same with ``count`` hops through a span; the last hop's ratio.
+
+    ``rows`` predict the span's tokens, which stand at ``places``.
+    """
+    total = first = flow = importance(trace, answer, [1.0] * len(answer))
+    ratio = 1.0
+    for _ in range(count if rows else 0):
         share = flow[places]
         if not float(share.sum()) > 0:
             break
         ratio *= float(share.sum() / flow.sum())
-        flow = importance(trace, [episode.rows[t] for t in thinking], (share / share.sum()).tolist())
+        flow = importance(trace, rows, (share / share.sum()).tolist())
         total = total + ratio * flow
-    extras = {"reasoning_tokens": len(thinking), "last_ratio": ratio}
-    return from_heatmap(on_grid(episode, total), episode, token_scores=np.append(first, 0.0), extras=extras)
+    return first, total, ratio
 
 
 def importance(trace: AttentionTrace, rows: Sequence[int], weights: Sequence[float]) -> torch.Tensor:

@@ -17,7 +17,7 @@ from baselines.surrogate.lime import weighted_ridge
 from baselines.surrogate.shap_kl import divergence_worth
 from baselines.surrogate.sobol import total_indices
 from medground_bench.attribution.method import get_method
-from tests.baselines.kit import ADDITIVE, Player, of_image, white_episode
+from tests.baselines.kit import ADDITIVE, Player, of_image, quadrants, white_episode
 
 
 def random_game(count: int, seed: int) -> Any:
@@ -68,6 +68,32 @@ def test_captum_says_the_same() -> None:
     torch.manual_seed(0)
     theirs = captum.KernelShap(forward).attribute(torch.ones(1, 4), n_samples=4000)
     np.testing.assert_allclose(shapley_regression(worth, 4, 16, 0), theirs[0], atol=0.05)
+
+
+def test_captum_s_lime_on_the_same_coalitions() -> None:
+    """Its cosine kernel exp(-d^2 / (2 w^2)) is the square root of exp(-d^2 / w^2)."""
+    captum, torch = pytest.importorskip("captum.attr"), pytest.importorskip("torch")
+    pytest.importorskip("sklearn")
+    from captum._utils.models.linear_model import SkLearnRidge
+    from captum.attr._core.lime import get_exp_kernel_similarity_function
+
+    method, worth = get_method("lime"), random_game(4, 5)
+    player: Any = Player(lambda image: float(worth(quadrants(image)[None] > 128)[0]))
+    parameters = method.make_parameters({"regions": "tiles:2x2", "fill": "black", "budget": 64, "seed": 3})
+    mine = quadrants(np.asarray(method.run(player, white_episode(), parameters).heatmap))
+    drawn = np.random.default_rng(3).random((64, 4)) < 0.5
+    drawn[0] = True
+
+    def again(*_: Any, **__: Any) -> Any:
+        yield from (torch.tensor(sets[None], dtype=torch.float64) for sets in drawn)
+
+    theirs = captum.Lime(
+        lambda x: torch.tensor(worth(x.numpy() > 0.5)),
+        interpretable_model=SkLearnRidge(alpha=1.0),
+        similarity_func=get_exp_kernel_similarity_function("cosine", kernel_width=0.25),
+        perturb_func=again,
+    ).attribute(torch.ones(1, 4), n_samples=len(drawn))
+    np.testing.assert_allclose(mine, theirs[0], atol=1e-5)
 
 
 def test_the_ridge_is_that_of_the_normal_equations() -> None:
