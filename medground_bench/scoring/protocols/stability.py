@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from medground_bench.core.errors import MedGroundError
 from medground_bench.scoring.protocols.bam import framed_probe
+from medground_bench.scoring.protocols.case import Case
 from medground_bench.scoring.protocols.maps import alike
 from medground_bench.scoring.protocols.protocol import Measure, Skip, protocol
 from medground_bench.scoring.protocols.shift import shifted
@@ -18,12 +20,14 @@ from medground_bench.scoring.protocols.shift import shifted
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from medground_bench.scoring.protocols.case import Case, Probe
+    from medground_bench.scoring.protocols.case import Probe
 
 __all__ = ["StabilityParameters", "stability"]
 
 PARAPHRASES = ("Does the image show {}?", "Can {} be seen in this radiograph?")
 """Other words for the benchmark's question; its suffix stays."""
+
+_TRIES = 5  # other records, until one has a map
 
 _CHANGES = ("noise", "jpeg", "contrast", "pixel", "words")
 
@@ -47,14 +51,17 @@ class StabilityParameters:
         Measure("max_sensitivity", "largest relative change of the map", "low", (0, np.inf)),
         Measure("rerun", "rank correlation with the same method run again here", bounds=(-1, 1)),
         Measure("seeds", "rank correlation with another seed of the method", bounds=(-1, 1)),
+        Measure("precision", "rank correlation with the model in another data type", bounds=(-1, 1)),
+        Measure("records", "rank correlation with the map of another patient", "", (-1, 1)),
         Measure("unchanged", "changes that left the response as it was", "", (0, 1)),
     ],
     needs=("heatmaps", "lvlm", "method"),
     parameters=StabilityParameters,
-    cost="up to 8 runs of the method, 5 F",
+    cost="up to 9 runs of the method, 5 F",
     reference="max-sensitivity (Yeh et al. 2019); tau and cosine (Wang & Kong 2022)",
     note="'rerun' compares with the submission: where it was made in another data type or on another device, that is "
-    "what it measures. The control centre_prior is perfectly stable.",
+    "what it measures. 'precision' is bfloat16 for a model in float32, else float32: a map that it changes as much as "
+    "another record does is noise. The control centre_prior is perfectly stable.",
 )
 def stability(case: Case, parameters: StabilityParameters) -> Mapping[str, float]:
     """Noise of 2 grey levels, JPEG at quality 90, contrast of 3 % more, a shift by a pixel, other words."""
@@ -84,7 +91,35 @@ def stability(case: Case, parameters: StabilityParameters) -> Mapping[str, float
     _, values = case.trial.method
     if any(f.name == "seed" for f in dataclasses.fields(values)):
         out["seeds"] = alike(heat, case.again(probe, seed=int(values.seed or 0) + 1))["spearman"]
-    return out
+    return out | _precision(case) | _records(case)
+
+
+def _precision(case: Case) -> dict[str, float]:
+    """With the weights in another type; nothing where they are not at hand."""
+    from medground_bench.lvlm.retype import other_type, retyped
+
+    lvlm = case.probe.lvlm
+    dtype = other_type(lvlm)
+    if dtype is None:
+        return {}
+    try:
+        with retyped(lvlm, dtype):
+            return {"precision": alike(case.heatmap, case.again(case.probe))["spearman"]}
+    except (Skip, MedGroundError):
+        return {}
+
+
+def _records(case: Case) -> dict[str, float]:
+    """With the submission's map of one record of another patient, drawn at random."""
+    trial, mine = case.trial, case.record
+    others = [r for r in trial.records.values() if (r.dataset, r.patient_id) != (mine.dataset, mine.patient_id)]
+    for k in case.rng("another record").permutation(len(others))[:_TRIES]:
+        try:
+            other = Case(others[k], trial.predictions[others[k].id], trial, case.store).heatmap
+        except Skip:
+            continue
+        return {"records": alike(case.heatmap, other)["spearman"]}
+    return {}
 
 
 def _changes(case: Case) -> dict[str, Probe]:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 
 from medground_bench.attribution.method import method
 from medground_bench.scoring.protocols.laterality import named_side, swap_sides
+from medground_bench.scoring.protocols.run import run_protocols
 from medground_bench.scoring.protocols.shift import shifted
 from tests.scoring.protocols.kit import SIDE, World, mean, run
 from tests.scoring.protocols.test_sanity import METHODS, board_of, bright, submission
+
+if TYPE_CHECKING:
+    from medground_bench.lvlm import Lvlm
 
 
 @method("still", family="test", over="frame")
@@ -120,6 +125,15 @@ class TestStability:
         assert mean(result, "rerun") == pytest.approx(1)
         assert abs(mean(result, "seeds")) < 0.3
 
+    def test_another_patients_map_is_what_to_compare_with(self, tmp_path: Path) -> None:
+        board = board_of(tmp_path)
+        still = run(board, submit(board, "still"), "stability", methods=ALL)
+        assert mean(still, "records") == pytest.approx(1)
+        assert "precision" not in still.values  # a game has no weights
+        rng = np.random.default_rng(0)
+        other = run(board, board.submit("seeded", heat=lambda r: rng.random((8, 8))), "stability", methods=ALL)
+        assert abs(mean(other, "records")) < 0.3
+
     def test_changes_that_move_the_answer_do_not_count(self, tmp_path: Path) -> None:
         board = board_of(tmp_path, lambda frame, question: 0.9 - 0.8 * float(frame[40:, 40:].std() > 15))
         still_there = run(board, submit(board, "bright"), "stability", methods=ALL)
@@ -146,3 +160,29 @@ def test_the_method_is_run_with_the_submissions_own_settings(tmp_path: Path) -> 
     path = board.submit("seeded", heat=lambda r: seeded.function(None, None, Seeded(5)), seed=5)
     assert mean(run(board, path, "stability", methods=ALL), "rerun") == pytest.approx(1)
     assert bright.name == "bright"
+
+
+def test_precision_tells_who_rounds(tiny_qwen: Lvlm, tmp_path: Path) -> None:
+    """A map of the type's rounding is another one in another type; one of the pixels is not."""
+
+    @method("rounding", family="test", over="frame")
+    def rounding(lvlm: Any, episode: Any, parameters: Any) -> np.ndarray:
+        values = torch.linspace(0, 1, 401)[1:].to(lvlm.dtype).double()
+        return np.asarray((values * 400).frac(), float).reshape(20, 20)
+
+    board = board_of(tmp_path, n=2, model=lambda k: tiny_qwen.key, id=lambda k: f"{tiny_qwen.key}/{k}")
+    found = {"rounding": rounding, "bright": bright}
+    for name, each in found.items():
+        path = board.submit(
+            name,
+            heat=lambda r, each=each: each.function(tiny_qwen, board.lvlm.prepare(r.image, "?", "Yes", SIDE), None),
+        )
+        text = (path / "submission.json").read_text().replace('"tiny_a"', f'"{tiny_qwen.key}"')
+        (path / "submission.json").write_text(text)
+        report = run_protocols(
+            [path], board.folder, ["stability"], tmp_path / "out", lvlm=tiny_qwen, methods=found, resamples=200
+        )
+        assert not report.errors, report.errors
+        result = report.results[name, "stability"]
+        assert mean(result, "rerun") == pytest.approx(1, abs=1e-4)
+        assert (mean(result, "precision") > 0.99) == (name == "bright")
