@@ -89,7 +89,8 @@ def disconnected(lvlm: Lvlm, episode: Episode, hidden: Collection[int], *, tower
             )
         mask = mask.clone()
         mask[:, positions] = 0
-        return args, {**kwargs, "attention_mask": mask}
+        places = {} if "position_ids" in kwargs else lvlm.adapter.positions(lvlm.model, kwargs)
+        return args, {**kwargs, **places, "attention_mask": mask}
 
     with ExitStack() as stack:
         stack.callback(lvlm.model.register_forward_pre_hook(hide, with_kwargs=True).remove)

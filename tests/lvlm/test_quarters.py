@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +10,10 @@ import torch
 from PIL import Image
 
 from medground_bench.core.errors import LvlmError
-from medground_bench.lvlm.quarters import disconnected, quarter_tokens
+from medground_bench.lvlm import Lvlm
+from medground_bench.lvlm.quarters import disconnected, quarter_tokens, settled_size
+from medground_bench.lvlm.testing import generic_parts
 from medground_bench.lvlm.whitebox import image_features, pixel_gradients, pixel_map
-
-if TYPE_CHECKING:
-    from medground_bench.lvlm import Lvlm
 
 FAMILIES = ["tiny_qwen", "tiny_gemma"]
 SIDE = 112
@@ -106,11 +105,33 @@ def test_what_cannot_be_parted_is_refused(lvlm: Lvlm) -> None:
     assert len(lvlm.model._forward_pre_hooks) == before
 
 
+@pytest.mark.parametrize("family", ["glm4v", "llava", "paligemma", "qwen2_vl", "qwen3_vl"])
+def test_other_families(family: str) -> None:
+    """What is parted cannot reach the answer, by features of inner layers, a class token or places neither."""
+    lvlm = Lvlm.from_parts(*generic_parts(family))
+    width, height = settled_size(lvlm, SIDE, SIDE)
+    picture = np.random.default_rng(0).integers(0, 255, (height, width), dtype=np.uint8)
+    episode = lvlm.prepare(Image.fromarray(picture), "Is there a nodule?", "Yes", side=None)
+    frames = np.repeat(picture[None], 5, axis=0)
+    for k in range(4):
+        y, x = (k // 2) * height // 2, (k % 2) * width // 2
+        frames[1 + k, y : y + height // 2, x : x + width // 2] = noise(1)[: height // 2, : width // 2]
+    for tower in (False, True):
+        if tower and family == "glm4v":
+            with pytest.raises(LvlmError, match="is not known"), disconnected(lvlm, episode, HIDDEN, tower=tower):
+                pass
+            continue
+        with disconnected(lvlm, episode, HIDDEN, tower=tower):
+            scores = lvlm.log_probs(episode, frames)
+        moved = np.abs(scores[1:] - scores[0]).max(axis=1)
+        assert [bool(m < 1e-6) for m in moved] == [tower and quarter in HIDDEN for quarter in range(4)]
+
+
 def test_an_odd_grid_and_another_family(tiny_qwen: Lvlm) -> None:
     odd = tiny_qwen.prepare(Image.fromarray(noise()[:84, :84]), "Is there a nodule?", "Yes", side=None)
     with pytest.raises(LvlmError, match="over the middle"), disconnected(tiny_qwen, odd, HIDDEN, tower=True):
         pass
-    from medground_bench.lvlm.families.llava import Llava
+    from medground_bench.lvlm.families.mistral3 import Mistral3
 
-    with pytest.raises(LvlmError, match="is not known"), Llava().quartered(tiny_qwen.model):
+    with pytest.raises(LvlmError, match="is not known"), Mistral3().quartered(tiny_qwen.model):
         pass

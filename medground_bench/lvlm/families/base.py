@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -172,7 +173,7 @@ class Family(ABC):
         """
         raise LvlmError(
             f"how the vision tower of {self.model_type!r} is parted into quarters is not known",
-            expected="gemma3, qwen2_vl or qwen2_5_vl",
+            expected="gemma3, llava, paligemma, qwen2_vl, qwen2_5_vl or qwen3_vl",
         )
         yield
 
@@ -189,6 +190,48 @@ class Family(ABC):
     @abstractmethod
     def vision_tokens(self, config: Any, images: Mapping[str, torch.Tensor], count: int) -> int:
         """Patches that one image makes the vision tower process (for the memory estimate)."""
+
+
+@contextmanager
+def patches_apart(layers: Iterable[torch.nn.Module]) -> Iterator[None]:
+    """Inside it, patches of a square attend to those of their own quarter alone, in every layer of a vision tower.
+
+    Their position embeddings stay those of the whole. A class token in front, which would tell one quarter of another,
+    attends to itself, and no patch attends to it.
+
+    Raises
+    ------
+    LvlmError
+        In a pass, if the patches are no square with an even side.
+    """
+
+    def apart(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        count = hidden.shape[1]
+        side = math.isqrt(count)
+        if count - side**2 > 1 or side % 2:
+            raise LvlmError(f"{count} patches have no quarters", expected="an even square")
+        half = torch.arange(side, device=hidden.device) >= side // 2
+        quarter = torch.nn.functional.pad((2 * half[:, None].long() + half).reshape(-1), (count - side**2, 0), value=-1)
+        mask = torch.zeros(1, 1, count, count, dtype=hidden.dtype, device=hidden.device)
+        mask.masked_fill_(quarter[:, None] != quarter, torch.finfo(hidden.dtype).min)
+        return (hidden,), {k: v for k, v in kwargs.items() if k != "hidden_states"} | {"attention_mask": mask}
+
+    handles = [layer.register_forward_pre_hook(apart, with_kwargs=True) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def vision_layers(model: Any) -> torch.nn.ModuleList:
+    """The layers of a vision tower that has one list of them."""
+    for module in model.model.vision_tower.modules():
+        found = getattr(module, "layers", None)
+        if isinstance(found, torch.nn.ModuleList):
+            return found
+    raise LvlmError(f"the vision tower of {type(model).__name__} has no list of layers")
 
 
 def stack_to_tensor(frames: np.ndarray) -> torch.Tensor:

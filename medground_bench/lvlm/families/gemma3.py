@@ -9,7 +9,15 @@ from typing import Any
 import torch
 
 from medground_bench.core.errors import LvlmError
-from medground_bench.lvlm.families.base import Family, Tensors, knows, normalisation, resized
+from medground_bench.lvlm.families.base import (
+    Family,
+    Tensors,
+    knows,
+    normalisation,
+    patches_apart,
+    resized,
+    vision_layers,
+)
 from medground_bench.lvlm.grid import TokenGrid
 
 __all__ = ["Gemma3"]
@@ -70,31 +78,9 @@ class Gemma3(Family):
 
     @contextmanager
     def quartered(self, model: Any) -> Iterator[None]:
-        """Patches attend to those of their own quarter alone; their position embeddings stay those of the whole."""
-        layers = next(m.layers for m in model.model.vision_tower.modules() if isinstance(_list(m), torch.nn.ModuleList))
-
-        def apart(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            hidden = args[0] if args else kwargs["hidden_states"]
-            side = round(hidden.shape[1] ** 0.5)
-            if side**2 != hidden.shape[1] or side % 2:
-                raise LvlmError(f"{hidden.shape[1]} patches have no quarters", expected="an even square")
-            half = torch.arange(side, device=hidden.device) >= side // 2
-            quarter = (2 * half[:, None].long() + half).reshape(-1)
-            mask = torch.zeros(1, 1, side**2, side**2, dtype=hidden.dtype, device=hidden.device)
-            mask.masked_fill_(quarter[:, None] != quarter, torch.finfo(hidden.dtype).min)
-            return (hidden,), {k: v for k, v in kwargs.items() if k != "hidden_states"} | {"attention_mask": mask}
-
-        handles = [layer.register_forward_pre_hook(apart, with_kwargs=True) for layer in layers]
-        try:
+        with patches_apart(vision_layers(model)):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def vision_tokens(self, config: Any, images: Mapping[str, torch.Tensor], count: int) -> int:
         vision = config.vision_config
         return int((vision.image_size // vision.patch_size) ** 2)
-
-
-def _list(module: Any) -> Any:
-    return getattr(module, "layers", None)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from medground_bench.lvlm.families.base import patches_apart, vision_layers
 from medground_bench.lvlm.families.explicit import Explicit, token_boxes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import torch
 
@@ -39,3 +41,12 @@ class Llava(Explicit):
         patch = int(config.vision_config.patch_size)
         box = (x1 / scale_x, y1 / scale_y, (x1 + seen_x) / scale_x, (y1 + seen_y) / scale_y)
         return token_boxes(frame_size, [(box, int(seen_y) // patch, int(seen_x) // patch)])
+
+    def processed_size(self, processor: Any, width: int, height: int) -> tuple[int, int]:
+        crop = getattr(processor.image_processor, "crop_size", None)
+        return (int(crop["width"]), int(crop["height"])) if crop and width == height else (width, height)
+
+    @contextmanager
+    def quartered(self, model: Any) -> Iterator[None]:
+        with patches_apart(vision_layers(model)):
+            yield

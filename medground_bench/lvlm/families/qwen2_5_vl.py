@@ -137,6 +137,8 @@ class Qwen25VL(Family):
             if isinstance(out, torch.Tensor):
                 return out[back]
             out.pooler_output = out.pooler_output[back]
+            if (deep := getattr(out, "deepstack_features", None)) is not None:  # Qwen3-VL adds them in the decoder
+                out.deepstack_features = [features[back] for features in deep]
             return out
 
         tower.forward = apart

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medground_bench.attribution.fills import compose
-from medground_bench.scoring.protocols.protocol import Measure, protocol
+from medground_bench.core.errors import LvlmError
+from medground_bench.scoring.protocols.protocol import Measure, Skip, protocol
+from medground_bench.scoring.protocols.target import opposite
 
 if TYPE_CHECKING:
-    from medground_bench.scoring.protocols.case import Case
+    from medground_bench.scoring.protocols.case import Case, Probe
 
-__all__ = ["NecessityParameters", "necessity", "necessity_edited", "random_places"]
+__all__ = ["NecessityParameters", "necessity", "necessity_edited", "necessity_tokens", "random_places"]
 
 FILLS = ("blur", "mean")
 _SHARE = (0.0, 1.0)
@@ -147,3 +149,76 @@ def necessity_edited(case: Case, parameters: NecessityParameters) -> Mapping[str
         "sufficiency": drop[1],
         "flip_evidence": flips[-1],
     }
+
+
+@protocol(
+    "necessity_tokens",
+    asks="Does the answer need the image tokens of the reported boxes, with no pixel painted over?",
+    measures=[
+        Measure("necessity_gain", "necessity beyond random boxes", bounds=(-1, 1), chance=0.0),
+        Measure("necessity", "drop without the region's tokens", bounds=(-1, 1), chance="necessity_random"),
+        Measure("necessity_random", "drop without those of random boxes of its size", "", (-1, 1)),
+        Measure("sufficiency", "drop with the region's tokens alone", "low", (-1, 1)),
+        Measure("turned", "the opposite answer is likelier without them", bounds=_SHARE, chance="turned_random"),
+        Measure("turned_random", "the same of random boxes", "", _SHARE),
+        Measure("necessity_evidence", "drop without the tokens of the expert's boxes", "", (-1, 1)),
+        Measure("tokens", "share of the image tokens that is the region's", "", _SHARE),
+    ],
+    needs=("lvlm", "weights"),
+    parameters=NecessityParameters,
+    cost="2 passes of the vision tower and 2 x (4 + draws) of the decoder",
+    reference="as necessity; tokens leave attention as in TIS (Englebert et al. 2023)",
+    note="what the vision tower tells of the region in the tokens around it stays.",
+)
+def necessity_tokens(case: Case, parameters: NecessityParameters) -> Mapping[str, float]:
+    """The decoder attends to none of the region's image tokens, or to no others; places in the sequence stay.
+
+    A token is the region's if half of it lies there, and the one that has most of it, if none is.
+    """
+    probe = case.probe
+    places = random_places(case, case.prediction.boxes, parameters.draws)
+    try:
+        regions = [_tokens_of(case, boxes) for boxes in (case.prediction.boxes, case.record.boxes, *places)]
+        region, expert, *random = regions
+        hidden = np.stack([np.zeros_like(region), region, ~region, expert, *random])
+        said, other = (_without_tokens(one, hidden) for one in (probe, probe.other(response=opposite(case))))
+    except LvlmError as error:
+        raise Skip(error.message) from error
+    case.trial.count.passes += 2 * len(hidden)
+    drop, turned = said[0] - said[1:], (other > said)[1:]
+    return {
+        "necessity_gain": drop[0] - drop[3:].mean(),
+        "necessity": drop[0],
+        "necessity_random": drop[3:].mean(),
+        "sufficiency": drop[1],
+        "turned": float(turned[0]),
+        "turned_random": float(turned[3:].mean()),
+        "necessity_evidence": drop[2],
+        "tokens": float(region.mean()),
+    }
+
+
+def _tokens_of(case: Case, boxes: Sequence[Sequence[float]]) -> np.ndarray:
+    """Which image tokens are a region's, (P,) bool; a token without a place is nobody's."""
+    mask = case.probe.mask_of(boxes)
+    inside = np.zeros(len(case.probe.episode.grid))
+    for token, box in enumerate(case.probe.episode.grid.boxes):
+        if box is not None:
+            x1, y1, x2, y2 = (round(v) for v in box)
+            inside[token] = mask[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)].mean()
+    most = inside.max(initial=0.0)
+    return inside >= (0.5 if most >= 0.5 or most == 0 else most)
+
+
+def _without_tokens(probe: Probe, hidden: np.ndarray) -> np.ndarray:
+    """The response's confidence with sets of image tokens (N, P) out of the decoder's attention, (N,)."""
+    import torch
+
+    from medground_bench.lvlm.embeddings import embedding_log_probs, leaf_embeddings
+
+    lvlm, episode = probe.lvlm, probe.episode
+    own = leaf_embeddings(lvlm, episode)
+    out = torch.zeros(len(hidden), episode.length, dtype=torch.bool, device=own.device)
+    out[:, list(episode.image_positions)] = torch.as_tensor(hidden, device=own.device)
+    scores = embedding_log_probs(lvlm, episode, len(hidden), lambda a, b: own.expand(b - a, -1, -1), out)
+    return np.asarray(np.exp(scores.mean(axis=1)))

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from medground_bench.causal.editors.base import Editor, EditRequest
+from medground_bench.lvlm.quarters import disconnected
 from medground_bench.scoring.protocols.run import run_protocols
 from tests.scoring.protocols.kit import SIDE, World, additive, mean, quadrant, run, world
+
+if TYPE_CHECKING:
+    from medground_bench.lvlm import Lvlm
+    from medground_bench.scoring.protocols.result import ProtocolResult
 
 
 def half_white(k: int) -> np.ndarray:
@@ -118,3 +123,62 @@ class TestEdited:
             "necessity_edited on truth: a counterfactual editor is needed (--editor)",
         ]
         assert list(report.results) == [("truth", "necessity")]
+
+
+class TestTokens:
+    @pytest.fixture
+    def board(self, tiny_qwen: Lvlm, tmp_path: Path) -> World:
+        return world(
+            tmp_path,
+            additive,
+            n=2,
+            image=lambda k: np.random.default_rng(k).integers(0, 255, (2 * SIDE, 2 * SIDE), dtype=np.uint8),
+            boxes=lambda k: [quadrant(k, 2 * SIDE)],
+            model=lambda k: tiny_qwen.key,
+            id=lambda k: f"{tiny_qwen.key}/{k}",
+        )
+
+    def found(self, board: World, lvlm: Lvlm, boxes: Any) -> ProtocolResult:
+        path = board.submit("some", boxes)
+        text = (path / "submission.json").read_text().replace('"tiny_a"', f'"{lvlm.key}"')
+        (path / "submission.json").write_text(text.replace(f'"frame_side": {SIDE}', f'"frame_side": {2 * SIDE}'))
+        settings = {"necessity_tokens": {"draws": 3}}
+        report = run_protocols(
+            [path], board.folder, ["necessity_tokens"], board.root / "out", lvlm=lvlm, settings=settings, resamples=200
+        )
+        assert not report.errors, report.errors
+        return report.results["some", "necessity_tokens"]
+
+    def test_a_quarter_is_what_masking_the_whole_model_says(self, board: World, tiny_qwen: Lvlm) -> None:
+        result = self.found(board, tiny_qwen, lambda r: r.boxes)
+        for k, record in enumerate(board.folder):
+            p = {}
+            for said in ("Yes", "No"):
+                episode = tiny_qwen.prepare(record.image, record.question, said, side=2 * SIDE)
+                frame = episode.frame_array[None]
+                p[said] = [np.exp(tiny_qwen.log_probs(episode, frame).mean())]
+                for hidden in ([k], {0, 1, 2, 3} - {k}):
+                    with disconnected(tiny_qwen, episode, hidden, tower=False):
+                        p[said].append(np.exp(tiny_qwen.log_probs(episode, frame).mean()))
+            whole, without, alone = p["Yes"]
+            values = {name: result.values[name][k] for name in result.values}
+            assert values["necessity"] == pytest.approx(whole - without, abs=1e-7)
+            assert values["sufficiency"] == pytest.approx(whole - alone, abs=1e-7)
+            assert values["turned"] == float(p["No"][1] > without)
+            assert values["tokens"] == 0.25
+            assert abs(values["necessity"]) > 1e-6
+        assert result.values["necessity_evidence"] == pytest.approx(result.values["necessity"])
+        assert result.count == {"passes": 2 * 2 * 7, "found": 0, "runs": 0}
+
+    def test_all_and_nothing(self, board: World, tiny_qwen: Lvlm) -> None:
+        result = self.found(board, tiny_qwen, lambda r: [[0, 0, 2 * SIDE, 2 * SIDE]])
+        assert mean(result, "sufficiency") == pytest.approx(0, abs=1e-7)
+        assert mean(result, "necessity_gain") == pytest.approx(0, abs=1e-7)
+        board.root /= "nothing"
+        result = self.found(board, tiny_qwen, lambda r: [])
+        assert mean(result, "necessity") == pytest.approx(0, abs=1e-7)
+        assert mean(result, "tokens") == 0
+
+    def test_a_small_box_has_the_token_that_it_lies_in(self, board: World, tiny_qwen: Lvlm) -> None:
+        result = self.found(board, tiny_qwen, lambda r: [[1.0, 1.0, 4.0, 4.0]])
+        assert mean(result, "tokens") == pytest.approx(1 / 16)
