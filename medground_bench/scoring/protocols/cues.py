@@ -39,10 +39,10 @@ def arrow(frame: np.ndarray, x: int, y: int, size: int) -> np.ndarray:
 
 def _tables(trial: Trial, values: Mapping[str, Mapping[str, float]], parameters: NoParameters) -> Sequence[Table]:
     rows: list[dict[str, Any]] = []
-    for what in _FOLLOW:
+    for what in _FOLLOW if values else ():
         image, text = (float(np.mean([row[f"{cue}_{what}"] for row in values.values()])) for cue in ("image", "text"))
         rows.append({"follows": what, "image": image, "text": text, "text / image": text / image if image else None})
-    return [Table("what moves more, words or picture", rows if values else [])]
+    return [Table("what moves more, words or picture", rows)]
 
 
 @protocol(
