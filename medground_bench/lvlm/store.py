@@ -51,6 +51,8 @@ class Store:
         Key of a variant -> log-probabilities of the response's tokens.
     answers : dict of str to (str, bool)
         Key of a variant -> what the LVLM answered, and whether it ended by itself.
+    made : dict of str to object
+        What else was made of the record in this run, for all who ask; it is not written.
     """
 
     def __init__(self, folder: str | Path | None, record: str) -> None:
@@ -58,6 +60,7 @@ class Store:
         self._path = None if folder is None else Path(folder) / f"{name}.json"
         self.scores: dict[str, list[float]] = {}
         self.answers: dict[str, tuple[str, bool]] = {}
+        self.made: dict[str, Any] = {}
         self._saved = 0
         if self._path is not None and self._path.is_file():
             self._read(record)

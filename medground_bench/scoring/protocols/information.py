@@ -114,13 +114,12 @@ def pic(case: Case, parameters: InformationParameters) -> Mapping[str, float]:
     rng = case.rng("information")
     seeds = np.zeros(image.shape[:2], bool)
     seeds.flat[rng.permutation(seeds.size)[: int(parameters.seeds * seeds.size)]] = True
-    heats = [case.over_frame(heat)[y1:y2, x1:x2] for heat in (case.heatmap, rng.random((8, 8)))]
+    heat, random = (case.over_frame(heat)[y1:y2, x1:x2] for heat in (case.heatmap, rng.random((8, 8))))
     full = probe.confidence(probe.frame[None])[0]
     if full < parameters.least:
         raise Skip(f"the answer's confidence is below {parameters.least}")
 
-    def areas(heat: np.ndarray) -> tuple[float, float]:
-        pictures = [*revealed(image, heat, seeds, parameters.shares), image]
+    def areas(pictures: Sequence[np.ndarray]) -> tuple[float, float]:
         size = np.array([information(picture) for picture in pictures], float)
         frames = np.repeat(probe.frame[None], len(pictures), axis=0)
         frames[:, y1:y2, x1:x2] = pictures
@@ -136,7 +135,12 @@ def pic(case: Case, parameters: InformationParameters) -> Mapping[str, float]:
 
         return area(probe.confidence), area(probe.kept)
 
-    (sic, aic), (sic_random, aic_random) = map(areas, heats)
+    # Interpolating takes longer than a small LVLM: those of the random map are made once for all methods.
+    made, key = case.store.made, f"pic {image.shape} {parameters}"
+    if key not in made:
+        made[key] = [*revealed(image, random, seeds, parameters.shares), image]
+    sic_random, aic_random = areas(made[key])
+    sic, aic = areas([*revealed(image, heat, seeds, parameters.shares), image])
     return {
         "skill": sic - sic_random,
         "sic": sic,
