@@ -56,6 +56,7 @@ class HallucinationParameters:
         Measure("within_10", "answers turned within a tenth of the image", "high", (0, 1)),
         Measure("share_random", "the same along a random order", "", (0, 1)),
         Measure("corrected", "the same share, of wrong answers alone", "low", (0, 1)),
+        Measure("corrected_10", "wrong answers corrected within a tenth of the image", "high", (0, 1)),
     ],
     needs=("heatmaps", "lvlm"),
     parameters=HallucinationParameters,
@@ -77,5 +78,5 @@ def hallucination(case: Case, parameters: HallucinationParameters) -> Mapping[st
         found.append(float(reached[counts[1 + turned[0]] - 1]) if len(turned) else 1.0)
     out = {"share": found[0], "share_random": found[1], "within_10": float(found[0] <= _WITHIN + 1e-9)}
     if probe.answer != case.record.answer.lower():
-        out["corrected"] = found[0]
+        out |= {"corrected": found[0], "corrected_10": out["within_10"]}
     return out

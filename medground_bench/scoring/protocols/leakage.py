@@ -38,9 +38,9 @@ _COARSE = 8
 _ANSWERS = ("yes", "no")
 
 
-def _coarse(heat: np.ndarray) -> np.ndarray:
-    """A map's shape: 8 x 8 values from 0 to 1."""
-    small = averaged(heat, (_COARSE, _COARSE)).ravel()
+def _coarse(case: Case, heat: np.ndarray) -> np.ndarray:
+    """A map's shape: 8 x 8 values from 0 to 1; of a signed one that of its positive part, as its boxes are."""
+    small = averaged(np.maximum(heat, 0) if case.trial.signed else heat, (_COARSE, _COARSE)).ravel()
     return (small - small.min()) / max(float(np.ptp(small)), 1e-300)
 
 
@@ -78,6 +78,8 @@ def _tables(trial: Trial, values: Mapping[str, Mapping[str, float]], parameters:
     parameters=LeakageParameters,
     cost="1 run of the method, 8 x shares F",
     reference="Jethani, Saporta & Ranganath 2023; the swap test, and the answer told by the map alone",
+    note="where yes and no exclude each other, what speaks for one speaks against the other: signed maps of the two "
+    "have their positive parts in different places, and so tell the answer.",
     summarise=_tables,
 )
 def leakage(case: Case, parameters: LeakageParameters) -> Mapping[str, float]:
@@ -111,5 +113,5 @@ def leakage(case: Case, parameters: LeakageParameters) -> Mapping[str, float]:
         "divergence": float(divergence.mean()),
         "log_loss": float(-np.log(shown_p).mean()),
         "log_loss_random": float(-np.log(np.clip(p[2], 1e-9, 1)).mean()),
-        **{f"_{label}_{k}": round(v, 4) for label, heat in shapes for k, v in enumerate(_coarse(heat).tolist())},
+        **{f"_{label}_{k}": round(v, 4) for label, heat in shapes for k, v in enumerate(_coarse(case, heat).tolist())},
     }

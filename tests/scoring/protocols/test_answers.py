@@ -41,7 +41,14 @@ def test_an_answer_that_nothing_turns(tmp_path: Path) -> None:
 def test_a_wrong_answer_is_corrected(tmp_path: Path) -> None:
     board = world(tmp_path, lambda frame, question: quadrants(frame)[0] / 255, answer=lambda k: "No")
     result = run(board, board.submit("right", heat=lambda r: quadrant_map((4, 3, 2, 1))), "hallucination", OPTIONS)
-    assert mean(result, "corrected") == 0.25
+    assert (mean(result, "corrected"), mean(result, "corrected_10")) == (0.25, 0)
+    corner = np.zeros((8, 8))
+    corner[:2, :2] = 1
+    small = world(tmp_path / "small", lambda frame, question: frame[:14, :14].mean() / 255, answer=lambda k: "No")
+    options = {**OPTIONS, "regions": "tiles:8x8", "steps": 64}
+    result = run(small, small.submit("right", heat=lambda r: corner), "hallucination", options)
+    assert mean(result, "corrected") == pytest.approx(3 / 64)  # of four tiles, the third leaves less than a half
+    assert mean(result, "corrected_10") == 1
 
 
 def test_an_arrow() -> None:
