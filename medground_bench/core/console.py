@@ -52,7 +52,7 @@ def _log_lines(title: str, resumes: bool) -> Callable[[int, int, str], None]:
     """``title: 120 of 4000 (3 %), 2.1 per second, 31 min left; what``, with the rate since the first update."""
     started = last = time.monotonic()
     first: int | None = None
-    hint = " (stopped, the same command goes on from there)" if resumes else ""
+    hint = " (may be interrupted: the same command goes on from there)" if resumes else ""
 
     def update(done: int, total: int, what: str) -> None:
         nonlocal first, last, hint

@@ -35,7 +35,7 @@ def test_a_log_has_a_line_now_and_then_with_rate_and_time_left(log: tuple[io.Str
     assert len(lines) == 6  # in 200 seconds
     assert lines[0] == (
         "toy_qwen direct: 60 of 4000 (2%), 2 per second, 33 min left; occlusion "
-        "(stopped, the same command goes on from there)"
+        "(may be interrupted: the same command goes on from there)"
     )
     assert lines[1] == "toy_qwen direct: 120 of 4000 (3%), 2 per second, 32 min left; occlusion"
 
