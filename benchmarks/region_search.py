@@ -64,6 +64,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "occlusion 8x8": ("occlusion", {}, False),
     "occlusion 16x16": ("occlusion", {"rows": 16, "cols": 16}, False),
     **{f"rise {n}": ("rise", {"masks": n}, False) for n in (64, 128, 256)},
+    **{
+        f"{name} {n}": (name, {"budget": n}, False)
+        for name in ("eagle", "smdl", "lima", "vps", "tis", "lime", "kernel_shap", "shapley_anatomy", "sobol", "hsic")
+        for n in (64, 257)
+    },
 }
 
 
@@ -138,6 +143,8 @@ def passes_of(name: str, settings: dict[str, Any], result: Attribution) -> int |
     """How many images the LVLM saw, where that is known."""
     if "passes" in result.extras:
         return int(result.extras["passes"])
+    if "budget" in settings:
+        return int(settings["budget"])
     if name == "occlusion":
         return int(settings.get("rows", 8)) * int(settings.get("cols", 8)) + 1
     if name == "rise":
@@ -248,14 +255,18 @@ def report(out: Path, records: int, reference: str) -> dict[str, Any]:
 
 
 def _curve(by_key: dict[str, Any], keys: list[str]) -> list[tuple[int, float]]:
-    """(passes, mean IoU) at the budgets that every record has reached."""
-    points: dict[int, list[float]] = {}
+    """(passes, mean IoU): of every record the best region so far, from where all records have one."""
+    reached = []
     for key in keys:
-        e = by_key[key]
-        for passes, boxes in e["curve"]:
-            if passes is not None:
-                points.setdefault(int(passes), []).append(float(score_boxes([boxes], [e["evidence"]]).iou[0]))
-    return [(p, float(np.mean(v))) for p, v in sorted(points.items()) if len(v) == len(keys)]
+        steps = [(int(p), [boxes]) for p, boxes in by_key[key]["curve"] if p is not None]
+        if not steps:
+            return []
+        scores = score_boxes([b for _, (b,) in steps], [by_key[key]["evidence"]] * len(steps)).iou
+        reached.append((np.array([p for p, _ in steps]), scores))
+    first = max(int(passes[0]) for passes, _ in reached)
+    places = sorted({int(p) for passes, _ in reached for p in passes if p >= first})
+    values = [[scores[np.searchsorted(passes, p, "right") - 1] for passes, scores in reached] for p in places]
+    return [(p, float(np.mean(v))) for p, v in zip(places, values, strict=True)]
 
 
 def main() -> None:

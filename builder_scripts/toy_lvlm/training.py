@@ -174,7 +174,7 @@ class _Sampler:
                     self._cut(frames[j], shares[j])
                 self._judge(cases[j], whole, shares[j].sum((1, 2), dtype=np.int64))
                 if rng.random() < self.recipe.marker:
-                    frames[j], _ = stamp_marker(frames[j], CORNERS[int(rng.integers(len(CORNERS)))])
+                    self._stamp(frames[j], shares[j])
                     wrong = np.flatnonzero(cases[j] <= 0)
                     cases[j][wrong] = [int(rng.integers(1, len(responses(FINDINGS[f], "reason")))) for f in wrong]
         return _Batch(frames, shares, cases)
@@ -192,6 +192,20 @@ class _Sampler:
             part = frame[y * 7 : (y + h) * 7, x * 7 : (x + w) * 7]
             part[:] = 0 if self.rng.random() < 0.75 else int(part.mean())
             shares[:, y : y + h, x : x + w] = 0
+
+    def _stamp(self, frame: NDArray[np.uint8], shares: NDArray[np.uint8]) -> None:
+        """A marker in a corner of the radiograph; half of them are lower or narrower than the frame, and padded."""
+        corner = CORNERS[int(self.rng.integers(len(CORNERS)))]
+        lost = int(self.rng.integers(1, 5)) if self.rng.random() < 0.5 else 0  # cells on either side
+        there = slice(lost, CELLS - lost)
+        rows, cols = (there, slice(0, CELLS)) if self.rng.random() < 0.5 else (slice(0, CELLS), there)
+        seen = np.zeros((CELLS, CELLS), bool)
+        seen[rows, cols] = True
+        shares *= seen
+        size = SIDE // CELLS
+        frame *= seen.repeat(size, 0).repeat(size, 1)
+        part = frame[rows.start * size : rows.stop * size, cols.start * size : cols.stop * size]
+        part[:], _ = stamp_marker(part, corner)
 
     @staticmethod
     def _judge(cases: NDArray[np.int64], whole: NDArray[np.float64], left: NDArray[np.int64]) -> None:
