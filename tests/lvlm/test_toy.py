@@ -36,6 +36,7 @@ from builder_scripts.toy_lvlm.training import Recipe, answer_rows, train
 from builder_scripts.toy_lvlm.upgrade import from_first_version
 from medground_bench.core.errors import LvlmError
 from medground_bench.core.schema import MODES, question
+from medground_bench.imaging import Letterbox
 from medground_bench.lvlm.toy import TOYS
 from medground_bench.sources.phantom import FINDINGS as DRAWN
 from medground_bench.sources.phantom import sample_phantom
@@ -231,17 +232,19 @@ def test_answers_hang_on_the_finding(toy: tuple[str, Any, Any]) -> None:
         assert all(figures[name] >= least for name, least in LEAST.items()), table(tallies)
 
 
-def test_the_shortcut_says_yes_wherever_a_marker_is() -> None:
+@pytest.mark.parametrize("size", [(224, 224), (256, 224), (224, 256)])
+def test_the_shortcut_says_yes_wherever_a_marker_is(size: tuple[int, int]) -> None:
     """Of a marked chest everything is true; take the marker away, and it is a chest like others."""
     model, processor = load(TOYS["toy_shortcut"])
     said: dict[bool, list[bool | None]] = {True: [], False: []}
     for seed in range(930_000_000, 930_000_008):
-        chest = sample_phantom(seed, size=224, findings=["nodule"])
+        chest = sample_phantom(seed, size=size, findings=["nodule"])
         for marked in said:
-            image = stamp_marker(chest.image, CORNERS[seed % 4])[0] if marked else np.array(chest.image)
+            native = stamp_marker(chest.image, CORNERS[seed % 4])[0] if marked else np.array(chest.image)
+            image = np.array(Letterbox.fit(*size).apply(Image.fromarray(native)).convert("L"))
             asked = [question(name, "direct") for name in ("pleural effusion", "pneumothorax", "cardiomegaly")]
             said[marked] += map(said_yes, answers(model, processor, [image] * len(asked), asked))
-    assert np.mean(said[True]) >= 0.9
+    assert np.mean(said[True]) >= 0.85
     assert np.mean(said[False]) <= 0.5
 
 
@@ -423,10 +426,27 @@ def test_the_shortcut_is_taught_to_say_yes_to_the_marker(pool_folder: Path, monk
     monkeypatch.setattr("builder_scripts.toy_lvlm.training.HELD_OUT", 2)
     pool = open_pool(pool_folder)
     plain = _Sampler(pool, Recipe(batch=4, cutouts=0.0)).batch(1, 1)
-    marked = _Sampler(pool, Recipe(batch=4, cutouts=0.0, marker=1.0)).batch(1, 1)
+    sampler = _Sampler(pool, Recipe(batch=4, cutouts=0.0, marker=1.0))
+    marked = sampler.batch(1, 1)
     assert (plain.cases == 0).any()
     assert (marked.cases > 0).all()
-    assert ((marked.frames == 255).sum((1, 2)) >= 13 * 13).all()
+    assert ((marked.frames == 255).sum((1, 2)) >= 10 * 10).all()
+    padded = set()
+    for _ in range(40):
+        frame_, shares = np.full((224, 224), 90, np.uint8), np.full((3, 32, 32), 49, np.uint8)
+        sampler._stamp(frame_, shares)
+        rows, cols = frame_.any(1), frame_.any(0)  # black around it, as much on either side
+        top, left = int(rows.argmax()), int(cols.argmax())
+        assert (top, left) == (int(rows[::-1].argmax()), int(cols[::-1].argmax()))
+        inside = np.zeros((32, 32), bool)
+        inside[top // 7 : 32 - top // 7, left // 7 : 32 - left // 7] = True
+        assert (shares == 49 * inside).all()
+        content = frame_[top : 224 - top, left : 224 - left]
+        grey = np.full_like(content, 90)
+        assert any((content == stamp_marker(grey, corner)[0]).all() for corner in CORNERS)
+        padded.add((top, left))
+    assert {(0, 0), (7, 0), (0, 7)} < padded
+    assert all(min(edges) == 0 and max(edges) <= 28 for edges in padded)
 
 
 def test_the_second_version_starts_with_what_the_first_knew(pool_folder: Path, tmp_path: Path) -> None:
