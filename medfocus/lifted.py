@@ -10,6 +10,7 @@ epsilon 1 (the two lengths carry the scale).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ __all__ = ["LiftedPlan", "lift", "solve_lifted_uot"]
 
 LIMIT = 2.0  # contrast beyond +-LIMIT counts as LIMIT
 _TINY = 1e-30
+_NOTHING = 1e-10  # what a kernel leaves of a point's mass there
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +61,15 @@ class LiftedPlan:
         """
         arrived = np.maximum((self.v * _apply(self.kernels, self.u)).sum(1), _TINY)
         shares = np.zeros(regions.shape, np.float32)
-        for k in range(regions.shape[1]):
-            shares[:, k] = (self.v * _apply(self.kernels, self.u * regions[:, k, None])).sum(1) / arrived
-        return shares
+        for k, region in enumerate(np.moveaxis(regions, 1, 0)):
+            (y, to_y), (x, to_x) = (
+                _reached(region.any(axis), kernel)
+                for axis, kernel in (((0, 2), self.kernels[1]), ((0, 1), self.kernels[2]))
+            )
+            part = self.u[:, :, y, x] * region[:, None, y, x]
+            kernels = self.kernels[0], self.kernels[1][to_y, y], self.kernels[2][x, to_x]
+            shares[:, k, to_y, to_x] = (self.v[:, :, to_y, to_x] * _apply(kernels, part)).sum(1)
+        return shares / arrived[:, None]
 
     def moves(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean displacement (dy, dx) of every reference cell, (n, 2, h, w) in cells, and the mass it is known from."""
@@ -110,19 +118,36 @@ def solve_lifted_uot(
     bins, height, width = target.shape
     step = 2 * LIMIT / (bins - 1)
     kernels = (_gaussian(bins, tone / step), _gaussian(height, reach), _gaussian(width, reach))
-    damping = np.float32(marginal / (marginal + 1.0))
-    on_a, on_b = references > 0, np.broadcast_to(target > 0, references.shape)
-    v = on_b.astype(np.float32)
-    u = np.zeros_like(v)
+    damping = marginal / (marginal + 1.0)
+    v = np.broadcast_to(target > 0, references.shape).astype(np.float32)
+    u, new, *spare = (np.zeros_like(v) for _ in range(4))
     converged, sweeps = False, 0
     while sweeps < max_iterations and not converged:
         sweeps += 1
-        u = np.where(on_a, (references / np.maximum(_apply(kernels, v), _TINY)) ** damping, np.float32(0))
-        new = np.where(on_b, (target / np.maximum(_apply(kernels, u), _TINY)) ** damping, np.float32(0))
-        change = float(np.max(np.abs(new - v) / np.maximum(np.maximum(new, v), _TINY), initial=0.0))
-        v = new
-        converged = change < tolerance
+        _scale(references, v, kernels, damping, u, spare)
+        _scale(target, u, kernels, damping, new, spare)
+        least, most = np.minimum(new, v, out=spare[0]), np.maximum(new, v, out=spare[1])
+        converged = bool((least >= np.multiply(most, np.float32(1.0 - tolerance), out=most)).all())
+        v, new = new, v
     return LiftedPlan(u, v, kernels, sweeps, converged)
+
+
+def _scale(
+    mass: np.ndarray,
+    other: np.ndarray,
+    kernels: tuple[np.ndarray, np.ndarray, np.ndarray],
+    damping: float,
+    out: np.ndarray,
+    spare: list[np.ndarray],
+) -> None:
+    """``(mass / (K other)) ** damping`` into ``out``; memory is used again, for there is much of it."""
+    _apply(kernels, other, out, spare)
+    np.maximum(out, _TINY, out=out)
+    np.divide(mass, out, out=out)
+    if damping == 0.5:
+        np.sqrt(out, out=out)
+    else:
+        np.power(out, np.float32(damping), out=out)
 
 
 def _gaussian(size: int, length: float) -> np.ndarray:
@@ -130,9 +155,26 @@ def _gaussian(size: int, length: float) -> np.ndarray:
     return np.exp(-(((cells[:, None] - cells[None]) / length) ** 2)).astype(np.float32)
 
 
-def _apply(kernels: tuple[np.ndarray, np.ndarray, np.ndarray], values: np.ndarray) -> np.ndarray:
-    """The product kernel on (n, b, h, w)."""
+def _reached(inside: np.ndarray, kernel: np.ndarray) -> tuple[slice, slice]:
+    """The cells from first to last, and those to which the kernel brings something from there."""
+    cells = np.flatnonzero(inside)
+    if not len(cells):
+        return slice(0), slice(0)
+    reached = np.flatnonzero(kernel[cells].max(0) > _NOTHING)
+    return slice(int(cells[0]), int(cells[-1]) + 1), slice(int(reached[0]), int(reached[-1]) + 1)
+
+
+def _apply(
+    kernels: tuple[np.ndarray, np.ndarray, np.ndarray],
+    values: np.ndarray,
+    out: np.ndarray | None = None,
+    spare: Sequence[np.ndarray | None] = (None, None),
+) -> np.ndarray:
+    """The product kernel on (n, b, h, w); into ``out`` and by way of two arrays of the same shape where given."""
     tone, rows, columns = kernels
-    spread = rows @ values @ columns  # all kernels are symmetric
+    across = np.matmul(values, columns, out=spare[0])
+    spread = np.matmul(rows, across, out=spare[1])
     n, bins, height, width = spread.shape
-    return (tone @ spread.reshape(n, bins, -1)).reshape(n, bins, height, width)
+    flat = None if out is None else out.reshape(n, bins, -1)
+    result: np.ndarray = np.matmul(tone, spread.reshape(n, bins, -1), out=flat).reshape(n, bins, height, width)
+    return result

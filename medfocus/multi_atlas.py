@@ -14,6 +14,7 @@ Nothing is trained. The settings were chosen on the plateau of a small search ov
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -101,12 +102,14 @@ class MultiAtlasTransfer:
         voters = {concept: self._voters(concept, order) for concept in self.pool.concepts}
         used = sorted({index for chosen in voters.values() for index in chosen})
         votes = self._votes(target, alignment, used)
+        weights = _frame_weights(target, image.shape)
+        valid = shrink(target.valid, _GRID)
         found: dict[str, Found] = {}
         agreement: dict[str, float] = {}
         for concept in self.pool.concepts:
             vote, level = self._tally(concept, voters[concept], votes, alignment)
-            vote = vote * shrink(target.valid, _GRID)
-            region = self._outline(vote, level, target, image.shape)
+            vote = vote * valid
+            region = self._outline(vote, level, target, weights)
             if region is not None:
                 found[concept] = region
                 agreement[concept] = self._agreement(concept, vote, level, voters[concept], votes, alignment)
@@ -191,7 +194,8 @@ class MultiAtlasTransfer:
     def _box_votes(
         self, used: list[int], alignment: Alignment, plan: LiftedPlan | None
     ) -> dict[tuple[int, str], np.ndarray]:
-        moves = plan.moves() if plan is not None else None
+        by_box = any(set(self.pool[index].boxes) - set(self.pool[index].masks) for index in used)
+        moves = plan.moves() if plan is not None and by_box else None
         votes = {}
         for row, index in enumerate(used):
             for concept, box in self.pool[index].boxes.items():
@@ -204,7 +208,9 @@ class MultiAtlasTransfer:
                 votes[index, concept] = covered(cells, _GRID)
         return votes
 
-    def _outline(self, vote: np.ndarray, level: float, target: View, shape: tuple[int, ...]) -> Found | None:
+    def _outline(
+        self, vote: np.ndarray, level: float, target: View, weights: tuple[np.ndarray, np.ndarray]
+    ) -> Found | None:
         """The region where the vote passes the level; a small concept that never does ends half-way up its peak."""
         peak = float(vote.max())
         if peak <= 0:  # registered wholly off the image: it is not shown
@@ -213,7 +219,7 @@ class MultiAtlasTransfer:
         box = crossing_box(vote, level)
         assert box is not None  # the peak is above the level
         native = target.to_native((box[0] * _STEP, box[1] * _STEP, box[2] * _STEP, box[3] * _STEP))
-        return Found(native, _frame_mask(vote, level, target, shape))
+        return Found(native, weights[0] @ vote.astype(np.float32) @ weights[1] >= level)
 
 
 def _confidence(agreement: dict[str, float]) -> float:
@@ -255,18 +261,23 @@ def _moved(box: Box, moves: np.ndarray, mass: np.ndarray) -> Box:
     return (a, b, c, d) if a < c and b < d else box
 
 
-def _frame_mask(vote: np.ndarray, level: float, target: View, shape: tuple[int, ...]) -> np.ndarray:
-    """The region on the letterboxed 224-pixel frame of the native image."""
-    from PIL import Image
-
+def _frame_weights(target: View, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """What takes a vote to the letterboxed 224-pixel frame of the native image: (224, 56) down and (56, 224) across."""
     view, letterbox = target.letterbox, Letterbox.fit(shape[1], shape[0], FRAME)
     edge = np.arange(FRAME) + 0.5
-    columns = (edge - letterbox.content[0]) / letterbox.scale[0]
-    rows = (edge - letterbox.content[1]) / letterbox.scale[1]
-    columns = (columns - target.offset[0]) * view.scale[0] + view.content[0]
-    rows = (rows - target.offset[1]) * view.scale[1] + view.content[1]
-    smooth = np.asarray(Image.fromarray(vote.astype(np.float32)).resize((FRAME, FRAME), Image.Resampling.BILINEAR))
-    pick_x = np.clip((columns * FRAME / SIDE).astype(int), 0, FRAME - 1)
-    pick_y = np.clip((rows * FRAME / SIDE).astype(int), 0, FRAME - 1)
-    inside = np.outer((rows >= 0) & (rows < SIDE), (columns >= 0) & (columns < SIDE))
-    return (smooth[np.ix_(pick_y, pick_x)] >= level) & inside
+    weights = []
+    for axis in (1, 0):
+        at = (edge - letterbox.content[axis]) / letterbox.scale[axis]
+        at = (at - target.offset[axis]) * view.scale[axis] + view.content[axis]
+        pick = np.clip((at * FRAME / SIDE).astype(int), 0, FRAME - 1)
+        weights.append(_enlarging()[pick] * ((at >= 0) & (at < SIDE))[:, None])
+    return weights[0], weights[1].T
+
+
+@cache
+def _enlarging() -> np.ndarray:
+    """Bilinear interpolation from the grid to the frame as a matrix, (224, 56)."""
+    from PIL import Image
+
+    cells = Image.fromarray(np.eye(_GRID, dtype=np.float32))
+    return np.asarray(cells.resize((_GRID, FRAME), Image.Resampling.BILINEAR))

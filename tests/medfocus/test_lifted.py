@@ -59,6 +59,22 @@ def test_a_label_follows_the_edge_it_belongs_to():
     assert after > 0.95
 
 
+def test_a_small_region_is_carried_as_if_the_whole_grid_were():
+    """Only the cells that its mass can reach are computed."""
+    rng = np.random.default_rng(1)
+    first, second = (lift(rng.uniform(-1.9, 1.9, (40, 40)), np.ones((40, 40)), 4) for _ in range(2))
+    plan = solve_lifted_uot(first[None], second, reach=1.5, tone=0.8, marginal=1.0)
+    region = np.zeros((40, 40), np.float32)
+    region[20:24, 5:15] = 1
+    tone, rows, columns = plan.kernels
+    both = np.stack([region, np.ones_like(region)])[:, None]
+    whole = np.einsum("bc,yz,xw,nczw->nbyx", tone, rows, columns, plan.u * both, optimize=True)
+    want = (plan.v * whole[:1]).sum(1) / (plan.v * whole[1:]).sum(1)
+    found = plan.labels(region[None, None])[:, 0]
+    assert 0 < (found > 0).sum() < 40 * 40
+    np.testing.assert_allclose(found, want, atol=1e-6)
+
+
 def test_no_region_and_no_mass():
     ones = np.ones((6, 6))
     plan = solve_lifted_uot(lift(ones, ones, 4)[None], lift(ones, 0 * ones, 4), reach=1.5, tone=0.6, marginal=1.0)
