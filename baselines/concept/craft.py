@@ -40,7 +40,7 @@ class CraftParameters:
     points : int
         Base points of the Sobol sequence, a power of two.
     seed : int
-        Of the pool and of the factorisation.
+        Of the pool, of the factorisation and of the points.
     """
 
     references: str = "phantom"
@@ -90,7 +90,7 @@ def craft(lvlm: Lvlm, episode: Episode, parameters: CraftParameters) -> Attribut
 
         return embedding_log_probs(lvlm, episode, len(shares), variants).sum(1)
 
-    indices = total_indices(worth, len(basis), parameters.points)
+    indices = total_indices(worth, len(basis), parameters.points, parameters.seed)
     heat = (coefficients * np.linalg.norm(basis, axis=1)) @ indices
     scores = {f"concept {k}": float(value) for k, value in enumerate(indices)}
     return from_heatmap(episode.grid.as_map(heat), episode, concept_scores=scores)

@@ -33,11 +33,14 @@ class WcamParameters:
         Base points of the Sobol sequence, a power of two.
     budget : int
         Most forward passes; fewer points are taken until ``points (cells^2 + 1)`` fit. 0: as many as it takes.
+    seed : int
+        Of the sequence's scrambling.
     """
 
     cells: int = 16
     points: int = 8
     budget: int = 0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         require(self.cells >= 8 and self.cells % 8 == 0, "wcam", "cells must be a multiple of 8")
@@ -84,7 +87,7 @@ def wcam(lvlm: Lvlm, episode: Episode, parameters: WcamParameters) -> Attributio
     points, count = parameters.points, parameters.cells**2
     while parameters.budget and points > 2 and points * (count + 1) > parameters.budget:
         points //= 2
-    indices = total_indices(worth, count, points).reshape(parameters.cells, parameters.cells)
+    indices = total_indices(worth, count, points, parameters.seed).reshape(parameters.cells, parameters.cells)
     heat, profile = spread_bands(indices)
     out = np.zeros(frame.shape[:2])
     rows = (np.arange(height) * heat.shape[0]) // padded.shape[0]

@@ -11,7 +11,8 @@ torch = pytest.importorskip("torch")
 
 from baselines.mask.extremal_perturbation import area_loss, perturbed, smooth_mask  # noqa: E402
 from medground_bench.attribution.method import get_method  # noqa: E402
-from tests.baselines.kit import SoftPlayer, of_image  # noqa: E402
+from tests.baselines.kit import SoftPlayer, of_image, soft_dead  # noqa: E402
+from tests.baselines.mask.test_planted_patch import PIXELS  # noqa: E402
 
 
 def test_the_mask_keeps_the_area_and_lies_where_the_score_is() -> None:
@@ -53,3 +54,8 @@ def test_levels_are_mixed_between_neighbours() -> None:
     levels = torch.arange(3.0)[:, None, None, None].expand(3, 1, 1, 4).clone()
     frame = perturbed(levels, torch.tensor([[[[1.0, 0.0, 0.5, 0.75]]]]))
     assert frame.flatten().tolist() == [0.0, 2.0, 1.0, 0.5]
+
+
+def test_a_score_that_no_blur_changes_names_no_evidence() -> None:
+    found = get_method("extremal_perturbation").run(SoftPlayer(soft_dead), of_image(PIXELS))  # type: ignore[arg-type]
+    assert found.degenerate
