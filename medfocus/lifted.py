@@ -95,7 +95,7 @@ def solve_lifted_uot(
     reach: float,
     tone: float,
     marginal: float,
-    tolerance: float = 1e-3,
+    tolerance: float = 5e-3,
     max_iterations: int = 100,
 ) -> LiftedPlan:
     """Transport between lifted grids (:func:`lift`).
@@ -113,7 +113,7 @@ def solve_lifted_uot(
     marginal : float
         Weight of both marginal penalties.
     tolerance : float
-        Largest relative change of a scaling in one sweep at which it stops; labels are shares, so 1e-3 is ample.
+        Largest relative change of a scaling in one sweep at which it stops; labels are shares, so 5e-3 is ample.
     """
     bins, height, width = target.shape
     step = 2 * LIMIT / (bins - 1)

@@ -26,7 +26,6 @@ _ASPECTS = np.exp(np.linspace(-0.2, 0.2, 5))
 _MIN_OVERLAP = 0.35  # of the energy: below it a match of two corners would win
 _STARTS = 4  # parts of the scales
 _STEPS, _FIRST = 10, 4  # at most, and on scale and shift
-_REFUSED = 2  # steps in a row that gain nothing, before it ends
 _GAIN = 3e-4  # of correlation: a step that gains less is the last one
 _VOTERS = 8  # references whose mean correlation decides between the image and its negative, and that are turned
 _TURNS = np.radians([-8.0, 8.0])  # of the starts from which they climb again
@@ -209,9 +208,9 @@ def _climb(
     free = np.arange(6) if shear else np.array([0, 2, 4, 5])  # of (yy, yx, y, xy, xx, x)
     best = maps.copy()
     best[:, :, 2] /= step
-    scores, damping = np.full(len(maps), -np.inf), np.full(len(maps), 1e-2)
+    scores, damping = np.full(len(maps), -np.inf), 1e-2
     normal, right = np.tile(np.eye(len(free)), (len(maps), 1, 1)), np.zeros((len(maps), len(free)))
-    current, active, refused = best.copy(), np.arange(len(maps)), np.zeros(len(maps), int)
+    current, active = best.copy(), np.arange(len(maps))
     for _ in range(steps + 1):
         moved, slope_y, slope_x, weight = np.moveaxis(_gather(level.padded, which[active], current, level.size), -1, 0)
         weight = weight * valid
@@ -221,7 +220,7 @@ def _climb(
         found *= np.minimum(1.0, weight.sum(1) / area / 0.5)
         gained = found - scores[active]
         better = gained > 0
-        damping[active] *= np.where(better, 0.3, 6.0)
+        damping *= 0.3
         up = active[better]
         scores[up], best[up] = found[better], current[better]
         gain = (cross / power)[better, None]
@@ -231,12 +230,11 @@ def _climb(
         whole = pairs.reshape(len(up), 2, 2, 3, 3).transpose(0, 1, 3, 2, 4).reshape(len(up), 6, 6)
         normal[up] = whole[:, free[:, None], free]
         right[up] = ((slopes * error[:, None]) @ level.terms).reshape(len(up), 6)[:, free]
-        refused[active] = np.where(better, 0, refused[active] + 1)
-        active = active[(gained > _GAIN) | (~better & (refused[active] < _REFUSED))]
+        active = active[gained > _GAIN]
         if not len(active):
             break
         diagonal = np.einsum("nii->ni", normal[active])
-        ridge = damping[active, None] * diagonal + 1e-6 * diagonal.mean(1, keepdims=True) + 1e-9
+        ridge = damping * diagonal + 1e-6 * diagonal.mean(1, keepdims=True) + 1e-9
         move = np.linalg.solve(normal[active] + np.eye(len(free)) * ridge[:, None], right[active, :, None])[..., 0]
         current = best[active]
         current.reshape(-1, 6)[:, free] += move
