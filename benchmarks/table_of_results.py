@@ -165,7 +165,7 @@ def by_lvlm(sets: Sets, mode: str) -> Iterator[str]:
 
 
 def short(sets: Sets, names: Sequence[str]) -> Iterator[str]:
-    """IoU of some rows over sets and modes: the README's table. The best method of a column is bold."""
+    """IoU of some rows over sets and modes, for the README: the best method bold, in brackets the records if fewer."""
     tables = {f"{name}, {mode}": rows_of(report, mode) for mode in MODES for name, (_, report) in sets.items()}
     sizes = [max(t.values(), key=lambda r: r.records) for t in tables.values()]
     heads = [f"{n} ({r.records} of {r.clusters})" for n, r in zip(tables, sizes, strict=True)]
@@ -174,10 +174,13 @@ def short(sets: Sets, names: Sequence[str]) -> Iterator[str]:
     best = [max(_iou(t, m) for m in t if t[m].kind == "method") for t in tables.values()]
     for title in sorted(chosen, key=lambda t: -np.mean([_iou(table, t) for table in tables.values()])):
         cells = []
-        for table, most in zip(tables.values(), best, strict=True):
-            text = interval_text(table[title].cell("iou")) if title in table else ""
-            bold = text and table[title].kind == "method" and _iou(table, title) == most
-            cells.append(f"**{text[:5]}**{text[5:]}" if bold else text)
+        for table, most, size in zip(tables.values(), best, sizes, strict=True):
+            row = table.get(title)
+            text = interval_text(row.cell("iou")) if row else ""
+            if row and row.kind == "method":
+                text = f"**{text[:5]}**{text[5:]}" if _iou(table, title) == most else text
+                text += f" ({row.records})" if row.records < size.records else ""
+            cells.append(text)
         method = any(table[title].kind == "method" for table in tables.values() if title in table)
         yield f"| {f'`{title}`' if method else f'*{title}*'} | " + " | ".join(cells) + " |"
 
