@@ -20,7 +20,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from joined import read_joined
@@ -211,7 +211,9 @@ def figure(sets: Sets, path: Path) -> None:
         for title, row in rows.items():
             if row.kind == "chance":
                 axis.axhline(_iou(rows, title), color="#7a7a7a", linewidth=0.7, linestyle=":")
-                axis.annotate(title, (0.5, _iou(rows, title)), fontsize=7, color="#555555", va="bottom")
+                place = (0.99, _iou(rows, title))
+                where: Any = ("axes fraction", "data")
+                axis.annotate(title, place, xycoords=where, fontsize=7, color="#555555", va="bottom", ha="right")
         axis.set_xscale("log")
         axis.set_xlabel("forward + backward passes a record")
         axis.set_title(name, fontsize=10)
