@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from medground_bench.lvlm import Episode, Lvlm
 
-__all__ = ["SobolParameters", "jansen", "sobol", "total_indices"]
+__all__ = ["SobolParameters", "jansen", "points_within", "sobol", "total_indices"]
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,23 @@ def sobol(lvlm: Lvlm, episode: Episode, parameters: SobolParameters) -> np.ndarr
     and a cell of which they are has index 0 whatever it does (11 of 64 cells with 8 points).
     """
     game = RegionGame(lvlm, episode, parameters.regions, parameters.fill)
-    points = parameters.points
-    while parameters.budget and points > 2 and points * (game.count + 1) > parameters.budget:
-        points //= 2
+    points = points_within(parameters.budget, parameters.points, game.count, "sobol")
     return game.heat(total_indices(game.values, game.count, points, parameters.seed))
+
+
+def points_within(budget: int, points: int, count: int, name: str) -> int:
+    """The most base points of n cells, at least 2, that a budget of passes allows; 0 allows all.
+
+    Raises
+    ------
+    MethodError
+        If it does not allow two.
+    """
+    while budget and points > 2 and points * (count + 1) > budget:
+        points //= 2
+    enough = not budget or points * (count + 1) <= budget
+    require(enough, name, f"budget={budget} is less than the {2 * (count + 1)} passes of two points of {count} cells")
+    return points
 
 
 def total_indices(worth: Callable[[np.ndarray], np.ndarray], count: int, points: int, seed: int = 0) -> np.ndarray:

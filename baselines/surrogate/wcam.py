@@ -9,7 +9,7 @@ import numpy as np
 
 from baselines.shared.checks import require
 from baselines.shared.sequence_scores import sequence_scores
-from baselines.surrogate.sobol import total_indices
+from baselines.surrogate.sobol import points_within, total_indices
 from medground_bench.attribution.method import Attribution, from_heatmap, method
 from medground_bench.attribution.regions import tile_labels
 
@@ -84,9 +84,8 @@ def wcam(lvlm: Lvlm, episode: Episode, parameters: WcamParameters) -> Attributio
             scores.append(sequence_scores(lvlm, episode, variants))
         return np.concatenate(scores)
 
-    points, count = parameters.points, parameters.cells**2
-    while parameters.budget and points > 2 and points * (count + 1) > parameters.budget:
-        points //= 2
+    count = parameters.cells**2
+    points = points_within(parameters.budget, parameters.points, count, "wcam")
     indices = total_indices(worth, count, points, parameters.seed).reshape(parameters.cells, parameters.cells)
     heat, profile = spread_bands(indices)
     out = np.zeros(frame.shape[:2])

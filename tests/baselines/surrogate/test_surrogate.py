@@ -15,8 +15,9 @@ from baselines.surrogate.hsic import dependence
 from baselines.surrogate.kernel_shap import shapley_regression
 from baselines.surrogate.lime import weighted_ridge
 from baselines.surrogate.shap_kl import divergence_worth
-from baselines.surrogate.sobol import total_indices
+from baselines.surrogate.sobol import points_within, total_indices
 from medground_bench.attribution.method import get_method
+from medground_bench.core.errors import MethodError
 from tests.baselines.kit import ADDITIVE, Player, of_image, quadrants, white_episode
 
 
@@ -213,3 +214,11 @@ def test_the_anatomy_has_names() -> None:
     assert abs(found.concept_scores["left lung, middle third"]) < 1e-9
     gain = float(episode.frame_array[:, :112].mean() / 255)
     assert sum(found.concept_scores.values()) == pytest.approx(gain, abs=1e-6)
+
+
+def test_points_are_what_the_budget_pays_for() -> None:
+    assert points_within(0, 8, 64, "sobol") == 8
+    assert points_within(520, 8, 64, "sobol") == 8
+    assert [points_within(budget, 8, 64, "sobol") for budget in (519, 260, 259, 130)] == [4, 4, 2, 2]
+    with pytest.raises(MethodError, match="budget=129 is less than the 130 passes of two points of 64 cells"):
+        points_within(129, 8, 64, "sobol")
