@@ -258,10 +258,10 @@ def _curve(by_key: dict[str, Any], keys: list[str]) -> list[tuple[int, float]]:
     """(passes, mean IoU): of every record the best region so far, from where all records have one."""
     reached = []
     for key in keys:
-        steps = [(int(p), [boxes]) for p, boxes in by_key[key]["curve"] if p is not None]
+        steps = [(int(p), boxes) for p, boxes in by_key[key]["curve"] if p is not None]
         if not steps:
             return []
-        scores = score_boxes([b for _, (b,) in steps], [by_key[key]["evidence"]] * len(steps)).iou
+        scores = score_boxes([boxes for _, boxes in steps], [by_key[key]["evidence"]] * len(steps)).iou
         reached.append((np.array([p for p, _ in steps]), scores))
     first = max(int(passes[0]) for passes, _ in reached)
     places = sorted({int(p) for passes, _ in reached for p in passes if p >= first})

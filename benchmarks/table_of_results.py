@@ -124,9 +124,9 @@ def pooled(sets: Sets, mode: str, reference: str) -> Iterator[str]:
 
 def _fewer(tables: dict[str, dict[str, Row]], title: str, reference: str) -> str:
     """On how many records of each set, where a method was run on some only."""
-    counts = [(table[title].records, table[reference].records) for table in tables.values() if title in table]
-    limited = any(table[title].p_chance for table in tables.values() if title in table)
-    return f" ({' / '.join(str(n) for n, _ in counts)})" if limited and any(n < most for n, most in counts) else ""
+    rows = [(table[title], table[reference].records) for table in tables.values() if title in table]
+    fewer = any(row.kind in ("method", "control") and row.records < most for row, most in rows)
+    return f" ({' / '.join(str(row.records) for row, _ in rows)})" if fewer else ""
 
 
 def _iou(table: dict[str, Row], title: str) -> float:

@@ -12,10 +12,9 @@ import torch
 
 from medground_bench.attribution.method import method
 from medground_bench.scoring.protocols.laterality import named_side, swap_sides
-from medground_bench.scoring.protocols.run import run_protocols
 from medground_bench.scoring.protocols.shift import shifted
 from tests.scoring.protocols.kit import SIDE, World, mean, run
-from tests.scoring.protocols.test_sanity import METHODS, board_of, bright, submission
+from tests.scoring.protocols.test_sanity import METHODS, board_of, bright, run_again, submission
 
 if TYPE_CHECKING:
     from medground_bench.lvlm import Lvlm
@@ -170,19 +169,6 @@ def test_precision_tells_who_rounds(tiny_qwen: Lvlm, tmp_path: Path) -> None:
         values = torch.linspace(0, 1, 401)[1:].to(lvlm.dtype).double()
         return np.asarray((values * 400).frac(), float).reshape(20, 20)
 
-    board = board_of(tmp_path, n=2, model=lambda k: tiny_qwen.key, id=lambda k: f"{tiny_qwen.key}/{k}")
-    found = {"rounding": rounding, "bright": bright}
-    for name, each in found.items():
-        path = board.submit(
-            name,
-            heat=lambda r, each=each: each.function(tiny_qwen, board.lvlm.prepare(r.image, "?", "Yes", SIDE), None),
-        )
-        text = (path / "submission.json").read_text().replace('"tiny_a"', f'"{tiny_qwen.key}"')
-        (path / "submission.json").write_text(text)
-        report = run_protocols(
-            [path], board.folder, ["stability"], tmp_path / "out", lvlm=tiny_qwen, methods=found, resamples=200
-        )
-        assert not report.errors, report.errors
-        result = report.results[name, "stability"]
+    for name, result in run_again(tiny_qwen, tmp_path, "stability", {"rounding": rounding, "bright": bright}):
         assert mean(result, "rerun") == pytest.approx(1, abs=1e-4)
         assert (mean(result, "precision") > 0.99) == (name == "bright")

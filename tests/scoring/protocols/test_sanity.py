@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from tests.scoring.protocols.kit import SIDE, World, mean, run, world
 
 if TYPE_CHECKING:
     from medground_bench.lvlm import Lvlm
+    from medground_bench.scoring.protocols.result import ProtocolResult
 
 
 @method("bright", family="test", over="frame")
@@ -104,6 +106,21 @@ class TestShuffled:
             pass
 
 
+def run_again(lvlm: Lvlm, root: Path, protocol: str, found: dict[str, Any]) -> Iterator[tuple[str, ProtocolResult]]:
+    """Submissions of methods, made for a real LVLM, and what a protocol that runs them again says of each."""
+    board = board_of(root, n=2, model=lambda k: lvlm.key, id=lambda k: f"{lvlm.key}/{k}")
+    for name, each in found.items():
+        path = board.submit(
+            name,
+            heat=lambda r, each=each: each.function(lvlm, board.lvlm.prepare(r.image, "?", "Yes", SIDE), None),
+        )
+        text = (path / "submission.json").read_text().replace('"tiny_a"', f'"{lvlm.key}"')
+        (path / "submission.json").write_text(text)
+        report = run_protocols([path], board.folder, [protocol], root / "out", lvlm=lvlm, methods=found, resamples=200)
+        assert not report.errors, report.errors
+        yield name, report.results[name, protocol]
+
+
 def test_randomisation_tells_who_looks_at_the_model(tiny_qwen: Lvlm, tmp_path: Path) -> None:
     """A map of pixels stays as it is; one that is a picture of the head's weights does not."""
 
@@ -112,20 +129,7 @@ def test_randomisation_tells_who_looks_at_the_model(tiny_qwen: Lvlm, tmp_path: P
         values = next(iter(lvlm.layers.parameters())).detach().float().ravel()[:400]
         return np.asarray(values, float).reshape(20, 20)
 
-    board = board_of(tmp_path, n=2, model=lambda k: tiny_qwen.key, id=lambda k: f"{tiny_qwen.key}/{k}")
-    found = {"bright": bright, "weights": weights}
-    for name, each in found.items():
-        path = board.submit(
-            name,
-            heat=lambda r, each=each: each.function(tiny_qwen, board.lvlm.prepare(r.image, "?", "Yes", SIDE), None),
-        )
-        text = (path / "submission.json").read_text().replace('"tiny_a"', f'"{tiny_qwen.key}"')
-        (path / "submission.json").write_text(text)
-        report = run_protocols(
-            [path], board.folder, ["randomisation"], tmp_path / "out", lvlm=tiny_qwen, methods=found, resamples=200
-        )
-        assert not report.errors, report.errors
-        result = report.results[name, "randomisation"]
+    for name, result in run_again(tiny_qwen, tmp_path, "randomisation", {"bright": bright, "weights": weights}):
         independent = name == "bright"
         assert mean(result, "model_independent") == float(independent)
         assert mean(result, "only_vision") == pytest.approx(1.0)
