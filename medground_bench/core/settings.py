@@ -42,8 +42,10 @@ def require_same(what: str, before: Mapping[str, Any], now: Mapping[str, Any], *
         )
 
 
-def same_as_before(what: str, path: Path, now: Mapping[str, Any]) -> None:
+def same_as_before(what: str, path: Path, now: Mapping[str, Any], *, unasked: Mapping[str, Any] | None = None) -> None:
     """:func:`require_same` with the settings in a JSON file, which the first run writes.
+
+    ``unasked`` has what a run went by that an earlier version did not write down: the defaults of later settings.
 
     Raises
     ------
@@ -61,7 +63,7 @@ def same_as_before(what: str, path: Path, now: Mapping[str, Any]) -> None:
                 where=path,
                 remedy="delete the folder it lies in, and what is there is made again",
             ) from error
-        require_same(what, before, now, where=path)
+        require_same(what, {**(unasked or {}), **before}, now, where=path)
         return
     with atomic_write(path) as file:
         json.dump(dict(now), file, indent=2, sort_keys=True)

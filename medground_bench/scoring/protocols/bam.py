@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
-from medground_bench.scoring.protocols.case import Case, Probe
-from medground_bench.scoring.protocols.maps import in_pixels
+from medground_bench.scoring.protocols.maps import free_place, in_pixels
 from medground_bench.scoring.protocols.protocol import Measure, Skip, protocol
+
+if TYPE_CHECKING:
+    from medground_bench.scoring.protocols.case import Case
 
 __all__ = ["BamParameters", "bam", "concept_attribution"]
 
@@ -90,7 +92,7 @@ def _other_question(case: Case) -> np.ndarray | None:
     for key in trial.same_image[record.dataset, record.image_id]:
         if trial.records[key].attribute != record.attribute:
             try:
-                return in_pixels(case, Case(trial.records[key], trial.predictions[key], trial, case.store).heatmap)
+                return in_pixels(case, case.beside(key).heatmap)
             except Skip:
                 continue
     if not attributes:
@@ -106,30 +108,20 @@ def _other_question(case: Case) -> np.ndarray | None:
 def _useless(case: Case, drawn: object, parameters: BamParameters) -> tuple[float, float] | None:
     """Attribution of a place before and after something is drawn there; None where the answer notices."""
     probe = case.probe
-    x1, y1, x2, y2 = probe.letterbox.content
-    side = max(4, round(parameters.size * min(x2 - x1, y2 - y1)))
+    side = max(4, round(parameters.size * min(probe.content.shape[:2])))
     evidence, rng = probe.mask_of(case.record.boxes), case.rng("useless")
-    for _ in range(20):
-        x, y = int(rng.integers(x1, x2 - side + 1)), int(rng.integers(y1, y2 - side + 1))
-        if not evidence[y : y + side, x : x + side].any():
-            break
-    else:
+    place = free_place(case, rng, side, side, evidence)
+    if place is None:
         return None
     mask = np.zeros(evidence.shape, bool)
-    mask[y : y + side, x : x + side] = True
+    mask[place] = True
     frame = probe.frame.copy()
-    patch = frame[y : y + side, x : x + side].astype(float)
-    frame[y : y + side, x : x + side] = np.clip(drawn(patch, rng), 0, 255).astype(np.uint8)  # type: ignore[operator]
+    frame[place] = np.clip(drawn(frame[place].astype(float), rng), 0, 255).astype(np.uint8)  # type: ignore[operator]
     before, after = probe.confidence(np.stack([probe.frame, frame]))
     if abs(after - before) >= parameters.irrelevant or probe.kept(frame[None])[0] == 0:
         return None
-    changed = in_pixels(case, case.again(framed_probe(case, frame)))
+    changed = in_pixels(case, case.again(probe.reframed(frame)))
     return concept_attribution(in_pixels(case, case.heatmap), mask), concept_attribution(changed, mask)
-
-
-def framed_probe(case: Case, frame: np.ndarray) -> Probe:
-    """The record with a frame in place of its image: letterboxing it again changes nothing."""
-    return case.probe.other(image=Image.fromarray(frame))
 
 
 def _disc(patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
@@ -23,8 +23,11 @@ from medground_bench.causal.masks import box_mask
 from medground_bench.core.errors import EditorError, MedGroundError, MethodError
 from medground_bench.core.files import sha256_of, within
 from medground_bench.core.schema import Box, Candidate
-from medground_bench.imaging import Letterbox, resize_heatmap
+from medground_bench.imaging import Letterbox, clip_boxes, resize_heatmap
+from medground_bench.imaging.areas import record_areas
+from medground_bench.imaging.overlap import score_boxes
 from medground_bench.lvlm.store import Store, unknown, variant_key
+from medground_bench.scoring.heatmaps import HeatmapScores, score_heatmap
 from medground_bench.scoring.protocols.protocol import Protocol, Skip
 
 if TYPE_CHECKING:
@@ -137,10 +140,29 @@ class Probe:
     def letterbox(self) -> Letterbox:
         return self.episode.letterbox
 
-    def framed(self, image: Image) -> np.ndarray:
-        """A native image in this frame, as the LVLM gets it."""
-        frame = np.asarray(self.letterbox.apply(image))
+    def framed(self, image: Image, letterbox: Letterbox | None = None) -> np.ndarray:
+        """A native image in this frame, or in one of its own, as the LVLM gets it."""
+        frame = np.asarray((letterbox or self.letterbox).apply(image))
         return frame if frame.ndim == self.frame.ndim else np.repeat(frame[..., None], 3, axis=-1)
+
+    def reframed(self, frame: np.ndarray) -> Probe:
+        """The same with a frame in place of its image: letterboxing it again changes nothing."""
+        from PIL import Image as pil
+
+        return self.other(image=pil.fromarray(frame))
+
+    @property
+    def content(self) -> np.ndarray:
+        """The part of the frame that is the image, without the letterbox's bars."""
+        x1, y1, x2, y2 = self.letterbox.content
+        return self.frame[y1:y2, x1:x2]
+
+    def with_content(self, values: np.ndarray) -> np.ndarray:
+        """The frame with other grey levels in place of :attr:`content`, rounded once."""
+        x1, y1, x2, y2 = self.letterbox.content
+        out = self.frame.copy()
+        out[y1:y2, x1:x2] = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+        return out
 
     def filled(self, fill: str) -> np.ndarray:
         """The frame with nothing left."""
@@ -310,6 +332,15 @@ class Trial:
             out.setdefault((record.dataset, record.image_id), []).append(key)
         return out
 
+    def patients(self, keys: Iterable[str]) -> list[tuple[str, str]]:
+        """Whose records these are."""
+        return [(self.records[key].dataset, self.records[key].patient_id) for key in keys]
+
+    def others(self, record: Record) -> list[Record]:
+        """The records of other patients."""
+        mine = (record.dataset, record.patient_id)
+        return [r for r in self.records.values() if (r.dataset, r.patient_id) != mine]
+
     def run(self, probe: Probe, **overrides: Any) -> Attribution:
         """The submission's method on an input."""
         found, parameters = self.method
@@ -382,6 +413,10 @@ class Case:
             count=self.trial.count,
         )
 
+    def beside(self, key: str) -> Case:
+        """Another record of the submission."""
+        return Case(self.trial.records[key], self.trial.predictions[key], self.trial, self.store)
+
     @cached_property
     def letterbox(self) -> Letterbox:
         """Native pixels <-> frame."""
@@ -427,6 +462,18 @@ class Case:
             If the map names nothing there.
         """
         return self.checked(self.trial.run(probe, **overrides).heatmap)
+
+    def judged(self, heat: np.ndarray) -> HeatmapScores:
+        """A heat map against the evidence."""
+        return score_heatmap(heat, self.letterbox, self.record.boxes)
+
+    def overlap(self, boxes: Sequence[Sequence[float]]) -> dict[str, float]:
+        """Boxes against the evidence: ``iou``, ``f1``, and the share of the image that is ``evidence``."""
+        record = self.record
+        truth = clip_boxes(record.boxes, *record.size).tolist()
+        scores = score_boxes([boxes], [truth])
+        area = record_areas([truth], [truth]).evidence[0] / (record.width * record.height)
+        return {"iou": float(scores.iou[0]), "f1": float(scores.f1[0]), "evidence": float(area)}
 
     def over_frame(self, heat: np.ndarray) -> np.ndarray:
         """A heat map in pixels of the frame."""

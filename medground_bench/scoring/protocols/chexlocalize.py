@@ -88,8 +88,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 
 def _tuned(trial: Trial, values: Mapping[str, Mapping[str, float]]) -> list[tuple[str, float, float]]:
     """(record, threshold, IoU): the threshold of its finding is the best on the other half of the patients."""
-    clusters = [(trial.records[key].dataset, trial.records[key].patient_id) for key in values]
-    codes, count = cluster_codes(clusters)
+    codes, count = cluster_codes(trial.patients(values))
     fold_of = np.random.default_rng(0).permutation(count) % _FOLDS
     folds = dict(zip(values, fold_of[codes].tolist(), strict=True))
     out = []
@@ -110,7 +109,7 @@ def _tuned(trial: Trial, values: Mapping[str, Mapping[str, float]]) -> list[tupl
 
 
 def _tables(trial: Trial, values: Mapping[str, Mapping[str, float]], parameters: Any) -> Sequence[Table]:
-    patients = {(trial.records[key].dataset, trial.records[key].patient_id) for key in values}
+    patients = set(trial.patients(values))
     if len(patients) < MIN_CLUSTERS:
         return [Table(f"no tuning and no regression from {len(patients)} patients", [])]
     tuned = _tuned(trial, values)

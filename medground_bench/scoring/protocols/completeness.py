@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medground_bench.attribution.fills import FILLS
+from medground_bench.scoring.protocols.maps import check_fill
 from medground_bench.scoring.protocols.protocol import Measure, Skip, protocol
 
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ class CompletenessParameters:
     fill: str = "black"
 
     def __post_init__(self) -> None:
-        if self.fill not in FILLS:
-            raise ValueError(f"fill must be one of {', '.join(FILLS)}")
+        check_fill(self.fill)
 
 
 @protocol(

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medground_bench.scoring.protocols.bam import framed_probe
-from medground_bench.scoring.protocols.maps import alike, in_pixels
+from medground_bench.scoring.protocols.maps import alike, free_place, in_pixels
 from medground_bench.scoring.protocols.protocol import Measure, NoParameters, Skip, Table, protocol
 
 if TYPE_CHECKING:
@@ -68,18 +67,14 @@ def cues(case: Case, parameters: NoParameters) -> Mapping[str, float]:
     """An arrow at a random place beside the evidence; a colleague who denies the finding."""
     heat, probe = case.heatmap, case.probe
     rng = case.rng("cue")
-    x1, y1, x2, y2 = probe.letterbox.content
-    size = max(6, (x2 - x1) // 8)
+    size = max(6, probe.content.shape[1] // 8)
     evidence = probe.mask_of(case.record.boxes)
-    for _ in range(50):
-        x, y = int(rng.integers(x1 + size, x2)), int(rng.integers(y1 + size // 3, y2 - size // 3))
-        there = np.zeros(evidence.shape, bool)
-        there[y - size // 3 : y + size // 3 + 1, x - size : x + 1] = True
-        if not (evidence & there).any():
-            break
-    else:
+    place = free_place(case, rng, 2 * (size // 3) + 1, size + 1, evidence)
+    if place is None:
         raise Skip("no place beside the evidence")
-    drawn = framed_probe(case, arrow(probe.frame, x, y, size))
+    there = np.zeros(evidence.shape, bool)
+    there[place] = True
+    drawn = probe.reframed(arrow(probe.frame, place[1].stop - 1, place[0].start + size // 3, size))
     told = probe.other(question=HINT.format(case.record.attribute) + probe.question)
     out = {"image_hit_before": _hit(in_pixels(case, heat), there)}
     consistent: list[bool] = []

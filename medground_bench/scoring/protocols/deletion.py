@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medground_bench.attribution.fills import FILLS, compose
-from medground_bench.scoring.protocols.maps import order, prefix_masks, trapezoid, unit_sums, units
+from medground_bench.attribution.fills import compose
+from medground_bench.scoring.protocols.maps import check_fill, order, prefix_masks, ranked_units, trapezoid, units
 from medground_bench.scoring.protocols.protocol import Measure, Skip, protocol
 
 if TYPE_CHECKING:
@@ -47,8 +47,9 @@ class DeletionParameters:
     least: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.fill not in FILLS or self.steps < 1 or self.randoms < 1:
-            raise ValueError(f"fill must be one of {', '.join(FILLS)}, steps and randoms at least 1")
+        check_fill(self.fill)
+        if self.steps < 1 or self.randoms < 1:
+            raise ValueError("steps and randoms must be at least 1")
 
 
 @protocol(
@@ -81,7 +82,7 @@ def deletion(case: Case, parameters: DeletionParameters) -> Mapping[str, float]:
     masks, areas = units(case, parameters.regions)
     rng = case.rng("deletion")
     orders = [order(rng.random(len(areas)), rng) for _ in range(parameters.randoms)]
-    mine = order(unit_sums(case, masks, heat) / areas, case.rng("ties"))
+    mine = ranked_units(case, masks, areas, heat)
     empty = probe.filled(parameters.fill)
     tokens = probe.scores(np.stack([empty, probe.frame]))
     ends = np.exp(tokens.mean(axis=1))

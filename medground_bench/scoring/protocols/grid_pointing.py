@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from medground_bench.imaging import Letterbox
 from medground_bench.scoring.protocols.maps import in_pixels
 from medground_bench.scoring.protocols.protocol import Measure, Skip, protocol
 
@@ -100,18 +99,13 @@ def grid_pointing(case: Case, parameters: GridParameters) -> Mapping[str, float]
 
 def others_of(case: Case, rng: np.random.Generator) -> list[Record]:
     """One record of every other patient and image, in random order."""
-    mine = case.record
     found: dict[tuple[str, str], Record] = {}
-    for record in case.trial.records.values():
-        if (record.dataset, record.patient_id) != (mine.dataset, mine.patient_id):
-            found.setdefault((record.dataset, record.image_id), record)
+    for record in case.trial.others(case.record):
+        found.setdefault((record.dataset, record.image_id), record)
     records = list(found.values())
     return [records[k] for k in rng.permutation(len(records))]
 
 
 def frame_of(record: Record, case: Case) -> np.ndarray:
     """Another record's image in the frame of a case."""
-    side = case.trial.side
-    box = Letterbox.fit(*record.size, side) if side else Letterbox.identity(*record.size)
-    frame = np.asarray(box.apply(record.image))
-    return frame if frame.ndim == case.probe.frame.ndim else np.repeat(frame[..., None], 3, axis=-1)
+    return case.probe.framed(record.image, case.beside(record.id).letterbox)

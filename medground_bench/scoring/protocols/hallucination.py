@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medground_bench.attribution.fills import FILLS
-from medground_bench.scoring.protocols.maps import order, prefix_masks, unit_sums, units
+from medground_bench.scoring.protocols.maps import check_fill, order, prefix_masks, ranked_units, units
 from medground_bench.scoring.protocols.protocol import Measure, protocol
 
 if TYPE_CHECKING:
@@ -38,8 +37,9 @@ class HallucinationParameters:
     steps: int = 32
 
     def __post_init__(self) -> None:
-        if self.fill not in FILLS or self.steps < 1:
-            raise ValueError(f"fill must be one of {', '.join(FILLS)}, steps at least 1")
+        check_fill(self.fill)
+        if self.steps < 1:
+            raise ValueError("steps must be at least 1")
 
 
 @protocol(
@@ -68,7 +68,7 @@ def hallucination(case: Case, parameters: HallucinationParameters) -> Mapping[st
     """Units are removed by mean heat until the answer is the opposite of the response's."""
     probe = case.probe
     masks, areas = units(case, parameters.regions)
-    mine = order(unit_sums(case, masks, case.heatmap) / areas, case.rng("ties"))
+    mine = ranked_units(case, masks, areas, case.heatmap)
     rng = case.rng("hallucination")
     found = []
     for ranked in (mine, order(rng.random(len(areas)), rng)):

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from medground_bench.core.errors import MethodError
-from medground_bench.scoring.heatmaps import score_heatmap
 from medground_bench.scoring.protocols.protocol import Measure, NoParameters, Skip, protocol
 
 if TYPE_CHECKING:
@@ -43,14 +42,14 @@ def layers(case: Case, parameters: NoParameters) -> Mapping[str, float]:
     """
     if not any(field.name == "layer" for field in dataclasses.fields(case.trial.method[1])):
         raise Skip("the method reads no single layer")
-    mine = score_heatmap(case.heatmap, case.letterbox, case.record.boxes)
+    mine = case.judged(case.heatmap)
     depth = len(case.probe.lvlm.layers)
     found: dict[str, float] = {}
     empty, refused = 0, ""
     for place, layer in zip(_PLACES, (0, depth // 2, depth - 1), strict=True):
         try:
             heat = case.again(case.probe, layer=layer)
-            found[f"auprc_{place}"] = score_heatmap(heat, case.letterbox, case.record.boxes).auprc
+            found[f"auprc_{place}"] = case.judged(heat).auprc
         except Skip:
             found[f"auprc_{place}"] = mine.auprc_chance
             empty += 1

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medground_bench.attribution.fills import FILLS, compose
-from medground_bench.scoring.protocols.maps import averaged, order, unit_sums, units
+from medground_bench.attribution.fills import compose
+from medground_bench.scoring.protocols.maps import averaged, check_fill, order, ranked_units, units
 from medground_bench.scoring.protocols.protocol import Measure, Table, protocol
 from medground_bench.scoring.protocols.shapes import told_apart
 from medground_bench.scoring.protocols.target import opposite
@@ -30,8 +30,9 @@ class LeakageParameters:
     shares: tuple[float, ...] = (0.05, 0.1, 0.2)
 
     def __post_init__(self) -> None:
-        if self.fill not in FILLS or not all(0 < share < 1 for share in self.shares):
-            raise ValueError(f"fill must be one of {', '.join(FILLS)}, shares between 0 and 1")
+        check_fill(self.fill)
+        if not all(0 < share < 1 for share in self.shares):
+            raise ValueError("shares must lie between 0 and 1")
 
 
 _COARSE = 8
@@ -47,7 +48,7 @@ def _coarse(case: Case, heat: np.ndarray) -> np.ndarray:
 def _tables(trial: Trial, values: Mapping[str, Mapping[str, float]], parameters: Any) -> Sequence[Table]:
     """Whether the answer can be told from the map alone, the image unseen."""
     keys = [key for key, row in values.items() if "_yes_0" in row]
-    patients = [(trial.records[key].dataset, trial.records[key].patient_id) for key in keys]
+    patients = trial.patients(keys)
     if len(set(patients)) < MIN_CLUSTERS:
         return [Table(f"too few to tell the answer by: maps of {len(set(patients))} patients", [])]
     maps = np.array([[values[key][f"_{said}_{k}"] for k in range(_COARSE**2)] for said in _ANSWERS for key in keys])
@@ -91,7 +92,7 @@ def leakage(case: Case, parameters: LeakageParameters) -> Mapping[str, float]:
     masks, areas = units(case, parameters.regions)
     rng = case.rng("leakage")
     heats = (case.heatmap, case.again(other))
-    ranked = [order(unit_sums(case, masks, heat) / areas, case.rng("ties")) for heat in heats]
+    ranked = [ranked_units(case, masks, areas, heat) for heat in heats]
     ranked += [order(rng.random(len(areas)), rng) for _ in range(2)]
     shown = []
     for first in ranked:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medground_bench.attribution.fills import FILLS
 from medground_bench.attribution.regions import region_labels
 from medground_bench.imaging import resize_heatmap
 
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
 __all__ = [
     "alike",
     "averaged",
+    "check_fill",
     "correlation",
+    "free_place",
     "hottest",
     "image_tokens",
     "in_pixels",
     "order",
     "prefix_masks",
+    "ranked_units",
     "top_overlap",
     "trapezoid",
     "unit_sums",
@@ -95,6 +99,32 @@ def order(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Positions by value, largest first; equal values in random order, so that a constant map is a random one."""
     shuffled = rng.permutation(len(values))
     return shuffled[np.argsort(-values[shuffled], kind="stable")]
+
+
+def ranked_units(case: Case, masks: np.ndarray, areas: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Units by mean heat, hottest first; ties are the record's, so that methods share them."""
+    return order(unit_sums(case, masks, heat) / areas, case.rng("ties"))
+
+
+def check_fill(fill: str) -> None:
+    """Refuse what is no fill."""
+    if fill not in FILLS:
+        raise ValueError(f"fill must be one of {', '.join(FILLS)}")
+
+
+def free_place(
+    case: Case, rng: np.random.Generator, height: int, width: int, taken: np.ndarray
+) -> tuple[slice, slice] | None:
+    """A random rectangle of the image that meets nothing that is taken, (H, W) bool; None where 50 tries find none."""
+    x1, y1, x2, y2 = case.letterbox.content
+    if x2 - x1 < width or y2 - y1 < height:
+        return None
+    for _ in range(50):
+        x, y = int(rng.integers(x1, x2 - width + 1)), int(rng.integers(y1, y2 - height + 1))
+        place = slice(y, y + height), slice(x, x + width)
+        if not taken[place].any():
+            return place
+    return None
 
 
 def prefix_masks(masks: np.ndarray, ranked: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medground_bench.scoring.heatmaps import score_heatmap
-from medground_bench.scoring.protocols.bam import framed_probe
 from medground_bench.scoring.protocols.maps import in_pixels
 from medground_bench.scoring.protocols.protocol import Measure, Skip, protocol
 
@@ -70,7 +68,7 @@ def feature_precision(heat: np.ndarray, truth: np.ndarray) -> float:
 def noise(case: Case, parameters: NoiseParameters) -> Mapping[str, float]:
     """Gaussian noise on the image; only records that are still answered as before."""
     heat, probe = case.heatmap, case.probe
-    scores = score_heatmap(heat, case.letterbox, case.record.boxes)
+    scores = case.judged(heat)
     x1, y1, x2, y2 = probe.letterbox.content
     truth = probe.mask_of(case.record.boxes)[y1:y2, x1:x2]
     if not truth.any():
@@ -82,18 +80,16 @@ def noise(case: Case, parameters: NoiseParameters) -> Mapping[str, float]:
         "uscore_0": uscore(np.maximum(pixels, 0), truth),
         "precision_0": feature_precision(pixels, truth),
     }
-    grain = case.rng("grain").normal(0, 1, probe.frame.shape[:2])
+    grain = case.rng("grain").normal(0, 1, probe.frame.shape[:2])[y1:y2, x1:x2]
     losses = []
     for level in parameters.levels:
-        frame = probe.frame.astype(float)
-        frame[y1:y2, x1:x2] += level * (grain if frame.ndim == 2 else grain[..., None])[y1:y2, x1:x2]
-        noisy = np.clip(np.rint(frame), 0, 255).astype(np.uint8)
+        noisy = probe.with_content(probe.content + level * (grain if probe.frame.ndim == 2 else grain[..., None]))
         kept = probe.kept(noisy[None])[0]
         out[f"kept_{level}"] = kept
         if not kept:
             continue
         try:
-            found = score_heatmap(case.again(framed_probe(case, noisy)), case.letterbox, case.record.boxes).auprc
+            found = case.judged(case.again(probe.reframed(noisy))).auprc
         except Skip:
             found = scores.auprc_chance  # a map that names nothing
         out[f"auprc_{level}"] = found

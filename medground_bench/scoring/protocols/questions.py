@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medground_bench.scoring.protocols.case import Case
 from medground_bench.scoring.protocols.maps import alike
 from medground_bench.scoring.protocols.protocol import Measure, NoParameters, Skip, protocol
+
+if TYPE_CHECKING:
+    from medground_bench.scoring.protocols.case import Case
 
 __all__ = ["question_independence"]
 
@@ -32,11 +35,10 @@ def question_independence(case: Case, parameters: NoParameters) -> Mapping[str, 
     heat, trial = case.heatmap, case.trial
     found = []
     for key in trial.same_image[case.record.dataset, case.record.image_id]:
-        other = trial.records[key]
-        if other.question == case.record.question:
+        if trial.records[key].question == case.record.question:
             continue
         try:
-            found.append(alike(heat, Case(other, trial.predictions[key], trial, case.store).heatmap))
+            found.append(alike(heat, case.beside(key).heatmap))
         except Skip:
             continue
     if not found:

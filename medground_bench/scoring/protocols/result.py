@@ -27,7 +27,7 @@ import numpy as np
 from medground_bench.core.errors import ScoringError
 from medground_bench.core.files import atomic_write
 from medground_bench.scoring.aggregate import Aggregate, Quotient, aggregate
-from medground_bench.scoring.protocols.protocol import Measure, Protocol, Table
+from medground_bench.scoring.protocols.protocol import Measure, Table
 
 if TYPE_CHECKING:
     from medground_bench.scoring.table import RecordTable
@@ -327,7 +327,7 @@ def joined_notes(notes: Iterable[str]) -> str:
     return " ".join(one for one in found if not any(one != other and one in other for other in found))
 
 
-def describe(protocol: Protocol, parameters: Any) -> dict[str, Any]:
+def describe(parameters: Any) -> dict[str, Any]:
     """A protocol's parameters as plain JSON."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(parameters)))
     return plain

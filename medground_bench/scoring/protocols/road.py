@@ -123,7 +123,7 @@ def road(case: Case, parameters: RoadParameters) -> Mapping[str, float]:
     heat = case.over_frame(case.heatmap)
     probe = case.probe
     x1, y1, x2, y2 = probe.letterbox.content
-    image = probe.frame[y1:y2, x1:x2]
+    image = probe.content
     values = heat[y1:y2, x1:x2].ravel()
     rng = case.rng("road")
     shuffled = rng.permutation(len(values))
@@ -137,9 +137,7 @@ def road(case: Case, parameters: RoadParameters) -> Mapping[str, float]:
             mask = removed.reshape(image.shape[:2])
             filled = impute(image, mask)
             filled[mask] += noise[mask]
-            frame = probe.frame.copy()
-            frame[y1:y2, x1:x2] = np.clip(np.rint(filled), 0, 255).astype(np.uint8)
-            frames.append(frame)
+            frames.append(probe.with_content(filled))
     stack = np.stack(frames)
     kept, confidence = probe.kept(stack).reshape(2, -1), probe.confidence(stack).reshape(2, -1)
     return {

@@ -248,9 +248,10 @@ def _dtype(lvlm: Lvlm) -> str:
 def _check_header(out: Path, header: Mapping[str, Any], plans: Sequence[tuple[Protocol, Any]]) -> None:
     """Refuse to mix runs: parts made for something else are an error, not a mixture."""
     with file_lock(out / _PARTS / "run.lock", wait=True):
-        entries = [("run", dict(header)), *((f"settings-{p.name}", describe(p, values)) for p, values in plans)]
-        for name, now in entries:
-            same_as_before("the parts here", out / _PARTS / f"{name}.json", now)
+        same_as_before("the parts here", out / _PARTS / "run.json", header)
+        for protocol, values in plans:
+            path, defaults = out / _PARTS / f"settings-{protocol.name}.json", describe(protocol.make_parameters())
+            same_as_before("the parts here", path, describe(values), unasked=defaults)
 
 
 def _measure(
@@ -388,7 +389,7 @@ def _result(
         aggregates=aggregate_values(protocol.measures, values, table, **options),
         tables=list(protocol.summarise(trial, by_record, parameters)) if protocol.summarise else [],
         count={"passes": spent[0], "found": spent[1], "runs": spent[2]},
-        settings=describe(protocol, parameters),
+        settings=describe(parameters),
         note=_note(trial, protocol, parameters),
         provenance={
             **({} if lvlm is None else {"lvlm": {"revision": lvlm.revision, "dtype": _dtype(lvlm)}}),

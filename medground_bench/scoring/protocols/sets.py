@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medground_bench.attribution.fills import FILLS
+from medground_bench.scoring.protocols.maps import check_fill
 
 if TYPE_CHECKING:
     from medground_bench.scoring.protocols.case import Case
@@ -38,8 +38,9 @@ class SetParameters:
     sizes: tuple[int, ...] = (1, 4, 16, 32)
 
     def __post_init__(self) -> None:
-        if self.fill not in FILLS or self.sets < 3 or min(self.sizes, default=0) < 1:
-            raise ValueError(f"fill must be one of {', '.join(FILLS)}, sets at least 3, sizes positive")
+        check_fill(self.fill)
+        if self.sets < 3 or min(self.sizes, default=0) < 1:
+            raise ValueError("sets must be at least 3, sizes positive")
 
 
 def drops(case: Case, masks: np.ndarray, chosen: np.ndarray, fill: str) -> np.ndarray:

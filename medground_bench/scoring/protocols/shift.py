@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medground_bench.scoring.protocols.bam import framed_probe
 from medground_bench.scoring.protocols.maps import alike, image_tokens, in_pixels
 from medground_bench.scoring.protocols.protocol import Measure, NoParameters, Skip, protocol
 
@@ -47,7 +46,7 @@ def shift(case: Case, parameters: NoParameters) -> Mapping[str, float]:
         if by < 1 or probe.kept(frame[None])[0] == 0:
             continue
         try:
-            other = in_pixels(case, case.again(framed_probe(case, frame)))
+            other = in_pixels(case, case.again(probe.reframed(frame)))
         except Skip:
             continue
         out[name] = alike(heat[:-by, :-by], other[by:, by:])["spearman"]

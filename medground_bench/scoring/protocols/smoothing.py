@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medground_bench.scoring.heatmaps import score_heatmap
 from medground_bench.scoring.protocols.maps import averaged, image_tokens
 from medground_bench.scoring.protocols.protocol import Measure, NoParameters, Skip, protocol
 
@@ -52,6 +51,6 @@ def smoothing(case: Case, parameters: NoParameters) -> Mapping[str, float]:
         raise Skip("a map that is constant over the image tokens")
     out: dict[str, float] = {}
     for width in WIDTHS:
-        scores = score_heatmap(smoothed(heat, width), case.letterbox, case.record.boxes)
+        scores = case.judged(smoothed(heat, width))
         out |= {f"auprc_{width}": scores.auprc, f"energy_{width}": scores.energy, "auprc_chance": scores.auprc_chance}
     return {"gain": out[f"auprc_{WIDTHS[-1]}"] - out["auprc_1"], **out}

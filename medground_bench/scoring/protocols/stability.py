@@ -11,8 +11,6 @@ import numpy as np
 from PIL import Image
 
 from medground_bench.core.errors import MedGroundError
-from medground_bench.scoring.protocols.bam import framed_probe
-from medground_bench.scoring.protocols.case import Case
 from medground_bench.scoring.protocols.maps import alike
 from medground_bench.scoring.protocols.protocol import Measure, Skip, protocol
 from medground_bench.scoring.protocols.shift import shifted
@@ -20,7 +18,7 @@ from medground_bench.scoring.protocols.shift import shifted
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from medground_bench.scoring.protocols.case import Probe
+    from medground_bench.scoring.protocols.case import Case, Probe
 
 __all__ = ["StabilityParameters", "stability"]
 
@@ -111,11 +109,10 @@ def _precision(case: Case) -> dict[str, float]:
 
 def _records(case: Case) -> dict[str, float]:
     """With the submission's map of one record of another patient, drawn at random."""
-    trial, mine = case.trial, case.record
-    others = [r for r in trial.records.values() if (r.dataset, r.patient_id) != (mine.dataset, mine.patient_id)]
+    others = case.trial.others(case.record)
     for k in case.rng("another record").permutation(len(others))[:_TRIES]:
         try:
-            other = Case(others[k], trial.predictions[others[k].id], trial, case.store).heatmap
+            other = case.beside(others[k].id).heatmap
         except Skip:
             continue
         return {"records": alike(case.heatmap, other)["spearman"]}
@@ -125,14 +122,11 @@ def _records(case: Case) -> dict[str, float]:
 def _changes(case: Case) -> dict[str, Probe]:
     """The record, changed in ways that do not matter."""
     probe, rng = case.probe, case.rng("stability")
-    x1, y1, x2, y2 = probe.letterbox.content
-    image = probe.frame[y1:y2, x1:x2].astype(float)
+    image = probe.content.astype(float)
     grain = rng.normal(0, 2, image.shape[:2])
 
     def framed(values: np.ndarray) -> Probe:
-        frame = probe.frame.copy()
-        frame[y1:y2, x1:x2] = np.clip(np.rint(values), 0, 255).astype(np.uint8)
-        return framed_probe(case, frame)
+        return probe.reframed(probe.with_content(values))
 
     stream = io.BytesIO()
     Image.fromarray(image.astype(np.uint8)).save(stream, "JPEG", quality=90)

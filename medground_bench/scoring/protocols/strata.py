@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medground_bench.imaging import clip_boxes, heatmap_to_boxes
-from medground_bench.imaging.areas import record_areas
-from medground_bench.imaging.overlap import score_boxes
+from medground_bench.imaging import heatmap_to_boxes
 from medground_bench.scoring.protocols.protocol import Measure, NoParameters, Skip, Table, protocol
 from medground_bench.scoring.statistics import bootstrap_ratios
 
@@ -36,7 +34,7 @@ def _tables(trial: Trial, values: Mapping[str, Mapping[str, float]], parameters:
         if not keys:
             continue
         columns = np.array([(values[k]["iou"], values[k]["dice"]) for k in keys])
-        patients = [(trial.records[k].dataset, trial.records[k].patient_id) for k in keys]
+        patients = trial.patients(keys)
         iou, dice = bootstrap_ratios(columns, np.ones_like(columns), patients, bounds=[(0, 1), (0, 1)], resamples=2000)
         rows.append(
             {"evidence": name, "records": len(keys), "patients": len(set(patients)), "iou": iou.value, "low": iou.low}
@@ -70,18 +68,14 @@ def _tables(trial: Trial, values: Mapping[str, Mapping[str, float]], parameters:
 )
 def strata(case: Case, parameters: NoParameters) -> Mapping[str, float]:
     """Boxes as submitted and, where there is a map, boxes by the benchmark's protocol at other quantiles."""
-    record = case.record
-    truth = clip_boxes(record.boxes, *record.size).tolist()
-    scores = score_boxes([case.prediction.boxes], [truth])
-    area = record_areas([truth], [truth]).evidence[0] / (record.width * record.height)
-    out = {"iou": float(scores.iou[0]), "dice": float(scores.f1[0]), "evidence": float(area)}
+    scores = case.overlap(case.prediction.boxes)
+    out = {"iou": scores["iou"], "dice": scores["f1"], "evidence": scores["evidence"]}
     try:
         heat = case.over_frame(np.maximum(case.heatmap, 0) if case.trial.signed else case.heatmap)
     except Skip:
         return out
     for q in QUANTILES:
-        boxes = case.letterbox.to_native(heatmap_to_boxes(heat, quantile=q))
-        scores = score_boxes([boxes], [truth])
-        out |= {f"iou_q{q}": float(scores.iou[0]), f"_dice_q{q}": float(scores.f1[0])}
+        scores = case.overlap(case.letterbox.to_native(heatmap_to_boxes(heat, quantile=q)))
+        out |= {f"iou_q{q}": scores["iou"], f"_dice_q{q}": scores["f1"]}
     best = max(out[f"iou_q{q}"] for q in QUANTILES)
     return {**out, "best_threshold_gain": best - out["iou_q0.9"]}

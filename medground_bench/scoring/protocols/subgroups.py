@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medground_bench.imaging import clip_boxes
-from medground_bench.imaging.areas import record_areas
-from medground_bench.imaging.overlap import score_boxes
 from medground_bench.scoring.protocols.protocol import Measure, Skip, Table, protocol
 from medground_bench.scoring.protocols.strata import stratum
 from medground_bench.scoring.statistics import bootstrap_ratios, cluster_codes, holm
@@ -103,7 +100,7 @@ def standardised(scores: np.ndarray, groups: np.ndarray, strata: Sequence[Any]) 
 def _tables(trial: Trial, values: Mapping[str, Mapping[str, float]], parameters: SubgroupParameters) -> Sequence[Table]:
     keys = list(values)
     known = {key: groups_of(trial.candidates[key]) for key in keys}
-    patients = np.array(["\0".join((trial.records[k].dataset, trial.records[k].patient_id)) for k in keys])
+    patients = np.array(["\0".join(whose) for whose in trial.patients(keys)])
     mix = [(trial.records[k].attribute, stratum(values[k]["evidence"])) for k in keys]
     rows: list[dict[str, Any]] = []
     gaps: list[dict[str, Any]] = []
@@ -174,8 +171,4 @@ def subgroups(case: Case, parameters: SubgroupParameters) -> Mapping[str, float]
     candidate = case.trial.candidates.get(case.record.id)
     if candidate is None or not groups_of(candidate):
         raise Skip("its source tells neither sex nor age nor view")
-    record = case.record
-    truth = clip_boxes(record.boxes, *record.size).tolist()
-    scores = score_boxes([case.prediction.boxes], [truth])
-    area = record_areas([truth], [truth]).evidence[0] / (record.width * record.height)
-    return {"iou": float(scores.iou[0]), "f1": float(scores.f1[0]), "evidence": float(area)}
+    return case.overlap(case.prediction.boxes)

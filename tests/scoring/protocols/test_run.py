@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,18 @@ def test_other_settings_are_refused(board: World) -> None:
     go(board, [path], ["deletion"], settings=DELETION)
     with pytest.raises(MedGroundError, match="steps was 4, is 2"):
         go(board, [path], ["deletion"], settings={"deletion": {**DELETION["deletion"], "steps": 2}})
+
+
+def test_a_parameter_that_an_earlier_version_did_not_have_was_at_its_default(board: World) -> None:
+    path = board.submit("right", heat=lambda r: quadrant_map(WEIGHTS))
+    go(board, [path], ["deletion"], settings=DELETION)
+    written = board.root / "out" / ".parts" / "settings-deletion.json"
+    settings = json.loads(written.read_text())
+    assert settings.pop("least") == 0.05
+    written.write_text(json.dumps(settings))
+    assert go(board, [path], ["deletion"], settings=DELETION).reused == 8
+    with pytest.raises(MedGroundError, match=r"least was 0\.05, is 0\.1"):
+        go(board, [path], ["deletion"], settings={"deletion": {**DELETION["deletion"], "least": 0.1}})
 
 
 def test_what_is_missing_is_told_and_the_others_go_on(board: World) -> None:
