@@ -69,25 +69,43 @@ def heatmap_to_boxes(
 
     # Normalisation is affine and increasing: it moves neither the order of the values nor which of them are
     # kept, so it is left out, and with it a rounding that depends on the map's scale.
-    flat = values.ravel()
-    kept = flat >= _least_kept(flat, quantile, int(np.count_nonzero(flat == low)) if ignore_zeros else 0)
-
-    from scipy import ndimage
-
-    structure = np.ones((3, 3), bool) if connectivity == 8 else None
-    labels, count = ndimage.label(kept.reshape(values.shape), structure)
-    where = np.flatnonzero(kept)
-    component = labels.ravel()[where]
-    area = np.bincount(component, minlength=count + 1)
-    heat = np.bincount(component, flat[where].astype(np.float64) - float(low), minlength=count + 1)
+    kept = values >= _least_kept(values.ravel(), quantile, int(np.count_nonzero(values == low)) if ignore_zeros else 0)
+    row, left, right, component = _runs(kept, corners=connectivity == 8)
+    area = np.bincount(component, right - left)
+    heat = np.bincount(np.repeat(component, right - left), values[kept].astype(np.float64) - float(low))
     large = np.flatnonzero(area >= min_area)
-    large = large[large > 0]
     ranked = large[np.argsort(-heat[large] / area[large], kind="stable")][:max_boxes]
-    places = ndimage.find_objects(labels)
-    return [
-        [float(columns.start), float(rows.start), float(columns.stop), float(rows.stop)]
-        for rows, columns in (places[k - 1] for k in ranked)
-    ]
+    x1, x2, y2 = left.copy(), right.copy(), row.copy()
+    np.minimum.at(x1, component, left)
+    np.maximum.at(x2, component, right)
+    np.maximum.at(y2, component, row)
+    boxes: list[list[float]] = np.stack([x1, row, x2, y2 + 1], 1)[ranked].astype(float).tolist()
+    return boxes
+
+
+def _runs(kept: np.ndarray, *, corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Kept pixels as runs along the rows: row, first column, last column + 1, and the first run of their component.
+
+    Runs are in raster order and far fewer than pixels, so joining them costs less than labelling pixels.
+    """
+    height, width = kept.shape
+    stride = width + 1  # one pixel that is not kept after every row, so that no run goes on in the next one
+    line = np.zeros(height * stride + 1, bool)
+    line[1:].reshape(height, stride)[:, :width] = kept
+    edges = np.flatnonzero(line[1:] != line[:-1])
+    start, end = edges[::2], edges[1::2]
+    # Those in the row below that touch a run are neighbours of one another.
+    first = np.searchsorted(end, start + stride, "left" if corners else "right")
+    count = np.searchsorted(start, end + stride, "right" if corners else "left") - first
+    above = np.repeat(np.arange(len(start)), count)
+    below = np.arange(len(above)) + np.repeat(first - np.cumsum(count) + count, count)
+    root = np.arange(len(start))
+    while ((one := root[above]) != (two := root[below])).any():
+        np.minimum.at(root, np.maximum(one, two), np.minimum(one, two))
+        while ((further := root[root]) != root).any():
+            root = further
+    row, left = np.divmod(start, stride)
+    return row, left, left + end - start, root
 
 
 def is_degenerate(heatmap: np.ndarray) -> bool:

@@ -81,6 +81,19 @@ def test_corners_join_only_with_eight_neighbours() -> None:
     assert heatmap_to_boxes(heat, quantile=0.0, connectivity=4) == [[2, 2, 6, 6], [6, 6, 10, 10]]
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_winding_path_is_one_region_until_it_is_cut(turned: bool) -> None:
+    path = np.zeros((61, 61))
+    path[:, ::4] = 1.0
+    for column in (1, 2, 3):
+        path[0, column::8] = path[-1, column + 4 :: 8] = 1.0
+    heat = path.T if turned else path
+    assert heatmap_to_boxes(heat, quantile=0.0) == [[0, 0, 61, 61]]
+    path[-1, 30] = 0.0
+    parts = [[0, 0, 61, 30], [0, 31, 61, 61]] if turned else [[0, 0, 30, 61], [31, 0, 61, 61]]
+    assert heatmap_to_boxes(heat, quantile=0.0) == parts
+
+
 def test_zeros_are_left_out_of_the_quantile() -> None:
     heat = np.zeros((100, 100))
     heat[:10, :10] = np.arange(1, 101).reshape(10, 10)
