@@ -24,13 +24,14 @@ def mass_set(mass: np.ndarray, share: float = 0.75) -> np.ndarray:
     ndarray of bool, same shape
     """
     flat = mass.reshape(-1, mass.shape[-2] * mass.shape[-1])
-    ordered = np.sort(flat, axis=-1)[:, ::-1]
+    ordered, row = np.sort(flat, axis=-1)[:, ::-1], np.arange(len(flat))
     count = _reaching(ordered, share)
-    least = ordered[np.arange(len(flat)), np.maximum(count - 1, 0)]
+    least = ordered[row, np.maximum(count - 1, 0)]
     out = (flat >= least[:, None]) & (count > 0)[:, None]
-    for row in np.flatnonzero(out.sum(-1) > count):  # equal cells at the edge of the set: the first ones
-        equal = np.flatnonzero(flat[row] == least[row])
-        out[row, equal[len(equal) - int(out[row].sum() - count[row]) :]] = False
+    beyond = (count > 0) & (count < flat.shape[1]) & (ordered[row, np.minimum(count, flat.shape[1] - 1)] == least)
+    for k in np.flatnonzero(beyond):  # equal cells at the edge of the set: the first ones
+        equal = np.flatnonzero(flat[k] == least[k])
+        out[k, equal[len(equal) - int(out[k].sum() - count[k]) :]] = False
     return out.reshape(mass.shape)
 
 
@@ -40,15 +41,12 @@ def _reaching(ordered: np.ndarray, share: float) -> np.ndarray:
     The block of cells in which it is reached is found by the blocks' sums: a running sum over all cells is slow.
     """
     n, size = ordered.shape
-    blocks = -(-size // _BLOCK)
-    parts = np.zeros((n, blocks * _BLOCK))
-    parts[:, :size] = ordered
-    parts = parts.reshape(n, blocks, _BLOCK)
-    total = np.cumsum(parts.sum(-1), -1)
+    total = np.cumsum(np.add.reduceat(ordered, np.arange(0, size, _BLOCK), axis=-1), -1)
     goal, row = share * total[:, -1:], np.arange(n)
-    block = np.minimum((total < goal).sum(-1), blocks - 1)
+    block = np.minimum((total < goal).sum(-1), total.shape[1] - 1)
     before = np.where(block > 0, total[row, block - 1], 0.0)
-    inside = before[:, None] + np.cumsum(parts[row, block], -1)
+    cells = np.minimum(block[:, None] * _BLOCK + np.arange(_BLOCK), size - 1)
+    inside = before[:, None] + np.cumsum(ordered[row[:, None], cells], -1)
     # One cell more than those that together do not reach the share.
     count = np.minimum(block * _BLOCK + (inside < goal).sum(-1) + 1, size)
     return np.where(total[:, -1] > 0, count, 0)
