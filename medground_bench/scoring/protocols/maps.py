@@ -17,6 +17,7 @@ __all__ = [
     "alike",
     "averaged",
     "check_fill",
+    "coarser",
     "correlation",
     "free_place",
     "hottest",
@@ -25,6 +26,7 @@ __all__ = [
     "order",
     "prefix_masks",
     "ranked_units",
+    "ssim",
     "top_overlap",
     "trapezoid",
     "unit_sums",
@@ -162,6 +164,26 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(spearmanr(a, b).statistic) if np.ptp(a) and np.ptp(b) else 0.0
 
 
+def ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """Structural similarity (Wang et al. 2004) of two maps of one shape, each scaled to [0, 1].
+
+    The mean over all cells, with Gaussian weights of 1.5 cells and mirrored borders; 0 where one of them is constant.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    if not (np.ptp(a) and np.ptp(b)):
+        return 0.0
+    a, b = ((np.asarray(v, np.float64) - v.min()) / np.ptp(v) for v in (a, b))
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.asarray(gaussian_filter(values, 1.5, truncate=3.5))
+
+    one, other = mean(a), mean(b)
+    together = (2 * one * other + 0.01**2) * (2 * (mean(a * b) - one * other) + 0.03**2)
+    apart = (one**2 + other**2 + 0.01**2) * (mean(a * a) - one**2 + mean(b * b) - other**2 + 0.03**2)
+    return float((together / apart).mean())
+
+
 def top_overlap(a: np.ndarray, b: np.ndarray, share: float = TOP) -> float:
     """IoU of the hottest ``share`` of two maps of one shape; of equal values all or none are in."""
 
@@ -171,6 +193,15 @@ def top_overlap(a: np.ndarray, b: np.ndarray, share: float = TOP) -> float:
     one, other = top(a), top(b)
     union = (one | other).sum()
     return float((one & other).sum() / union) if union else 0.0
+
+
+def coarser(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two maps at the coarser one's resolution."""
+    if a.size > b.size:
+        a = resize_heatmap(a, (b.shape[0], b.shape[1]))
+    elif b.size > a.size or a.shape != b.shape:
+        b = resize_heatmap(b, (a.shape[0], a.shape[1]))
+    return np.asarray(a, np.float64), np.asarray(b, np.float64)
 
 
 def alike(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
@@ -184,11 +215,7 @@ def alike(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
     """
     from scipy.stats import kendalltau
 
-    if a.size > b.size:
-        a = resize_heatmap(a, (b.shape[0], b.shape[1]))
-    elif b.size > a.size or a.shape != b.shape:
-        b = resize_heatmap(b, (a.shape[0], a.shape[1]))
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    a, b = coarser(a, b)
     if not (np.ptp(a) and np.ptp(b)):
         return {"spearman": 0.0, "kendall": 0.0, "cosine": 0.0, "top": 0.0}
     # Kendall's tau of 50,000 pixels takes a second and says the same as of 784 cells.

@@ -15,7 +15,7 @@ from medground_bench.core.errors import LvlmError
 from medground_bench.lvlm.randomise import parameter_groups, shuffled
 from medground_bench.scoring.protocols.bam import concept_attribution
 from medground_bench.scoring.protocols.grid_pointing import cell_share, mosaic
-from medground_bench.scoring.protocols.maps import alike, top_overlap
+from medground_bench.scoring.protocols.maps import alike, ssim, top_overlap
 from medground_bench.scoring.protocols.noise import feature_precision, uscore
 from medground_bench.scoring.protocols.randomisation import entropy
 from medground_bench.scoring.protocols.run import run_protocols
@@ -101,12 +101,25 @@ class TestShuffled:
         assert sorted(ids) == sorted(id(p) for p in lvlm.model.parameters())
         assert all(groups.values())
 
+    @pytest.mark.parametrize("family", ["tiny_qwen", "tiny_gemma"])
+    def test_quarters_are_parts_of_the_groups(self, family: str, request: pytest.FixtureRequest) -> None:
+        lvlm = request.getfixturevalue(family)
+        groups, quarters = parameter_groups(lvlm), parameter_groups(lvlm, quarters=True)
+        for name, found in groups.items():
+            mine = [p for quarter, ps in quarters.items() if quarter.rpartition("_")[0] == name for p in ps]
+            assert {id(p) for p in mine or quarters[name]} == {id(p) for p in found}
+        place = {id(p): k for k, layer in enumerate(lvlm.layers) for p in layer.parameters()}
+        layers = [sorted({place[id(p)] for p in quarters[f"decoder_{k}"]}) for k in (1, 2, 3, 4)]
+        assert [k for found in layers for k in found] == list(range(len(lvlm.layers)))
+
     def test_unknown_parts(self, tiny_qwen: Lvlm) -> None:
         with pytest.raises(LvlmError, match="unknown part"), shuffled(tiny_qwen, ["feet"]):
             pass
 
 
-def run_again(lvlm: Lvlm, root: Path, protocol: str, found: dict[str, Any]) -> Iterator[tuple[str, ProtocolResult]]:
+def run_again(
+    lvlm: Lvlm, root: Path, protocol: str, found: dict[str, Any], settings: dict[str, Any] | None = None
+) -> Iterator[tuple[str, ProtocolResult]]:
     """Submissions of methods, made for a real LVLM, and what a protocol that runs them again says of each."""
     board = board_of(root, n=2, model=lambda k: lvlm.key, id=lambda k: f"{lvlm.key}/{k}")
     for name, each in found.items():
@@ -116,26 +129,67 @@ def run_again(lvlm: Lvlm, root: Path, protocol: str, found: dict[str, Any]) -> I
         )
         text = (path / "submission.json").read_text().replace('"tiny_a"', f'"{lvlm.key}"')
         (path / "submission.json").write_text(text)
-        report = run_protocols([path], board.folder, [protocol], root / "out", lvlm=lvlm, methods=found, resamples=200)
+        options: dict[str, Any] = {"lvlm": lvlm, "methods": found, "settings": {protocol: settings or {}}}
+        report = run_protocols([path], board.folder, [protocol], root / "out", resamples=200, **options)
         assert not report.errors, report.errors
         yield name, report.results[name, protocol]
 
 
+@method("weights", family="test", over="frame")
+def weights(lvlm: Any, episode: Any, parameters: Any) -> np.ndarray:
+    """A picture of the first layer's weights."""
+    values = next(iter(lvlm.layers.parameters())).detach().float().ravel()[:400]
+    return np.asarray(values, float).reshape(20, 20)
+
+
 def test_randomisation_tells_who_looks_at_the_model(tiny_qwen: Lvlm, tmp_path: Path) -> None:
-    """A map of pixels stays as it is; one that is a picture of the head's weights does not."""
-
-    @method("weights", family="test", over="frame")
-    def weights(lvlm: Any, episode: Any, parameters: Any) -> np.ndarray:
-        values = next(iter(lvlm.layers.parameters())).detach().float().ravel()[:400]
-        return np.asarray(values, float).reshape(20, 20)
-
+    """A map of pixels stays as it is; one that is a picture of a layer's weights does not."""
     for name, result in run_again(tiny_qwen, tmp_path, "randomisation", {"bright": bright, "weights": weights}):
         independent = name == "bright"
         assert mean(result, "model_independent") == float(independent)
         assert mean(result, "only_vision") == pytest.approx(1.0)
         assert (abs(mean(result, "only_decoder")) < 0.3) != independent
+        assert (mean(result, "similarity_ssim") > 0.99) == independent
         assert "never a ranking" in result.note
         assert result.count["runs"] == 14
+        assert not {"top_down_decoder", "similarity_smooth"} & set(result.values)
+        assert not result.tables
+
+
+def test_from_the_answer_down_the_first_layer_is_late(tiny_qwen: Lvlm, tmp_path: Path) -> None:
+    """Of three layers the first is the first quarter: a map of its weights stays until it comes, in either order."""
+    settings = {"top_down": True, "quarters": True, "noisy": 2}
+    found = {"bright": bright, "weights": weights}
+    for name, result in run_again(tiny_qwen, tmp_path, "randomisation", found, settings):
+        rows = {(row["order"], row["shuffled last"]): row for row in result.tables[0].rows}
+        parts = [step for order, step in rows if order == "independent"]
+        assert parts == [step for order, step in rows if order == "top down"]
+        assert "decoder_1" in parts
+        for (order, step), row in rows.items():
+            k, first = parts.index(step), parts.index("decoder_1")
+            late = {"independent": k != first, "top down": k < first, "bottom up": k > first}[order]
+            if name == "bright" or late:
+                assert (row["spearman"], row["ssim"]) == pytest.approx((1, 1))
+            else:
+                assert abs(row["spearman"]) < 0.3
+        assert (abs(mean(result, "top_down_decoder")) < 0.3) == (name == "weights")
+        assert (mean(result, "similarity_smooth") > 0.9) == (name == "bright")
+        # Each set of parts once, though two orders share it; the decoder alone is in none of them; 2 x noisy.
+        sets = {frozenset(c) for k in range(len(parts)) for c in (parts[k : k + 1], parts[k:], parts[: k + 1])}
+        assert result.count["runs"] == 2 * (len(sets) + 1 + 4)
+
+
+def test_structural_similarity_is_that_of_scikit_image() -> None:
+    metrics = pytest.importorskip("skimage.metrics")
+    rng = np.random.default_rng(0)
+    a, b = rng.random((16, 16)), rng.normal(size=(16, 16))
+    scaled = [(v - v.min()) / np.ptp(v) for v in (a, b)]
+    _, theirs = metrics.structural_similarity(
+        *scaled, data_range=1, gaussian_weights=True, use_sample_covariance=False, full=True
+    )
+    assert ssim(a, b) == pytest.approx(theirs.mean())
+    assert ssim(a, 3 * a - 1) == pytest.approx(1)
+    assert ssim(a, np.ones((16, 16))) == 0
 
 
 class TestQuestions:
