@@ -14,7 +14,7 @@ from medground_bench.scoring.protocols.protocol import Measure, Skip, protocol
 if TYPE_CHECKING:
     from medground_bench.scoring.protocols.case import Case
 
-__all__ = ["BamParameters", "bam", "concept_attribution"]
+__all__ = ["BamParameters", "bam", "concept_attribution", "disc"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def bam(case: Case, parameters: BamParameters) -> Mapping[str, float]:
     other = _other_question(case)
     if other is not None:
         out["question_contrast"] = mine - concept_attribution(other, evidence)
-    for name, drawn in (("input_dependence", _disc), ("input_independence", _texture)):
+    for name, drawn in (("input_dependence", disc), ("input_independence", _texture)):
         found = _useless(case, drawn, parameters)
         if found is None:
             continue
@@ -116,7 +116,7 @@ def _useless(case: Case, drawn: object, parameters: BamParameters) -> tuple[floa
     mask = np.zeros(evidence.shape, bool)
     mask[place] = True
     frame = probe.frame.copy()
-    frame[place] = np.clip(drawn(frame[place].astype(float), rng), 0, 255).astype(np.uint8)  # type: ignore[operator]
+    frame[place] = np.clip(drawn(frame[place], rng), 0, 255).astype(np.uint8)  # type: ignore[operator]
     before, after = probe.confidence(np.stack([probe.frame, frame]))
     if abs(after - before) >= parameters.irrelevant or probe.kept(frame[None])[0] == 0:
         return None
@@ -124,8 +124,8 @@ def _useless(case: Case, drawn: object, parameters: BamParameters) -> tuple[floa
     return concept_attribution(in_pixels(case, case.heatmap), mask), concept_attribution(changed, mask)
 
 
-def _disc(patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A bright disc, as a coin or an electrode."""
+def disc(patch: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+    """A patch with a bright disc, as a coin or an electrode."""
     side = patch.shape[0]
     y, x = np.ogrid[:side, :side]
     inside = (y - (side - 1) / 2) ** 2 + (x - (side - 1) / 2) ** 2 <= (side / 2 - 1) ** 2

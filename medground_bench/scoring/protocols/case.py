@@ -463,9 +463,9 @@ class Case:
         """
         return self.checked(self.trial.run(probe, **overrides).heatmap)
 
-    def judged(self, heat: np.ndarray) -> HeatmapScores:
-        """A heat map against the evidence."""
-        return score_heatmap(heat, self.letterbox, self.record.boxes)
+    def judged(self, heat: np.ndarray, boxes: Sequence[Sequence[float]] | None = None) -> HeatmapScores:
+        """A heat map against the evidence, or against other native boxes."""
+        return score_heatmap(heat, self.letterbox, self.record.boxes if boxes is None else boxes)
 
     def overlap(self, boxes: Sequence[Sequence[float]]) -> dict[str, float]:
         """Boxes against the evidence: ``iou``, ``f1``, and the share of the image that is ``evidence``."""

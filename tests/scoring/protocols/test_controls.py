@@ -187,8 +187,12 @@ METHODS: Mapping[str, Any] = {
 }
 
 
+EXTRA: Mapping[str, dict[str, Any]] = {"noise": {"levels": (4, 16), "decoys": (2,)}}
+"""Settings that take what is not measured otherwise."""
+
+
 def judged(board: World, path: Path, name: str) -> ProtocolResult:
-    return run(board, path, name, methods=METHODS, sources=source_of(board, sex=lambda k: "FM"[k % 2]))
+    return run(board, path, name, EXTRA.get(name), methods=METHODS, sources=source_of(board, sex=lambda k: "FM"[k % 2]))
 
 
 @pytest.mark.parametrize("name", PLACES)

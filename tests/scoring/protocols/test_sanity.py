@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from medground_bench.attribution.method import method
-from medground_bench.core.errors import LvlmError
+from medground_bench.core.errors import LvlmError, ScoringError
 from medground_bench.lvlm.randomise import parameter_groups, shuffled
-from medground_bench.scoring.protocols.bam import concept_attribution
+from medground_bench.scoring.protocols.bam import concept_attribution, disc
 from medground_bench.scoring.protocols.grid_pointing import cell_share, mosaic
 from medground_bench.scoring.protocols.maps import alike, ssim, top_overlap
 from medground_bench.scoring.protocols.noise import feature_precision, uscore
+from medground_bench.scoring.protocols.protocol import get_protocol
 from medground_bench.scoring.protocols.randomisation import entropy
 from medground_bench.scoring.protocols.run import run_protocols
 from medground_bench.scoring.protocols.shapes import fit_logistic, told_apart
@@ -319,6 +320,41 @@ class TestNoise:
         assert mean(result, "loss") == pytest.approx(
             np.mean([1 - mean(result, f"auprc_{level}") for level in (4, 8, 16, 32, 64)])
         )
+
+    def test_decoys_draw_who_is_dazzled_and_not_who_knows(self, tmp_path: Path) -> None:
+        """Discs of 240 grey levels beside a spot of 250: all as bright to one method, nothing to the other."""
+
+        @method("exact", family="test", over="frame")
+        def exact(lvlm: Any, episode: Any, parameters: Any) -> np.ndarray:
+            return (episode.frame_array == 250).astype(float)
+
+        @method("dazzled", family="test", over="frame")
+        def dazzled(lvlm: Any, episode: Any, parameters: Any) -> np.ndarray:
+            return (episode.frame_array >= 240).astype(float)
+
+        board = board_of(tmp_path, lambda frame, question: 0.9)
+        found = {"dazzled": dazzled, "exact": exact}
+        area = int((disc(np.zeros((6, 6))) > 0).sum())
+        for name, each in found.items():
+            path = board.submit(
+                name, heat=lambda r, each=each: each.function(None, board.lvlm.prepare(r.image, "", "", SIDE), None)
+            )
+            result = run(board, path, "noise", {"levels": (4,), "decoys": (1, 4)}, methods=found)
+            precision = [1.0 if name == "exact" else 100 / (100 + k * area) for k in (1, 4)]
+            for k, expected in zip((1, 4), precision, strict=True):
+                assert mean(result, f"auprc_decoys_{k}") == pytest.approx(expected)
+                assert mean(result, f"heat_decoys_{k}") == pytest.approx(1 - expected, abs=1e-6)
+                assert mean(result, f"heat_before_{k}") == 0
+                assert mean(result, f"kept_decoys_{k}") == 1
+            assert mean(result, "loss_decoys") == pytest.approx(1 - np.mean(precision))
+            assert result.count["runs"] == 8 * 3
+
+    def test_decoys_that_find_no_place(self, tmp_path: Path) -> None:
+        board = board_of(tmp_path, lambda frame, question: 0.9, boxes=lambda k: [[0.0, 0.0, SIDE, SIDE]])
+        result = run(board, submission(board), "noise", {"levels": (4,), "decoys": (1,)}, methods=METHODS)
+        assert "auprc_decoys_1" not in result.values
+        with pytest.raises(ScoringError, match="decoys must be among 1, 2, 4, 8"):
+            get_protocol("noise").make_parameters({"decoys": [3]})
 
     def test_what_is_no_longer_answered_is_not_counted(self, tmp_path: Path) -> None:
         board = board_of(tmp_path, lambda frame, question: 0.9 if frame[40:, 40:].std() < 20 else 0.1)
