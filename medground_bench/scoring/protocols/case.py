@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -27,6 +28,7 @@ from medground_bench.imaging import Letterbox, clip_boxes, resize_heatmap
 from medground_bench.imaging.areas import record_areas
 from medground_bench.imaging.overlap import score_boxes
 from medground_bench.lvlm.store import Store, unknown, variant_key
+from medground_bench.scoring.agreement import second_opinions
 from medground_bench.scoring.heatmaps import HeatmapScores, score_heatmap
 from medground_bench.scoring.protocols.protocol import Protocol, Skip
 
@@ -323,6 +325,13 @@ class Trial:
         by_id = {candidate.id: candidate for source in self.sources for candidate in source}
         found = {key: by_id.get(key.split("/", 2)[-1]) for key in self.records}
         return {key: candidate for key, candidate in found.items() if candidate is not None}
+
+    @cached_property
+    def readings(self) -> Mapping[str, tuple[Box, ...]]:
+        """Record id -> boxes of a second annotator, where another source marks the same finding on the same image."""
+        records = list(self.records.values())
+        found = second_opinions(records, chain(records, *self.sources))
+        return {r.id: boxes for r, boxes in zip(records, found, strict=True) if boxes is not None}
 
     @cached_property
     def same_image(self) -> Mapping[tuple[str, str], list[str]]:

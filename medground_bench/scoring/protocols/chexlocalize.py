@@ -9,7 +9,7 @@ import numpy as np
 
 from medground_bench.scoring.protocols.maps import correlation, hottest
 from medground_bench.scoring.protocols.protocol import Measure, NoParameters, Skip, Table, protocol
-from medground_bench.scoring.statistics import MIN_CLUSTERS, cluster_codes, holm
+from medground_bench.scoring.statistics import MIN_CLUSTERS, bootstrap_ratios, cluster_codes, holm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -110,8 +110,9 @@ def _tuned(trial: Trial, values: Mapping[str, Mapping[str, float]]) -> list[tupl
 
 def _tables(trial: Trial, values: Mapping[str, Mapping[str, float]], parameters: Any) -> Sequence[Table]:
     patients = set(trial.patients(values))
+    readers = _reader_rows(trial, values)
     if len(patients) < MIN_CLUSTERS:
-        return [Table(f"no tuning and no regression from {len(patients)} patients", [])]
+        return [Table(f"no tuning and no regression from {len(patients)} patients", []), *readers]
     tuned = _tuned(trial, values)
     by_finding: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for key, threshold, score in tuned:
@@ -133,12 +134,51 @@ def _tables(trial: Trial, values: Mapping[str, Mapping[str, float]], parameters:
         Table("IoU at the threshold of the finding that is best on other patients", rows),
         Table(
             "what of the evidence, and of the confidence, the scores depend on (Spearman; Holm over the table)",
-            _regressions(values),
+            _regressions({"": values}),
         ),
+        *_by_finding(trial, values),
+        *readers,
     ]
 
 
-def _regressions(values: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+def _by_finding(trial: Trial, values: Mapping[str, Mapping[str, float]]) -> list[Table]:
+    """The regressions of every finding that enough patients have, where there are several."""
+    found: dict[str, dict[str, Mapping[str, float]]] = defaultdict(dict)
+    for key, row in values.items():
+        found[trial.records[key].attribute][key] = row
+    enough = {name: rows for name, rows in sorted(found.items()) if len(set(trial.patients(rows))) >= MIN_CLUSTERS}
+    rows = _regressions(enough) if len(found) > 1 else []
+    return [Table("the same by finding (Holm over the table)", rows)] if rows else []
+
+
+def _reader_rows(trial: Trial, values: Mapping[str, Mapping[str, float]]) -> list[Table]:
+    """A second annotator beside the map, over the records that have one."""
+    keys = [key for key, row in values.items() if np.isfinite(row.get("iou_reader", np.nan))]
+    if not keys:
+        return []
+    patients = trial.patients(keys)
+    rows = []
+    for name, measures in (("second annotator", ("hit_reader", "iou_reader")), (trial.name, ("hit", "iou_otsu"))):
+        columns = np.array([[values[key][measure] for measure in measures] for key in keys])
+        hit, overlap = bootstrap_ratios(columns, np.ones_like(columns), patients, bounds=[(0, 1)] * 2, resamples=2000)
+        row = {"row": name, "records": len(keys), "patients": len(set(patients)), "hit": hit.value, "hit_low": hit.low}
+        rows.append(
+            row | {"hit_high": hit.high, "iou": overlap.value, "iou_low": overlap.low, "iou_high": overlap.high}
+        )
+    return [Table("a second annotator beside the map, judged alike", rows)]
+
+
+def _regressions(groups: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[dict[str, Any]]:
+    """Rows of every group of records; a group without a name is all of them."""
+    rows: list[dict[str, Any]] = []
+    for finding, values in groups.items():
+        rows += [{**({"finding": finding} if finding else {}), **row} for row in _dependences(values)]
+    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"] = p
+    return rows
+
+
+def _dependences(values: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for score in ("iou_otsu", "hit"):
         for feature in (*FEATURES, "_confidence"):
@@ -160,8 +200,6 @@ def _regressions(values: Mapping[str, Mapping[str, float]]) -> list[dict[str, An
                 }
                 | {"slope": slope, "p": p}
             )
-    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
-        row["p_holm"] = p
     return rows
 
 
@@ -182,6 +220,8 @@ def _fisher(rho: float, n: int) -> tuple[float, float, float]:
         Measure("hit", "hottest point in the evidence", bounds=(0, 1), chance="area"),
         Measure("iou_otsu", "IoU of the map at Otsu's threshold, holes filled", bounds=(0, 1)),
         *(Measure(f"iou_{t}", f"IoU of the map above {t}", bounds=(0, 1)) for t in THRESHOLDS),
+        Measure("hit_reader", "centre of a second annotator's largest box in the evidence", "", (0, 1)),
+        Measure("iou_reader", "IoU of a second annotator's boxes", "", (0, 1)),
         Measure("instances", "parts of the evidence", "", (0, np.inf)),
         Measure("area", "share of the image that is evidence", "", (0, 1)),
         Measure("elongation", "long over short side of its smallest rectangle", "", (1, np.inf)),
@@ -212,9 +252,21 @@ def chexlocalize(case: Case, parameters: NoParameters) -> Mapping[str, float]:
         "hit": float(inside),
         "iou_otsu": iou(fill_holes(levels > otsu(levels)), truth),
         **{f"iou_{t}": iou(scaled > t, truth) for t in THRESHOLDS},
+        **_reader(case, truth),
         **shape_features(truth),
         **_confidence(case),
     }
+
+
+def _reader(case: Case, truth: np.ndarray) -> dict[str, float]:
+    """A second annotator of the same finding on the same image, judged as the map is."""
+    boxes = case.trial.readings.get(case.record.id)
+    if not boxes:
+        return {}
+    x1, y1, x2, y2 = max(boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
+    x, y = int((x1 + x2) / 2), int((y1 + y2) / 2)
+    inside = 0 <= x < truth.shape[1] and 0 <= y < truth.shape[0] and truth[y, x]
+    return {"hit_reader": float(inside), "iou_reader": iou(case.native_mask(boxes), truth)}
 
 
 def _confidence(case: Case) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,62 @@ class TestCheXlocalize:
         assert all(row["spearman"] > 0.8 for row in rows)
         board.root /= "alone"
         assert run(board, path, "chexlocalize", lvlm=None).tables[1].rows == []
+
+    def test_a_second_annotator_is_judged_as_the_map_is(self, tmp_path: Path) -> None:
+        """Of eight images six are read by another source, at twice the size: three as the expert does, three beside."""
+        board = flat(tmp_path)
+        read = [
+            Candidate(
+                *(k, "chestx_det", row["image_id"], "q", row["attribute"]),
+                (tuple(2 * v for v in quadrant(0 if k < 3 else 3)),),
+                Path("x"),
+                size=(2 * SIDE, 2 * SIDE),
+            )
+            for k, row in enumerate(board.rows[:6])
+        ]
+        reader = Source(replace(INFO, key="chestx_det"), Path("x"), read)
+        sources = [*source_of(board), reader]
+        result = run(
+            board, board.submit("half", heat=lambda r: np.array([[1.0, 1], [0, 0]])), "chexlocalize", sources=sources
+        )
+        assert np.isnan(result.values["iou_reader"]).sum() == 2
+        assert mean(result, "iou_reader") == mean(result, "hit_reader") == 0.5
+        second, mine = result.tables[-1].rows
+        assert (second["row"], second["records"], second["iou"]) == ("second annotator", 6, 0.5)
+        assert second["iou_low"] < 0.5 < second["iou_high"]
+        assert (mine["row"], mine["records"]) == ("half", 6)
+        assert mine["iou"] == pytest.approx(0.5, abs=0.05)
+
+    def test_without_a_second_annotator_there_is_no_row(self, tmp_path: Path) -> None:
+        board = flat(tmp_path)
+        result = run(board, board.submit("eye", heat=lambda r: np.eye(4)), "chexlocalize", sources=source_of(board))
+        assert "iou_reader" not in result.values
+        assert not [table for table in result.tables if "annotator" in table.title]
+
+    def test_regressions_of_every_finding(self, tmp_path: Path) -> None:
+        """Larger evidence is found better for one finding, worse for the other: together there is nothing."""
+        board = flat(
+            tmp_path,
+            n=24,
+            attribute=lambda k: ("Nodule", "Effusion")[k % 2],
+            boxes=lambda k: [[0.0, 0.0, 14.0 + k // 2, 14.0 + k // 2]],
+        )
+
+        def heat(record: Any) -> np.ndarray:
+            side = round(record.boxes[0][2])
+            grown = side - 14 if record.attribute == "Nodule" else 26 - side
+            out = np.zeros((SIDE, SIDE))
+            out[side - grown : side + 26 - 2 * grown, :side] = 1
+            return out
+
+        result = run(board, board.submit("mixed", heat=heat), "chexlocalize")
+        rows = {(r["finding"], r["score"], r["feature"]): r for r in result.tables[2].rows}
+        nodule, effusion = (rows[name, "iou_otsu", "area"]["spearman"] for name in ("Nodule", "Effusion"))
+        assert nodule > 0.9
+        assert effusion < -0.5
+        (together,) = [r for r in result.tables[1].rows if (r["score"], r["feature"]) == ("iou_otsu", "area")]
+        assert abs(together["spearman"]) < 0.4
+        assert "finding" not in together
 
     def test_a_few_patients_are_neither_tuned_nor_regressed(self, tmp_path: Path) -> None:
         board = flat(tmp_path, n=3)
