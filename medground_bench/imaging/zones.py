@@ -16,7 +16,7 @@ from medground_bench.core.anatomy import ZONES
 from medground_bench.core.schema import Box
 from medground_bench.imaging.boxes import mask_box
 
-__all__ = ["zone_boxes", "zone_masks"]
+__all__ = ["breast_mask", "zone_boxes", "zone_masks"]
 
 _THIRDS = ("upper lung zone", "mid lung zone", "lower lung zone")
 
@@ -111,4 +111,30 @@ def zone_masks(masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             area &= there[f"{side} lung"]
         if area.any():
             out[name] = area
+    return out
+
+
+def breast_mask(masks: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Where breasts cast their shadow, if the patient has any, (H, W) bool; None where neither lung is known.
+
+    An ellipse over the lower third of each lung, a little wider than the lung and reaching below it.
+
+    Parameters
+    ----------
+    masks : mapping of str to (H, W) bool array
+        Of the concepts on one image, any grid.
+    """
+    out: np.ndarray | None = None
+    for side in ("left", "right"):
+        mask = masks.get(f"{side} lung")
+        box = None if mask is None else mask_box(np.asarray(mask, bool))
+        if mask is None or box is None:
+            continue
+        x1, y1, x2, y2 = box
+        across = 0.55 if side == "left" else 0.45  # from the image's left, where the patient's right is
+        y, x = np.ogrid[: mask.shape[0], : mask.shape[1]]
+        dx = (x + 0.5 - x1 - across * (x2 - x1)) / (0.6 * (x2 - x1))
+        dy = (y + 0.5 - y1 - 0.9 * (y2 - y1)) / (0.22 * (y2 - y1))
+        inside = dx**2 + dy**2 <= 1
+        out = inside if out is None else out | inside
     return out

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medground_bench.core.anatomy import COMPOSITES, CONCEPTS, within
+from medground_bench.imaging.zones import breast_mask
 from medground_bench.scoring.heatmaps import cell_coverage
 from medground_bench.scoring.places import place_labels
 from medground_bench.sources.phantom.source import phantom_for, phantom_root
@@ -36,6 +37,7 @@ __all__ = [
     "HOLDS",
     "Anatomy",
     "ConceptReference",
+    "anatomy_of",
     "concept_chance",
     "concept_reference",
     "heat_in_concepts",
@@ -88,6 +90,18 @@ class Anatomy:
         shares = [_cells(np.asarray(masks[c], np.float32)) for c in names]
         stacked = np.stack(shares) if shares else np.zeros((0, CELLS, CELLS), np.float32)
         return cls(names, stacked, place_labels({c: np.asarray(masks[c], bool) for c in names}))
+
+    @property
+    def breasts(self) -> np.ndarray | None:
+        """Where breasts cast their shadow, (CELLS, CELLS) bool; None where the lungs are not known."""
+        return breast_mask({name: share > 0.5 for name, share in zip(self.names, self.shares, strict=True)})
+
+
+def anatomy_of(record: Record, candidate: Candidate | None, localizer: Localizer | None = None) -> Anatomy | None:
+    """The anatomy of a record's image: exact where it is a phantom's, else found by the localizer, else not known."""
+    if candidate is not None and phantom_root(candidate.image_path) is not None:
+        return Anatomy.of(phantom_for(candidate).masks)
+    return None if localizer is None else Anatomy.of(localizer(np.asarray(record.image)).masks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,16 +163,11 @@ def _anatomies(
     records: Sequence[Record], sources: Iterable[Source], localizer: Localizer | None
 ) -> dict[tuple[str, str], Anatomy]:
     images = {(r.dataset, r.image_id): r for r in records}
-    out: dict[tuple[str, str], Anatomy] = {}
     phantoms: dict[tuple[str, str], Candidate] = {
         (s.name, c.image_id): c for s in sources for c in s if phantom_root(c.image_path) is not None
     }
-    for key, record in images.items():
-        if key in phantoms:
-            out[key] = Anatomy.of(phantom_for(phantoms[key]).masks)
-        elif localizer is not None:
-            out[key] = Anatomy.of(localizer(np.asarray(record.image)).masks)
-    return out
+    found = {key: anatomy_of(record, phantoms.get(key), localizer) for key, record in images.items()}
+    return {key: anatomy for key, anatomy in found.items() if anatomy is not None}
 
 
 def holding(anatomy: Anatomy, boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> frozenset[str]:

@@ -7,7 +7,7 @@ import pytest
 
 from medground_bench.core.anatomy import ZONES, within
 from medground_bench.core.schema import Box
-from medground_bench.imaging.zones import zone_boxes, zone_masks
+from medground_bench.imaging.zones import breast_mask, zone_boxes, zone_masks
 from medground_bench.sources.phantom import sample_phantom
 
 CHEST: dict[str, Box] = {
@@ -77,3 +77,30 @@ def test_masks_on_phantoms(seed: int) -> None:
         centre = np.nonzero(zones[f"{side} hemidiaphragm"])[0].mean()
         assert centre > np.nonzero(masks[f"{side} lung"])[0].mean()
     assert zone_masks({}) == {}
+
+
+def test_breasts_are_where_phantoms_have_theirs() -> None:
+    """What is drawn for a breast is an ellipse whose place the phantom's own anatomy says."""
+    found = []
+    for seed in (0, 3, 4, 5, 9, 10):
+        phantom = sample_phantom(seed, size=160)
+        scene = phantom._drawing.scene
+        a, grid, drawn = scene.a, scene.grid, np.zeros((160, 160), bool)
+        assert a.breast > 0.3
+        for side, sign in enumerate((-1.0, 1.0)):
+            y = a.angle[side] - 0.08 + 0.03 * a.breast
+            drawn |= np.hypot((grid.x - a.shift - sign * 0.215) / 0.17, (grid.y - y) / (0.1 + 0.05 * a.breast)) < 1
+        breasts = breast_mask(phantom.masks)
+        found.append((drawn & breasts).sum() / (drawn | breasts).sum())
+    assert min(found) > 0.7
+
+
+def test_breasts_of_one_lung_and_of_none() -> None:
+    lung = np.zeros((20, 20), bool)
+    lung[2:12, 11:19] = True
+    one = breast_mask({"left lung": lung})
+    assert one is not None
+    rows, cols = np.nonzero(one)
+    assert (rows.min(), rows.max()) == (9, 12)  # 2 + 0.68 x 10 to 2 + 1.12 x 10, by the pixels' middles
+    assert cols.min() >= 10
+    assert breast_mask({}) is breast_mask({"left lung": np.zeros((4, 4), bool)}) is None

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medground_bench.scoring.concepts import anatomy_of
+from medground_bench.scoring.places import box_shares, heat_shares
 from medground_bench.scoring.protocols.protocol import Measure, Skip, Table, protocol
 from medground_bench.scoring.protocols.strata import stratum
 from medground_bench.scoring.statistics import bootstrap_ratios, cluster_codes, holm
+from medground_bench.sources.planted.anatomy import available_localizers, load_localizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,6 +26,10 @@ __all__ = ["SubgroupParameters", "age_group", "groups_of", "permuted_gap", "stan
 
 FIELDS = ("sex", "age", "view")
 _SCORES = ("iou", "f1")
+_BREASTS = "heat_breasts"
+_SOURCE = "source"
+_ELSEWHERE = 0.1  # of the evidence on the breasts, at most
+_localizer = lru_cache(load_localizer)
 _AGES = ((0, "below 18"), (18, "18 to 39"), (40, "40 to 59"), (60, "60 to 79"), (80, "80 and older"))
 
 
@@ -35,14 +43,20 @@ class SubgroupParameters:
         Patients of a group; a smaller one is named and not compared.
     permutations : int
         Of groups over patients.
+    anatomy : str
+        Who tells where the breasts are: ``source`` (phantoms alone do) or a localizer, for images of which no source
+        tells; empty: nobody is asked.
     """
 
     least: int = 50
     permutations: int = 10_000
+    anatomy: str = ""
 
     def __post_init__(self) -> None:
         if self.least < 1 or self.permutations < 1:
             raise ValueError("least and permutations must be at least 1")
+        if self.anatomy not in (known := ("", _SOURCE, *available_localizers())):
+            raise ValueError(f"anatomy must be one of {', '.join(filter(None, known))}, or empty")
 
 
 def age_group(age: int) -> str:
@@ -109,11 +123,14 @@ def _tables(trial: Trial, values: Mapping[str, Mapping[str, float]], parameters:
         if not has.any():
             gaps.append({"field": name, "metric": "", "gap": None, "worst": "no record has it"})
             continue
-        labels = np.array([known[k].get(name, "") for k in keys])
-        sizes = {group: len(set(patients[labels == group].tolist())) for group in np.unique(labels[has]).tolist()}
-        large = [group for group, size in sizes.items() if size >= parameters.least]
-        for metric in _SCORES:
-            scores = np.array([values[k][metric] for k in keys])
+        for metric in (*_SCORES, *([_BREASTS] if name == "sex" else [])):
+            scores = np.array([values[k].get(metric, np.nan) for k in keys])
+            there = has & np.isfinite(scores)
+            if not there.any():
+                continue
+            labels = np.array([known[k].get(name, "") if t else "" for k, t in zip(keys, there, strict=True)])
+            sizes = {group: len(set(patients[labels == group].tolist())) for group in np.unique(labels[there]).tolist()}
+            large = [group for group, size in sizes.items() if size >= parameters.least]
             for group, size in sizes.items():
                 inside = labels == group
                 (interval,) = bootstrap_ratios(
@@ -135,7 +152,7 @@ def _tables(trial: Trial, values: Mapping[str, Mapping[str, float]], parameters:
             fair = standardised(scores[inside], labels[inside], [m for m, i in zip(mix, inside, strict=True) if i])
             gaps.append(
                 {"field": name, "metric": metric, "gap": max(means.values()) - min(means.values())}
-                | {"worst": min(means, key=lambda group: means[group])}
+                | {"worst": (max if metric == _BREASTS else min)(means, key=lambda group: means[group])}
                 | {"standardised_gap": max(fair.values()) - min(fair.values()) if fair else None}
                 | {"p": permuted_gap(scores[inside], labels[inside], patients[inside], parameters.permutations)}
             )
@@ -159,10 +176,12 @@ def _tables(trial: Trial, values: Mapping[str, Mapping[str, float]], parameters:
         Measure("iou", "IoU of the boxes, records whose source knows the patient", bounds=(0, 1)),
         Measure("f1", "F1 of the boxes", bounds=(0, 1)),
         Measure("evidence", "share of the image that is evidence", "", (0, 1)),
+        Measure(_BREASTS, "heat on the breasts' shadow where the evidence is elsewhere", "low", (0, 1), "area_breasts"),
+        Measure("area_breasts", "share of the image that is the breasts' shadow", "", (0, 1)),
     ],
     needs=("sources",),
     parameters=SubgroupParameters,
-    cost="0 F",
+    cost="0 F; with an anatomy a phantom or a localizer's run",
     reference="group gaps with permutation tests and direct standardisation over finding and size of the evidence",
     summarise=_tables,
 )
@@ -171,4 +190,21 @@ def subgroups(case: Case, parameters: SubgroupParameters) -> Mapping[str, float]
     candidate = case.trial.candidates.get(case.record.id)
     if candidate is None or not groups_of(candidate):
         raise Skip("its source tells neither sex nor age nor view")
-    return case.overlap(case.prediction.boxes)
+    return case.overlap(case.prediction.boxes) | (_breasts(case, parameters.anatomy) if parameters.anatomy else {})
+
+
+def _breasts(case: Case, anatomy: str) -> dict[str, float]:
+    """The share of the heat, or where there is no map of the boxes, on the breasts' shadow; NaN if the evidence is."""
+    candidate = case.trial.candidates[case.record.id]
+    found = anatomy_of(case.record, candidate, None if anatomy == _SOURCE else _localizer(anatomy))
+    breasts = None if found is None else found.breasts
+    if breasts is None:
+        return {}
+    labels, size = breasts.astype(np.uint8), case.record.size
+    if box_shares(labels, case.record.boxes, size)[1] > _ELSEWHERE:
+        return {}
+    try:
+        share = heat_shares(labels, case.heatmap, case.letterbox, signed=case.trial.signed)[1]
+    except Skip:
+        share = box_shares(labels, case.prediction.boxes, size)[1]
+    return {_BREASTS: float(share), "area_breasts": float(breasts.mean())}

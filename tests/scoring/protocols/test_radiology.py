@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medground_bench.core.errors import ScoringError
 from medground_bench.core.schema import Candidate
 from medground_bench.imaging.masks import PolygonMask
+from medground_bench.scoring.protocols import subgroups as module
 from medground_bench.scoring.protocols.chexlocalize import _fisher, fill_holes, otsu, shape_features
 from medground_bench.scoring.protocols.masks import boundary_f, instance_f
+from medground_bench.scoring.protocols.protocol import get_protocol
 from medground_bench.scoring.protocols.run import run_protocols
 from medground_bench.scoring.protocols.strata import stratum
 from medground_bench.scoring.protocols.subgroups import age_group, permuted_gap, standardised
 from medground_bench.sources.base import Source, SourceInfo
+from medground_bench.sources.planted.anatomy import Localization
 from medground_bench.submission import write_submission
 from medground_bench.submission.masks import encode_rle
 from tests.scoring.folders import header
@@ -341,6 +345,49 @@ class TestSubgroups:
         assert gaps["sex", "iou"]["p_holm"] == pytest.approx(2 * 0.002)
         assert gaps["age", "iou"]["worst"] == "fewer than two large groups"
         assert gaps["view", ""]["worst"] == "no record has it"
+
+    def test_heat_on_the_breasts_of_women_alone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Evidence is above; maps of women lie on the lower lungs, maps of men and those of noise do not."""
+        masks = {f"{side} lung": np.zeros((SIDE, SIDE), bool) for side in ("right", "left")}
+        masks["right lung"][6:46, 4:26], masks["left lung"][6:46, 30:52] = True, True
+        monkeypatch.setattr(module, "_localizer", lambda name: lambda image: Localization(masks, 1.0))
+        board = flat(tmp_path, n=40, boxes=lambda k: [[8.0, 8.0, 20.0, 20.0]])
+        sources = source_of(board, sex=lambda k: "FM"[k % 2])
+        low, high = np.zeros((8, 8)), np.zeros((8, 8))
+        low[6:, 1:3], high[1:3, 1:3] = 1, 1
+        heat = lambda r: high if int(r.image_id[3:]) % 2 else low  # noqa: E731
+        settings = {"least": 10, "permutations": 499, "anatomy": "multi_atlas"}
+        path = board.submit("unfair", lambda r: [quadrant(0)], heat)
+        result = run(board, path, "subgroups", settings, sources=sources, lvlm=None)
+        rows = {(r["group"], r["metric"]): r["mean"] for r in result.tables[0].rows if r["field"] == "sex"}
+        assert rows["F", "heat_breasts"] > 0.6
+        assert rows["M", "heat_breasts"] == 0
+        (gap,) = [g for g in result.tables[1].rows if g["metric"] == "heat_breasts"]
+        assert (gap["worst"], gap["p"]) == ("F", 0.002)
+        assert gap["p_holm"] == pytest.approx(3 * 0.002)
+        rng = np.random.default_rng(0)
+        path = board.submit("noise", lambda r: [quadrant(0)], lambda r: rng.random((8, 8)))
+        noise = run(board, path, "subgroups", settings, sources=sources, lvlm=None).find().values  # type: ignore[union-attr]
+        assert noise["heat_breasts"].low < noise["area_breasts"].value < noise["heat_breasts"].high
+        (gap,) = [g for g in result.tables[1].rows if g["metric"] == "f1" and g["field"] == "sex"]
+        assert gap["gap"] == 0
+
+    def test_evidence_on_the_breasts_says_nothing_of_them(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lung = np.zeros((SIDE, SIDE), bool)
+        lung[6:46, 4:26] = True
+        monkeypatch.setattr(module, "_localizer", lambda name: lambda image: Localization({"right lung": lung}, 1.0))
+        board = flat(tmp_path, boxes=lambda k: [[8.0, 40.0, 20.0, 50.0]])
+        path = board.submit("boxes", lambda r: [quadrant(0)])
+        sources = source_of(board, sex=lambda k: "FM"[k % 2])
+        result = run(board, path, "subgroups", {"anatomy": "multi_atlas"}, sources=sources, lvlm=None)
+        assert "heat_breasts" not in result.values
+        board.root /= "unknown"  # sources that are no phantoms do not tell the anatomy
+        result = run(board, path, "subgroups", {"anatomy": "source"}, sources=sources, lvlm=None)
+        assert "heat_breasts" not in result.values
+        with pytest.raises(ScoringError, match="anatomy must be one of source, "):
+            get_protocol("subgroups").make_parameters({"anatomy": "nobody"})
 
     def test_sources_that_know_nothing(self, tmp_path: Path) -> None:
         board = flat(tmp_path)
