@@ -154,8 +154,6 @@ def choose_methods(wanted: Sequence[str] | None = None) -> tuple[tuple[str, ...]
             left_out[entry["name"]] = "its open-vocabulary detector has to be downloaded; the demo stays offline"
         elif "two_towers" in entry["needs"]:
             left_out[entry["name"]] = "it looks into two-tower models (medground-bench xbench), not into LVLMs"
-        elif "calibration" in entry["needs"]:
-            left_out[entry["name"]] = "its heads have to be chosen on other patients first"
         else:
             chosen.append(entry["name"])
     return tuple(chosen), left_out

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from baselines.shared.checks import require
-from baselines.shared.localization_heads import image_key, prompt_attention, read_calibration
-from baselines.shared.once import once
+from baselines.shared.localization_heads import chosen_heads, image_key, prompt_attention
 from medground_bench.attribution.method import Attribution, from_heatmap, method
 from medground_bench.core.errors import MethodError
 
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from medground_bench.lvlm import Episode, Lvlm
 
 __all__ = ["LocalizationHeadsParameters", "localization_heads"]
-
-_calibration = once(read_calibration)
 
 
 @dataclass(frozen=True)
@@ -28,20 +25,24 @@ class LocalizationHeadsParameters:
     Attributes
     ----------
     calibration : str
-        File with the LVLM's heads, made by ``baselines.shared.localization_heads.calibrate`` from records of patients
-        that are not evaluated. Needed.
+        What the heads are chosen on: ``phantom``, questions about procedural radiographs that no set contains; a
+        dataset folder with records of patients that are not evaluated; or a file of
+        :meth:`baselines.shared.localization_heads.Calibration.save`.
+    records : int
+        Most of them (500 to 1,000 in the paper).
     heads : int
         How many of them are summed.
     sigma : float
         Width of the smoothing Gaussian in token cells; 0 leaves the sum as it is.
     """
 
-    calibration: str = ""
+    calibration: str = "phantom"
+    records: int = 100
     heads: int = 3
     sigma: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self.heads >= 1, "localization_heads", "heads must be at least 1")
+        require(self.heads >= 1 and self.records >= 1, "localization_heads", "heads and records must be at least 1")
         require(self.sigma >= 0, "localization_heads", "sigma cannot be negative")
 
 
@@ -51,7 +52,7 @@ class LocalizationHeadsParameters:
     over="frame",
     parameters=LocalizationHeadsParameters,
     needs=("white_box", "calibration"),
-    cost="1 F",
+    cost="1 F, and 100 F once",
     reference="Kang et al., CVPR 2025",
 )
 def localization_heads(lvlm: Lvlm, episode: Episode, parameters: LocalizationHeadsParameters) -> Attribution:
@@ -64,21 +65,9 @@ def localization_heads(lvlm: Lvlm, episode: Episode, parameters: LocalizationHea
     Raises
     ------
     MethodError
-        Without a calibration, with that of another LVLM, or on an image that it was made from.
+        With a calibration of another LVLM, or on an image that it was made from.
     """
-    if not parameters.calibration:
-        raise MethodError(
-            "method 'localization_heads' needs heads chosen on other patients",
-            expected="the parameter 'calibration': a file",
-            remedy="baselines.shared.localization_heads.calibrate(lvlm, episodes).save(file), with episodes of "
-            "patients that are not evaluated; then --set localization_heads.calibration=file",
-        )
-    found = _calibration(parameters.calibration)
-    if (found.lvlm, found.revision) != (lvlm.key, str(lvlm.revision)):
-        raise MethodError(
-            f"the heads are those of {found.lvlm} ({found.revision}), the LVLM is {lvlm.key} ({lvlm.revision})",
-            where=parameters.calibration,
-        )
+    found = chosen_heads(lvlm, parameters.calibration, parameters.records)
     if image_key(episode) in found.images:
         raise MethodError("the record's image is one of the calibration's", where=parameters.calibration)
     from scipy.ndimage import gaussian_filter

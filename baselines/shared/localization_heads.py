@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from medground_bench.core.errors import MethodError
 from medground_bench.core.files import atomic_write
+from medground_bench.core.schema import question
 
 if TYPE_CHECKING:
     from medground_bench.lvlm import Episode, Lvlm
 
-__all__ = ["Calibration", "calibrate", "elbow", "image_key", "prompt_attention", "read_calibration", "spatial_entropy"]
+__all__ = [
+    "Calibration",
+    "calibrate",
+    "chosen_heads",
+    "elbow",
+    "image_key",
+    "prompt_attention",
+    "read_calibration",
+    "spatial_entropy",
+]
 
 _KIND = "medground-bench localization heads"
+_SEEDS = 8_500_000_000  # of the phantoms; those of sets begin at five billion, those of references at eight
+_CHOSEN: WeakKeyDictionary[Any, dict[tuple[str, int], Calibration]] = WeakKeyDictionary()
+"""LVLM -> what was asked for -> its heads: they are chosen once."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +93,60 @@ def calibrate(lvlm: Lvlm, episodes: Iterable[Episode], *, per_record: int = 10) 
         counts.update((layer, head) for _, layer, head in ranked[:per_record])
         images.add(image_key(episode))
     if not images:
-        raise MethodError("localization heads cannot be calibrated without records", expected="some hundred episodes")
+        raise MethodError(
+            f"localization heads of {lvlm.key} cannot be chosen without records of it", expected="some hundred episodes"
+        )
     ordered = sorted(counts, key=lambda h: (-counts[h], h))
     return Calibration(lvlm.key, str(lvlm.revision), ordered, [counts[h] for h in ordered], sorted(images))
+
+
+def chosen_heads(lvlm: Lvlm, source: str, records: int) -> Calibration:
+    """The heads of an LVLM by ``phantom``, a dataset folder or a file: see ``localization_heads``'s parameters.
+
+    Raises
+    ------
+    MethodError
+        If the file is not one, or of another LVLM, or if the folder has no record of this one.
+    """
+    known = _CHOSEN.setdefault(lvlm, {})
+    if (source, records) not in known:
+        if source == "phantom":
+            found = calibrate(lvlm, _phantoms(lvlm, records))
+        elif Path(source).is_dir():
+            found = calibrate(lvlm, _records(lvlm, source, records))
+        else:
+            found = read_calibration(source)
+        if (found.lvlm, found.revision) != (lvlm.key, str(lvlm.revision)):
+            raise MethodError(
+                f"the heads are those of {found.lvlm} ({found.revision}), the LVLM is {lvlm.key} ({lvlm.revision})",
+                where=source,
+            )
+        known[source, records] = found
+    return known[source, records]
+
+
+def _phantoms(lvlm: Lvlm, count: int) -> Iterator[Episode]:
+    """Each time a question about a finding that is there; heads are judged where the answer is still to come."""
+    from PIL import Image
+
+    from medground_bench.sources.phantom import sample_phantom
+
+    found = 0
+    for seed in itertools.count(_SEEDS):
+        phantom = sample_phantom(seed, size=224)
+        for attribute in phantom.attributes[: count - found]:
+            found += 1
+            yield lvlm.prepare(Image.fromarray(phantom.image), question(attribute, "direct"), "Yes")
+        if found == count:
+            return
+
+
+def _records(lvlm: Lvlm, folder: str, count: int) -> Iterator[Episode]:
+    from medground_bench.dataset.folder import open_folder
+
+    own = (record for record in open_folder(folder, "direct") if record.model == lvlm.key)
+    for record in itertools.islice(own, count):
+        yield lvlm.prepare(record.image, record.question, record.response or "Yes")
 
 
 def read_calibration(path: str) -> Calibration:

@@ -96,10 +96,8 @@ def _references(parameters: Any, lvlm: Lvlm) -> str | None:
 
 def _calibration(parameters: Any, lvlm: Lvlm) -> str | None:
     given = getattr(parameters, "calibration", None)
-    if given == "":
-        return "it has to be calibrated on other patients first: set its parameter 'calibration'"
-    if isinstance(given, str) and not Path(given).expanduser().is_file():
-        return f"its calibration is to be in {given}, which is no file"
+    if isinstance(given, str) and given != "phantom" and not Path(given).exists():
+        return f"its calibration is to be in {given}, which does not exist"
     return None
 
 

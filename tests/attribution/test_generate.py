@@ -280,11 +280,12 @@ def test_what_a_method_lacks_is_told_at_the_start_and_the_others_go_on(
 ) -> None:
     said: list[str] = []
     wanted = ["centre_prior", "localization_heads"]
-    report = generate(folder, tiny_qwen, wanted, tmp_path / "out", say=said.append)  # type: ignore[arg-type]
+    settings = {"localization_heads": {"calibration": "nowhere.json"}}
+    report = generate(folder, tiny_qwen, wanted, tmp_path / "out", settings=settings, say=said.append)  # type: ignore[arg-type]
     assert list(report.submissions) == ["centre_prior"]
     assert said == [f"left out: localization_heads: {report.left_out['localization_heads']}"]
     with pytest.raises(MethodError, match="no method can run here: localization_heads"):
-        generate(folder, tiny_qwen, ["localization_heads"], tmp_path / "none")  # type: ignore[arg-type]
+        generate(folder, tiny_qwen, ["localization_heads"], tmp_path / "none", settings=settings)  # type: ignore[arg-type]
 
 
 def test_a_method_that_takes_too_long_fails_on_that_record(folder: Folder, tiny_qwen: Lvlm, tmp_path: Path) -> None:

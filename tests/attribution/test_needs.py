@@ -51,8 +51,7 @@ def test_nothing_is_missing() -> None:
         ("lung_mask_prior", lvlm(), {"localizer": "nobody"}, "no localiser of anatomy named 'nobody'"),
         ("shapley_anatomy", lvlm(), {"regions": "anatomy:nobody"}, "no localiser of anatomy named 'nobody'"),
         ("cem", lvlm(), {"references": "./nowhere"}, "which is no folder"),
-        ("localization_heads", lvlm(), {}, "calibrated on other patients"),
-        ("localization_heads", lvlm(), {"calibration": "nowhere.json"}, "which is no file"),
+        ("localization_heads", lvlm(), {"calibration": "nowhere.json"}, "nowhere.json, which does not exist"),
     ],
 )
 def test_each_need_has_its_line(name: str, where: Any, options: dict[str, Any], said: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,41 @@ def test_heads_are_selected_by_both_criteria(monkeypatch: pytest.MonkeyPatch, ti
     assert heads.calibrate(tiny_qwen, episodes(tiny_qwen, 1), per_record=3).heads[-1] == (0, 3)
 
 
+def test_heads_are_chosen_once_on_phantoms(monkeypatch: pytest.MonkeyPatch, tiny_qwen: Any) -> None:
+    asked: list[Any] = []
+    attention = heads.prompt_attention
+
+    def counted(lvlm: Any, episode: Any) -> Any:
+        asked.append(episode)
+        return attention(lvlm, episode)
+
+    monkeypatch.setattr(heads, "prompt_attention", counted)
+    found = heads.chosen_heads(tiny_qwen, "phantom", 3)
+    assert heads.chosen_heads(tiny_qwen, "phantom", 3) is found
+    assert len(asked) == 3  # and then none
+    assert found == heads.calibrate(tiny_qwen, list(asked))
+    assert len({episode.question for episode in asked}) > 1
+    one = heads.chosen_heads(tiny_qwen, "phantom", 1)
+    assert (one.images, sum(one.counts)) == ([heads.image_key(asked[0])], min(10, len(one.heads)))
+
+
+def test_heads_are_chosen_on_the_lvlms_records_of_a_dataset(
+    monkeypatch: pytest.MonkeyPatch, tiny_qwen: Any, tmp_path: Path
+) -> None:
+    mine = episodes(tiny_qwen)
+    records = [SimpleNamespace(model=tiny_qwen.key, **vars_of(episode)) for episode in mine]
+    records.insert(1, SimpleNamespace(model="another", image=None, question="", response=""))
+    monkeypatch.setattr("medground_bench.dataset.folder.open_folder", lambda path, config: records)
+    assert heads.chosen_heads(tiny_qwen, str(tmp_path), 2) == heads.calibrate(tiny_qwen, mine[:2])
+    monkeypatch.setattr("medground_bench.dataset.folder.open_folder", lambda path, config: records[1:2])
+    with pytest.raises(MethodError, match="cannot be chosen without records of it"):
+        heads.chosen_heads(tiny_qwen, str(tmp_path), 3)
+
+
+def vars_of(episode: Any) -> dict[str, Any]:
+    return {"image": episode.image, "question": episode.question, "response": episode.response}
+
+
 def test_what_is_refused(tiny_qwen: Any, tmp_path: Path) -> None:
     other, mine = episodes(tiny_qwen, 2)
 
@@ -79,8 +115,6 @@ def test_what_is_refused(tiny_qwen: Any, tmp_path: Path) -> None:
         parameters = localization_heads.make_parameters({"calibration": str(path)})
         return localization_heads.run(tiny_qwen, episode, parameters)
 
-    with pytest.raises(MethodError, match="needs heads chosen on other patients"):
-        localization_heads.run(tiny_qwen, mine)
     found = heads.calibrate(tiny_qwen, [other])
     with pytest.raises(MethodError, match="the record's image is one of the calibration's"):
         run(found.save(tmp_path / "own.json"), other)
@@ -89,5 +123,5 @@ def test_what_is_refused(tiny_qwen: Any, tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text('{"kind": "scores"}')
     with pytest.raises(MethodError, match="not a calibration"):
         run(tmp_path / "bad.json")
-    with pytest.raises(MethodError, match="without records"):
+    with pytest.raises(MethodError, match="cannot be chosen without records"):
         heads.calibrate(tiny_qwen, [])
