@@ -83,7 +83,7 @@ class GuidedParameters:
     "medfocus_guided",
     family="concept",
     parameters=GuidedParameters,
-    needs=("white_box", "gradients", "references"),
+    needs=("white_box", "geometry", "gradients", "references"),
     cost="9 (F + B) for the map, 18 F; 1 localisation",
     reference="MedFocus's interventions on a relevance map's regions; necessity and sufficiency: DeYoung et al., 2020; "
     "least expected loss: Kumar & Byrne, 2004",

@@ -49,7 +49,7 @@ class LlavaCamParameters:
     family="activation",
     over="frame",
     parameters=LlavaCamParameters,
-    needs=("white_box", "gradients"),
+    needs=("white_box", "geometry", "gradients"),
     cost="1 F + 1 B",
     reference="Zhang et al., From redundancy to relevance, NAACL 2025; a baseline of EAGLE, CVPR 2026",
 )

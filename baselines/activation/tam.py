@@ -41,7 +41,7 @@ class TamParameters:
     family="activation",
     over="frame",
     parameters=TamParameters,
-    needs=("white_box",),
+    needs=("white_box", "geometry"),
     cost="1 F",
     reference="Li et al., Token activation map, ICCV 2025",
 )

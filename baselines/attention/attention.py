@@ -34,7 +34,7 @@ class AttentionParameters:
     family="attention",
     over="frame",
     parameters=AttentionParameters,
-    needs=("white_box",),
+    needs=("white_box", "geometry"),
     cost="1 F",
     reference="Bahdanau et al., ICLR 2015; last layer, mean of heads",
 )

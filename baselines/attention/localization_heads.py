@@ -51,7 +51,7 @@ class LocalizationHeadsParameters:
     family="attention",
     over="frame",
     parameters=LocalizationHeadsParameters,
-    needs=("white_box", "calibration"),
+    needs=("white_box", "geometry", "calibration"),
     cost="1 F, and 100 F once",
     reference="Kang et al., CVPR 2025",
 )

@@ -54,7 +54,7 @@ class RelAttentionParameters:
     family="attention",
     over="frame",
     parameters=RelAttentionParameters,
-    needs=("white_box",),
+    needs=("white_box", "geometry"),
     cost="2 F",
     reference="Zhang et al., ICLR 2025 (relative attention of ViCrop)",
 )

@@ -20,7 +20,7 @@ __all__ = ["rollout"]
     family="attention",
     over="frame",
     parameters=NoParameters,
-    needs=("white_box",),
+    needs=("white_box", "geometry"),
     cost="1 F",
     reference="Abnar & Zuidema, ACL 2020",
 )

@@ -38,7 +38,7 @@ class AgcamParameters:
     family="attention_gradient",
     over="frame",
     parameters=AgcamParameters,
-    needs=("white_box", "gradients"),
+    needs=("white_box", "geometry", "gradients"),
     cost="1 F + 1 B",
     reference="Leem & Seo, AG-CAM, AAAI 2024",
 )

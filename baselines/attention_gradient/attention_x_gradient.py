@@ -38,7 +38,7 @@ class AttentionXGradientParameters:
     family="attention_gradient",
     over="frame",
     parameters=AttentionXGradientParameters,
-    needs=("white_box", "gradients"),
+    needs=("white_box", "geometry", "gradients"),
     cost="1 F + 1 B",
     reference="Barkan et al., Grad-SAM, CIKM 2021; Selvaraju et al., ICCV 2017",
 )

@@ -36,7 +36,7 @@ class DexArParameters:
     family="attention_gradient",
     over="frame",
     parameters=DexArParameters,
-    needs=("white_box", "gradients"),
+    needs=("white_box", "geometry", "gradients"),
     cost="1 F; and one decoder layer's backward at T rows, in each of 10 layers",
     reference="DEX-AR, arXiv 2603.06302",
 )

@@ -40,7 +40,7 @@ class GlimpseParameters:
     family="attention_gradient",
     over="frame",
     parameters=GlimpseParameters,
-    needs=("white_box", "gradients"),
+    needs=("white_box", "geometry", "gradients"),
     cost="1 F + 1 B",
     reference="Shen, GLIMPSE, arXiv 2506.18985",
 )

@@ -38,7 +38,7 @@ class GradEclipParameters:
     family="attention_gradient",
     over="frame",
     parameters=GradEclipParameters,
-    needs=("white_box", "gradients"),
+    needs=("white_box", "geometry", "gradients"),
     cost="1 F + 1 B",
     reference="Zhao et al., Grad-ECLIP, ICML 2024",
 )

@@ -47,7 +47,7 @@ class IiaParameters:
     family="attention_gradient",
     over="frame",
     parameters=IiaParameters,
-    needs=("white_box", "gradients"),
+    needs=("white_box", "geometry", "gradients"),
     cost="36 (F + B)",
     reference="Barkan et al., Visual explanations via iterated integrated attributions, ICCV 2023",
 )

@@ -19,7 +19,7 @@ __all__ = ["legrad"]
     "legrad",
     family="attention_gradient",
     over="frame",
-    needs=("white_box", "gradients"),
+    needs=("white_box", "geometry", "gradients"),
     cost="1 F; and one decoder layer's backward at T rows, in every layer",
     reference="Bousselham et al., LeGrad, arXiv 2404.03214",
 )

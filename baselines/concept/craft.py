@@ -60,7 +60,7 @@ class CraftParameters:
     family="concept",
     over="frame",
     parameters=CraftParameters,
-    needs=("white_box", "references", "scikit_learn"),
+    needs=("white_box", "geometry", "references", "scikit_learn"),
     cost="88 D; the vision tower once for each radiograph of the pool",
     reference="Fel et al., CRAFT, CVPR 2023",
 )

@@ -24,7 +24,7 @@ __all__ = ["alti_logit", "traced_back"]
     "alti_logit",
     family="decomposition",
     over="frame",
-    needs=("white_box",),
+    needs=("white_box", "geometry"),
     signed=True,
     cost="1 F",
     reference="Ferrando et al., Explaining how transformers use context to build predictions, ACL 2023",

@@ -22,7 +22,7 @@ __all__ = ["globenc", "value_rollout"]
     "globenc",
     family="decomposition",
     over="frame",
-    needs=("white_box",),
+    needs=("white_box", "geometry"),
     cost="1 F",
     reference="Modarressi et al., GlobEnc, NAACL 2022; Kobayashi et al., EMNLP 2021",
 )

@@ -46,7 +46,7 @@ class IfrTwoHopParameters:
     "ifr",
     family="decomposition",
     over="frame",
-    needs=("white_box",),
+    needs=("white_box", "geometry"),
     cost="1 F",
     reference="Ferrando & Voita, Information flow routes, EMNLP 2024",
 )
@@ -68,7 +68,7 @@ def ifr(lvlm: Lvlm, episode: Episode, parameters: object) -> np.ndarray:
     family="decomposition",
     over="frame",
     parameters=IfrTwoHopParameters,
-    needs=("white_box",),
+    needs=("white_box", "geometry"),
     cost="1 F",
     reference="FlashTrace, arXiv 2602.01914",
 )

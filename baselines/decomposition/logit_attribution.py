@@ -41,7 +41,7 @@ class LogitAttributionParameters:
     over="frame",
     parameters=LogitAttributionParameters,
     signed=True,
-    needs=("white_box",),
+    needs=("white_box", "geometry"),
     cost="1 F",
     reference="Elhage et al., A mathematical framework for transformer circuits, 2021; Saliency-R1, CVPR 2026",
 )

@@ -44,7 +44,7 @@ class EnsembleRankParameters:
     family="ensemble",
     over="frame",
     parameters=EnsembleRankParameters,
-    needs=("white_box", "gradients"),
+    needs=("white_box", "geometry", "gradients"),
     cost="67 F + 2 B; that of its methods",
     reference="mean rank, after Borda",
 )

@@ -42,7 +42,7 @@ class MseaParameters:
     family="ensemble",
     over="frame",
     parameters=MseaParameters,
-    needs=("white_box",),
+    needs=("white_box", "geometry"),
     cost="4 F; 4 times that of the inner method",
     reference="Liang et al., arXiv 2509.22415",
 )

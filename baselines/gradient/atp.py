@@ -45,7 +45,7 @@ class AtpParameters:
     over="frame",
     parameters=AtpParameters,
     signed=True,
-    needs=("white_box", "gradients"),
+    needs=("white_box", "geometry", "gradients"),
     cost="1 F + 1 B",
     reference="Nanda, Attribution patching, 2023; Kramar et al., AtP*, arXiv 2403.00745",
 )

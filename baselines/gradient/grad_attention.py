@@ -20,7 +20,7 @@ __all__ = ["grad_attention"]
     family="gradient",
     over="frame",
     parameters=NoParameters,
-    needs=("white_box", "gradients"),
+    needs=("white_box", "geometry", "gradients"),
     cost="1 F + 1 B",
     reference="Chefer, Gur & Wolf, ICCV 2021",
 )

@@ -19,7 +19,7 @@ __all__ = ["cam_weights", "gradcam"]
     "gradcam",
     family="gradient",
     parameters=CamParameters,
-    needs=("white_box", "gradients"),
+    needs=("white_box", "geometry", "gradients"),
     cost="1 F + 1 B",
     reference="Selvaraju et al., ICCV 2017",
 )

@@ -39,7 +39,7 @@ class CamPlusPlusParameters(CamParameters):
     "gradcam++",
     family="gradient",
     parameters=CamPlusPlusParameters,
-    needs=("white_box", "gradients"),
+    needs=("white_box", "geometry", "gradients"),
     cost="1 F + 1 B",
     reference="Chattopadhay et al., WACV 2018",
 )

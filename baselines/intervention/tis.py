@@ -44,7 +44,7 @@ class TisParameters:
     family="intervention",
     over="frame",
     parameters=TisParameters,
-    needs=("white_box",),
+    needs=("white_box", "geometry"),
     cost="256 D",
     reference="Englebert et al., Explaining through transformer input sampling, ICCV workshop 2023",
 )

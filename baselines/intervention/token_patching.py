@@ -46,7 +46,7 @@ class TokenPatchingParameters:
     over="frame",
     parameters=TokenPatchingParameters,
     signed=True,
-    needs=("white_box",),
+    needs=("white_box", "geometry"),
     cost="66 D for 64 tokens; one D for each more",
     reference="Meng et al., ROME, NeurIPS 2022; Zhang & Nanda, ICLR 2024",
 )

@@ -46,7 +46,7 @@ class DaveParameters:
     over="frame",
     parameters=DaveParameters,
     signed=True,
-    needs=("white_box", "gradients"),
+    needs=("white_box", "geometry", "gradients"),
     cost="9 (F + B)",
     reference="DAVE, arXiv 2602.06613",
 )

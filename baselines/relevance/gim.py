@@ -45,7 +45,7 @@ class GimParameters:
     over="frame",
     parameters=GimParameters,
     signed=True,
-    needs=("white_box", "gradients"),
+    needs=("white_box", "geometry", "gradients"),
     cost="1 F + 1 B",
     reference="Edin et al., GIM, arXiv 2505.17630",
 )

@@ -35,7 +35,7 @@ class LrpParameters:
     over="frame",
     parameters=LrpParameters,
     signed=True,
-    needs=("white_box", "gradients"),
+    needs=("white_box", "geometry", "gradients"),
     cost="1 F + 1 B",
     reference="Achtibat et al., AttnLRP, ICML 2024",
 )

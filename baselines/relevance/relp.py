@@ -45,7 +45,7 @@ class RelpParameters:
     over="frame",
     parameters=RelpParameters,
     signed=True,
-    needs=("white_box", "gradients"),
+    needs=("white_box", "geometry", "gradients"),
     cost="1 F + 1 B",
     reference="RelP, arXiv 2508.21258",
 )

@@ -34,7 +34,7 @@ class SmdlParameters(EagleParameters):
     "smdl",
     family="search",
     parameters=SmdlParameters,
-    needs=("white_box",),
+    needs=("white_box", "geometry"),
     over="frame",
     cost="1828 F for 64 regions; 1 V",
     reference="Chen et al., Less is more: fewer interpretable region via submodular subset selection, ICLR 2024",

@@ -44,8 +44,8 @@ PROVIDER_GROUP = "medground_bench.method_providers"
 """Entry points ``PREFIX = callable(NAME) -> Method``, for methods that are asked for as ``PREFIX:NAME``."""
 
 NEEDS = (
-    *("white_box", "gradients", "generation", "detector", "segmenter", "localizer", "references", "calibration"),
-    *("two_towers", "scikit_image", "scikit_learn"),
+    *("white_box", "geometry", "gradients", "generation", "detector", "segmenter", "localizer", "references"),
+    *("calibration", "two_towers", "scikit_image", "scikit_learn"),
 )
 """What a method may need beyond scoring the response: see ``medground-bench methods``."""
 

@@ -6,6 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 from medground_bench.core.errors import LvlmError
 from medground_bench.sources.planted.anatomy import available_localizers
 
@@ -28,6 +30,7 @@ def unmet(method: Method, parameters: Any, lvlm: Lvlm) -> str | None:
     """Why a method cannot run, in one line; None if nothing is known to stand in its way."""
     checks = {
         "white_box": _inside,
+        "geometry": _geometry,
         "gradients": _gradients,
         "generation": _generation,
         "localizer": _localizer,
@@ -41,7 +44,10 @@ def unmet(method: Method, parameters: Any, lvlm: Lvlm) -> str | None:
         reason = checks[need](parameters, lvlm) if need in checks else None
         if reason:
             return reason
-    if str(getattr(parameters, "regions", "")).startswith("slic") and find_spec("skimage") is None:
+    regions = str(getattr(parameters, "regions", ""))
+    if regions == "tokens":
+        return _geometry(parameters, lvlm)
+    if regions.startswith("slic") and find_spec("skimage") is None:
         return 'superpixels need scikit-image: pip install "medground-bench[methods]", or regions=tiles:8x8'
     return None
 
@@ -57,6 +63,15 @@ def _inside(parameters: Any, lvlm: Lvlm) -> str | None:
         len(lvlm.layers)
     except LvlmError as error:
         return f"it looks inside the model: {error.message}"
+    return None
+
+
+def _geometry(parameters: Any, lvlm: Lvlm) -> str | None:
+    """Where image tokens lie is measured once a size, or known: an empty frame of the usual one tells."""
+    try:
+        _ = lvlm.prepare(Image.new("L", (224, 224)), "?", "Yes").grid
+    except LvlmError as error:
+        return f"its map lies on image tokens: {error.message}"
     return None
 
 

@@ -257,7 +257,7 @@ def test_the_command_prints_a_table_and_json() -> None:
     rise = next(entry for entry in entries if entry["name"] == "rise")
     assert (rise["family"], rise["cost"], rise["parameters"]["seed"]) == ("perturbation", "256 F", 0)
     lrp = next(entry for entry in entries if entry["name"] == "lrp")
-    assert lrp["needs"] == ["white_box", "gradients"]
+    assert lrp["needs"] == ["white_box", "geometry", "gradients"]
 
 
 def test_a_broken_package_does_not_break_the_list(registry: Any) -> None:

@@ -15,8 +15,12 @@ from medground_bench.attribution.needs import able, unmet
 from medground_bench.core.errors import LvlmError, MethodError
 
 
+def prepared(*_: Any) -> Any:
+    return SimpleNamespace(grid="known")
+
+
 def lvlm(**more: Any) -> Any:
-    base = {"key": "mine", "model": SimpleNamespace(), "layers": [1, 2], "generate": print}
+    base = {"key": "mine", "model": SimpleNamespace(), "layers": [1, 2], "generate": print, "prepare": prepared}
     return SimpleNamespace(**{**base, **more})
 
 
