@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 import medground_bench.attribution.needs as needs  # noqa: E402
 from medground_bench.attribution.generate import GenerateReport, generate  # noqa: E402
-from medground_bench.lvlm import Lvlm, testing  # noqa: E402
+from medground_bench.lvlm import Lvlm, batching, testing  # noqa: E402
 from medground_bench.lvlm.families.generic import Generic  # noqa: E402
 from tests.attribution.test_generate import Folder  # noqa: E402
 
@@ -118,6 +118,7 @@ def test_out_of_memory_halves_the_batch_of_the_method_it_struck(
         return forward(*args, **kwargs)
 
     monkeypatch.setattr(lvlm.model, "forward", small)
+    monkeypatch.setattr(batching, "clear_device_cache", lambda **_: None)  # a second each, for nothing on a CPU
     halved, _ = run(lvlm, names, tmp_path / "halved")
     assert not halved.errors
     assert max(refused) > 2
