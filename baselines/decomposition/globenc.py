@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from baselines.shared.attention_rows import on_grid
+from baselines.shared.attention_rows import mean_of, on_grid
 from baselines.shared.flow import norm_row
 from medground_bench.attribution.method import NoParameters, method
 
@@ -40,8 +40,7 @@ def globenc(lvlm: Lvlm, episode: Episode, parameters: NoParameters) -> np.ndarra
 
 def value_rollout(trace: AttentionTrace, rows: list[int]) -> torch.Tensor:
     """Mean of the given rows of the product of all layers' row-normalised norms, (S,) float64."""
-    row = trace.final.new_zeros(trace.length).double()
-    row[rows] = 1 / len(rows)
+    row = mean_of(trace, rows)
     for layer in reversed(trace.layers):
         active = row.nonzero()[:, 0].tolist()
         row = row[active] @ norm_row(trace, layer, active)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from baselines.shared.attention_rows import grad_attention_row, on_grid
+from baselines.shared.attention_gradient import attention_gradient
 from medground_bench.attribution.method import NoParameters, method
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ __all__ = ["grad_attention"]
     reference="Chefer, Gur & Wolf, ICCV 2021",
 )
 def grad_attention(lvlm: Lvlm, episode: Episode, parameters: NoParameters) -> np.ndarray:
-    """Gradient-weighted attention accumulated over the layers, from the predicting rows to the image tokens."""
-    from medground_bench.lvlm.whitebox import trace_attention
+    """Rows of ``(I + R_L) ... (I + R_1)`` with ``R_l = mean_h ReLU(ds/dA_l) * A_l``, their mean, on the token grid.
 
-    return on_grid(episode, grad_attention_row(trace_attention(lvlm, episode, gradients=True), episode.rows))
+    The rows are those that predict the response. Unsigned, question-aware (equations 5 and 6 for self-attention). The
+    released code multiplies whole matrices, where one row vector is carried from the last layer to the first.
+    """
+    return attention_gradient(lvlm, episode, factor="attention", propagate="rollout").heat

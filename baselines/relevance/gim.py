@@ -28,10 +28,16 @@ class GimParameters:
         What e' is: one of :data:`~baselines.shared.references.EMBEDDING_REFERENCES`.
     temperature : float
         Of the softmax that the backward pass goes through; the forward pass keeps its own.
+    freeze_norms : bool
+        The scales of norms are constants.
+    share : bool
+        The factors of a product share its gradient. With temperature 1 and neither of the two it is ``atp``.
     """
 
     reference: str = "token_mean"
     temperature: float = 2.0
+    freeze_norms: bool = True
+    share: bool = True
 
     def __post_init__(self) -> None:
         known = ", ".join(EMBEDDING_REFERENCES)
@@ -59,6 +65,8 @@ def gim(lvlm: Lvlm, episode: Episode, parameters: GimParameters) -> np.ndarray:
     from baselines.shared.attnlrp import attnlrp_rules
     from medground_bench.lvlm.tempered import tempered_attention
 
-    decoder = lvlm.adapter.decoder(lvlm.model)
-    with attnlrp_rules(decoder, activations=False), tempered_attention(lvlm, parameters.temperature):
+    rules = attnlrp_rules(
+        lvlm.adapter.decoder(lvlm.model), activations=False, norms=parameters.freeze_norms, products=parameters.share
+    )
+    with rules, tempered_attention(lvlm, parameters.temperature):
         return patching_estimate(lvlm, episode, parameters.reference)

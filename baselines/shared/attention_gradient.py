@@ -8,13 +8,14 @@ arguments of :func:`attention_gradient`. Positions that the mask hides count as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from baselines.shared.attention_rows import on_grid
+from baselines.shared.attention_factors import FACTORS, Factor
+from baselines.shared.attention_rows import mean_of, on_grid
 
 if TYPE_CHECKING:
     import torch
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
     from medground_bench.lvlm import Episode, Lvlm
     from medground_bench.lvlm.whitebox import AttentionTrace
 
-__all__ = ["FACTORS", "AttentionGradient", "Factor", "attention_gradient", "last_layers"]
-
-Factor = Literal["one", "attention", "sigmoid_scores", "sigmoid_weights", "cosine"]
+__all__ = ["AttentionGradient", "Factor", "attention_gradient", "last_layers"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def attention_gradient(
     target : {"score", "lens"}
         What is differentiated: the sequence score, or every layer's own logit of the token that a row predicts.
     factor : str
-        What multiplies ``ReLU(dA)``: see :data:`FACTORS`.
+        What multiplies ``ReLU(dA)``: see :data:`~baselines.shared.attention_factors.FACTORS`.
     head_weight : {"mean", "sum", "focus"}
         ``focus``: ``ReLU(max over image of G - max over later text of ReLU(dA))``, per row, layer and head.
     token_weight : {"mean", "focus"}
@@ -79,8 +78,7 @@ def attention_gradient(
     trace = trace_attention(lvlm, episode, layers, gradients=target == "score")
     rows, tokens = list(episode.rows), len(episode.rows)
     if propagate == "rollout":
-        row = trace.weights(trace.layers[-1], rows[:1]).new_zeros(trace.length).double()
-        row[rows] = 1 / tokens
+        row = mean_of(trace, rows)
         for layer in reversed(trace.layers):
             active = row.nonzero()[:, 0]
             weighted = _positive(trace, episode, layer, active.tolist(), "score")
@@ -133,24 +131,3 @@ def _positive(trace: AttentionTrace, episode: Episode, layer: int, rows: list[in
 def _later_text(episode: Episode, found: torch.Tensor) -> torch.Tensor:
     """The part after the image, question and response (what lies after a row is hidden from it, and zero)."""
     return found[..., max(episode.image_positions) + 1 :]
-
-
-def _cosine(trace: AttentionTrace, layer: int, rows: list[int], image: list[int]) -> torch.Tensor:
-    from torch.nn.functional import normalize
-
-    queries, keys = normalize(trace.queries(layer, rows), dim=-1), normalize(trace.keys(layer), dim=-1)
-    cosine = queries @ keys.transpose(1, 2)
-    least, most = cosine[..., image].amin(-1, keepdim=True), cosine[..., image].amax(-1, keepdim=True)
-    spread = most - least
-    return ((cosine - least) / spread.where(spread > 0, 1)).clamp(0, 1).where(spread > 0, 1)
-
-
-FACTORS: dict[str, Callable[[AttentionTrace, int, list[int], list[int]], torch.Tensor]] = {
-    "one": lambda trace, layer, rows, image: trace.scores(layer, rows).fill_(1),
-    "attention": lambda trace, layer, rows, image: trace.weights(layer, rows),
-    "sigmoid_scores": lambda trace, layer, rows, image: trace.scores(layer, rows).sigmoid_(),
-    "sigmoid_weights": lambda trace, layer, rows, image: trace.weights(layer, rows).sigmoid_(),
-    "cosine": _cosine,
-}
-"""Name -> (trace, layer, rows, image positions) -> (H, R, S): 1; A; sigmoid of the scores before the softmax or of A;
-the cosine of query and key (after rotary positions), min-max scaled over the image tokens, 1 where it is constant."""

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
     from medground_bench.lvlm import Episode
     from medground_bench.lvlm.whitebox import AttentionTrace
 
-__all__ = ["grad_attention_row", "on_grid", "rollout_row"]
+__all__ = ["mean_of", "on_grid", "rollout_row"]
 
 
 def rollout_row(trace: AttentionTrace, rows: tuple[int, ...]) -> torch.Tensor:
@@ -26,7 +28,7 @@ def rollout_row(trace: AttentionTrace, rows: tuple[int, ...]) -> torch.Tensor:
     With A_l the mean over heads of layer l's attention, ``r <- r rownorm(A_l + I)`` for l = L ... 1 (Abnar &
     Zuidema 2020). Rows of A_l add up to 1, so row-normalising halves the sum.
     """
-    row = _start(trace, rows)
+    row = mean_of(trace, rows)
     for layer in reversed(trace.layers):
         active = row.nonzero()[:, 0]
         mixed = trace.weights(layer, active.tolist()).double().mean(dim=0)  # (active rows, S)
@@ -35,23 +37,8 @@ def rollout_row(trace: AttentionTrace, rows: tuple[int, ...]) -> torch.Tensor:
     return row
 
 
-def grad_attention_row(trace: AttentionTrace, rows: tuple[int, ...]) -> torch.Tensor:
-    """Mean of the given rows of the gradient-weighted attention relevance, (S,) float64.
-
-    With A'_l the mean over heads of ``ReLU(A_l * ds/dA_l)``, ``r <- r + r A'_l`` for l = L ... 1: the rows of
-    ``(I + A'_L) ... (I + A'_1)`` (Chefer et al. 2021, equations 5 and 6 for self-attention).
-    """
-    row = _start(trace, rows)
-    for layer in reversed(trace.layers):
-        active = row.nonzero()[:, 0]
-        chosen = active.tolist()
-        weighted = trace.weights(layer, chosen).mul_(trace.gradient(layer, chosen)).clamp_(min=0)
-        row = row + row[active] @ weighted.double().mean(dim=0)
-    return row
-
-
-def _start(trace: AttentionTrace, rows: tuple[int, ...]) -> torch.Tensor:
-    """Mean of the rows' unit vectors, on the device of the attention."""
+def mean_of(trace: AttentionTrace, rows: Sequence[int]) -> torch.Tensor:
+    """Mean of the rows' unit vectors, (S,) float64, on the device of the attention: where a propagation starts."""
     some = trace.weights(trace.layers[-1], rows[:1])
     row = some.new_zeros(trace.length).double()
     row[list(rows)] = 1 / len(rows)

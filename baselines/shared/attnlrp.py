@@ -27,18 +27,24 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from torch import nn
 
-from medground_bench.core.errors import LvlmError, MethodError
-from medground_bench.lvlm.norms import frozen_scale, rms_norm
+from baselines.shared.backward_rules import activation_slope, frozen_norm, halved_input, scaled_output
+from medground_bench.core.errors import MethodError
 
 __all__ = ["attnlrp_rules"]
 
 
 @contextmanager
-def attnlrp_rules(decoder: nn.Module, *, attention_scores: bool = True, activations: bool = True) -> Iterator[None]:
-    """Install the rules in a language model for the duration of the block.
+def attnlrp_rules(
+    decoder: nn.Module,
+    *,
+    attention_scores: bool = True,
+    activations: bool = True,
+    norms: bool = True,
+    products: bool = True,
+) -> Iterator[None]:
+    """Install the rules in a language model for the duration of the block; without any the gradient is the plain one.
 
     Parameters
     ----------
@@ -51,6 +57,10 @@ def attnlrp_rules(decoder: nn.Module, *, attention_scores: bool = True, activati
         all of their product's relevance goes to the values: then, in a model without biases, relevance is conserved.
     activations : bool
         Whether activations follow the identity rule; without it they keep their derivative.
+    norms : bool
+        Whether the scales of norms count as constants.
+    products : bool
+        Whether the factors of a product share its gradient: halves of a gate, halves and quarters of attention.
 
     Raises
     ------
@@ -58,18 +68,19 @@ def attnlrp_rules(decoder: nn.Module, *, attention_scores: bool = True, activati
         If a layer is not of the known form: a wrong rule would be silently wrong.
     """
     with ExitStack() as stack:
-        for hook in _hooks(decoder, attention_scores, activations):
+        for hook in _hooks(decoder, attention_scores, activations, norms, products):
             stack.callback(hook.remove)
         yield
 
 
-def _hooks(decoder: nn.Module, attention_scores: bool, activations: bool) -> Iterator[Any]:
+def _hooks(decoder: nn.Module, attention_scores: bool, activations: bool, norms: bool, products: bool) -> Iterator[Any]:
     layers = getattr(decoder, "layers", None)
     if not isinstance(layers, nn.ModuleList):
         raise MethodError(f"method 'lrp' does not know {type(decoder).__name__}", expected="a decoder with layers")
-    for name, module in decoder.named_modules():
+    for name, module in decoder.named_modules() if norms else ():
         if "norm" in name.rpartition(".")[2] or type(module).__name__.endswith("Norm"):
-            yield _norm_hook(module)
+            yield frozen_norm(module)
+    shared = (0.25, 0.25, 0.5) if products else (1.0, 1.0, 1.0)
     for layer in layers:
         attention, mlp = getattr(layer, "self_attn", None), getattr(layer, "mlp", None)
         if hasattr(layer, "router"):
@@ -85,75 +96,15 @@ def _hooks(decoder: nn.Module, attention_scores: bool, activations: bool) -> Ite
                 )
         assert attention is not None
         assert mlp is not None
-        scores = 0.25 if attention_scores else 0.0
-        for name, factor in zip(own, (scores, scores, 0.5 if attention_scores else 1.0), strict=False):
+        for name, factor in zip(own, shared if attention_scores else (0.0, 0.0, 1.0), strict=False):
             # Where there is a norm of values, keys and values may be one projection, and come apart behind it.
             last = getattr(attention, f"{name}_norm" if hasattr(attention, "v_norm") else f"{name}_proj")
-            yield last.register_forward_hook(_scale_output(factor))
+            yield last.register_forward_hook(scaled_output(factor))
         gated = [(getattr(mlp, activation), mlp.down_proj)]
         if hasattr(layer, "per_layer_input_gate"):
             gated.append((layer.act_fn, layer.per_layer_projection))
         for function, product in gated:
             if activations:
-                yield function.register_forward_hook(_activation)
-            yield product.register_forward_pre_hook(_halve_input)
-
-
-class _ScaleGradient(torch.autograd.Function):
-    """Identity whose gradient is multiplied by a constant."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, factor: float) -> torch.Tensor:
-        ctx.factor = factor
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return grad * ctx.factor, None
-
-
-class _WithSlope(torch.autograd.Function):
-    """A given value ``y`` that, for the backward pass, is ``x * slope``."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, y: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(slope)
-        ctx.dtype = x.dtype
-        return y.view_as(y)
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        (slope,) = ctx.saved_tensors
-        return (grad * slope).to(ctx.dtype), None, None
-
-
-def _scale_output(factor: float) -> Any:
-    def hook(module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
-        return _ScaleGradient.apply(output, factor)
-
-    return hook
-
-
-def _halve_input(module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    return (_ScaleGradient.apply(args[0], 0.5), *args[1:])
-
-
-def _activation(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-    """Identity rule: the slope is f(x) / x. At x = 0, where the activations have f(0) = 0, it is f'(0) = 1/2."""
-    x, y = args[0].detach(), output.detach()
-    if x.dtype != torch.float64:
-        x, y = x.float(), y.float()
-    slope = torch.where(x == 0, 0.5, y / torch.where(x == 0, 1.0, x))
-    return _WithSlope.apply(args[0], output.detach(), slope)
-
-
-def _norm_hook(module: nn.Module) -> Any:
-    try:
-        rms_norm(module)
-    except LvlmError as error:
-        raise MethodError(f"method 'lrp' does not know it: {error.message}", expected=error.expected) from error
-
-    def hook(norm: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        return _WithSlope.apply(args[0], output.detach(), frozen_scale(norm, args[0]))
-
-    return module.register_forward_hook(hook)
+                yield function.register_forward_hook(activation_slope)
+            if products:
+                yield product.register_forward_pre_hook(halved_input)

@@ -11,8 +11,7 @@ torch = pytest.importorskip("torch")
 
 from PIL import Image  # noqa: E402
 
-from baselines.shared.attention_gradient import attention_gradient  # noqa: E402
-from medground_bench.attribution.method import NoParameters, get_method  # noqa: E402
+from medground_bench.attribution.method import get_method  # noqa: E402
 from medground_bench.lvlm.whitebox import trace_attention  # noqa: E402
 from tests.baselines.eager import Eager, build, eager_pass  # noqa: E402
 
@@ -76,12 +75,6 @@ def test_lens_gradients_are_those_of_the_layers_own_logits(case: Any) -> None:
         for t, row in enumerate(episode.rows):
             close(mine[:, t], eager.gradient(layer, eager.lens(layer, t))[:, row])
     assert all("self_attn" in dict(layer.named_children()) for layer in lvlm.layers)
-
-
-def test_rollout_of_attention_is_grad_attention(case: Any) -> None:
-    lvlm, episode, _ = case
-    mine = attention_gradient(lvlm, episode, factor="attention", propagate="rollout").heat
-    np.testing.assert_allclose(mine, get_method("grad_attention").function(lvlm, episode, NoParameters()), rtol=1e-6)
 
 
 def image_part(eager: Eager, values: Any) -> Any:

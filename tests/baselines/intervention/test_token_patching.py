@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 from PIL import Image  # noqa: E402
 
+from baselines.shared.attnlrp import attnlrp_rules  # noqa: E402
 from baselines.shared.patching import patching_estimate  # noqa: E402
 from medground_bench.attribution.method import get_method  # noqa: E402
 from medground_bench.lvlm.embeddings import score_embeddings  # noqa: E402
@@ -155,3 +156,61 @@ def test_gim_differs_from_atp_and_leaves_the_score_alone(family: str) -> None:
             assert torch.equal(before, score_embeddings(lvlm, episode, own))
     mine, plain = heat("gim", lvlm, episode), heat("atp", lvlm, episode)
     assert abs(np.corrcoef(mine.ravel(), plain.ravel())[0, 1]) < 0.999
+
+
+OFF = {"temperature": 1.0, "freeze_norms": False, "share": False}
+
+
+@pytest.mark.parametrize("family", ["qwen", "gemma"])
+def test_gim_without_its_rules_is_attribution_patching(family: str) -> None:
+    lvlm = build(family)
+    episode = prepare(lvlm)
+    plain = heat("atp", lvlm, episode)
+    np.testing.assert_allclose(heat("gim", lvlm, episode, **OFF), plain, atol=1e-4 * np.abs(plain).max())
+    for rule in OFF:  # and each of the three does something
+        one = heat("gim", lvlm, episode, **{name: value for name, value in OFF.items() if name != rule})
+        assert np.abs(one - plain).max() > 1e-2 * np.abs(plain).max(), rule
+
+
+@pytest.mark.parametrize("family", ["qwen", "gemma"])
+def test_relp_without_its_rules_is_attribution_patching(family: str) -> None:
+    lvlm = build(family)
+    episode = prepare(lvlm)
+    with attnlrp_rules(lvlm.adapter.decoder(lvlm.model), activations=False, norms=False, products=False):
+        mine = patching_estimate(lvlm, episode, "token_mean")
+    np.testing.assert_array_equal(mine, heat("atp", lvlm, episode))
+
+
+@pytest.mark.parametrize("family", ["qwen", "gemma"])
+def test_the_halves_of_a_gate_add_up_to_its_output(family: str) -> None:
+    """By input times gradient the two factors are worth the product: once with the rule, twice without it."""
+    lvlm = build(family, layers=1)
+    mlp: Any = lvlm.layers[0].mlp
+    read = torch.randn(mlp.down_proj.in_features, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(5, mlp.down_proj.out_features, generator=torch.Generator().manual_seed(1))
+    seen: dict[str, Any] = {}
+    hooks = [
+        mlp.act_fn.register_forward_hook(lambda m, a, out: seen.update(gate=out)),
+        mlp.up_proj.register_forward_hook(lambda m, a, out: seen.update(up=out)),
+    ]
+    for products, expected in ((True, 1.0), (False, 2.0)):
+        with attnlrp_rules(lvlm.adapter.decoder(lvlm.model), activations=False, products=products):
+            last = mlp.down_proj.register_forward_pre_hook(lambda m, a: seen.update(product=a[0]))
+            mlp(x)
+            last.remove()
+        whole = (seen["product"] * read).sum()
+        factors = [seen["gate"], seen["up"]]
+        shares = sum((f * g).sum() for f, g in zip(factors, torch.autograd.grad(whole, factors), strict=True))
+        assert float(shares / whole) == pytest.approx(expected, rel=1e-4)
+    for hook in hooks:
+        hook.remove()
+
+
+@pytest.mark.parametrize("name", ["token_patching", "atp", "relp", "gim"])
+def test_to_replace_a_token_by_itself_does_nothing(name: str) -> None:
+    """A black image, and the reference of a black frame."""
+    lvlm = build("qwen")
+    black = Image.fromarray(np.zeros((84, 84), np.uint8))
+    episode = lvlm.prepare(black, "Is there evidence of cardiomegaly in the image?", "Yes.", side=None)
+    assert np.abs(heat(name, lvlm, episode, reference="black")).max() < 1e-6
+    assert np.abs(heat(name, lvlm, episode, reference="zero")).max() > 1e-5
