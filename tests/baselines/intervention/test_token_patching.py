@@ -201,7 +201,7 @@ def test_the_halves_of_a_gate_add_up_to_its_output(family: str) -> None:
         whole = (seen["product"] * read).sum()
         factors = [seen["gate"], seen["up"]]
         shares = sum((f * g).sum() for f, g in zip(factors, torch.autograd.grad(whole, factors), strict=True))
-        assert float(shares / whole) == pytest.approx(expected, rel=1e-4)
+        assert (shares / whole).item() == pytest.approx(expected, rel=1e-4)
     for hook in hooks:
         hook.remove()
 
