@@ -12,11 +12,20 @@ from medground_bench.core.errors import LvlmError
 from medground_bench.lvlm.episode import ResponseToken
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image
 
     from medground_bench.lvlm.families.base import Family
 
-__all__ = ["append_response", "check_text", "control_tokens", "encode_prompts", "hidden_ids", "response_tokens"]
+__all__ = [
+    "append_response",
+    "check_text",
+    "control_tokens",
+    "encode_prompts",
+    "hidden_ids",
+    "random_words",
+    "response_tokens",
+]
 
 _THOUGHT = re.compile(r"think|thought|reason|<\|?channel|<channel|<\|message", re.IGNORECASE)
 _NO_INPUTS = frozenset(["num_crops", "labels"])
@@ -100,6 +109,33 @@ def response_tokens(tokenizer: Any, response: str) -> tuple[ResponseToken, ...]:
     if not ids:
         raise LvlmError("the response has no tokens", expected="text the tokenizer knows")
     return tuple(ResponseToken(i, text) for i, text in zip(ids, _pieces(tokenizer, ids), strict=True))
+
+
+def random_words(tokenizer: Any, count: int, rng: np.random.Generator) -> str | None:
+    """Random words of the vocabulary that are ``count`` tokens together, without yes and no.
+
+    None where none are found: not every word of a vocabulary stays one token beside others.
+    """
+    text = ""
+    for done in range(count):
+        for number in rng.integers(len(tokenizer), size=_TRIES).tolist():
+            word = tokenizer.decode([number]).strip()
+            if not (word.isascii() and word.isalpha()) or word.lower() in ("yes", "no"):
+                continue
+            longer = [t for t in (f"{text} {word}".strip(), text + word) if _length(tokenizer, t) == done + 1]
+            if longer:
+                text = longer[0]
+                break
+        else:
+            return None
+    return text
+
+
+_TRIES = 200
+
+
+def _length(tokenizer: Any, text: str) -> int:
+    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _pieces(tokenizer: Any, ids: list[int]) -> list[str]:

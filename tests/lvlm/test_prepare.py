@@ -13,7 +13,7 @@ from PIL import Image
 from medground_bench.core.errors import LvlmError
 from medground_bench.core.schema import question
 from medground_bench.lvlm import Lvlm, testing, whitebox
-from medground_bench.lvlm.text import response_tokens
+from medground_bench.lvlm.text import random_words, response_tokens
 
 QUESTION = question("pleural effusion", "direct")
 RESPONSES = ["Yes", "Yes\n", "Yes.\n\n", " \n Yes", "\nNo", "größer 中 ✓ fine", "The lungs are clear. No\t"]
@@ -227,3 +227,15 @@ def test_native_to_token_and_back(lvlm: Lvlm) -> None:
     (back,) = episode.letterbox.to_native([episode.grid.cell_box(token)])
     assert back[0] <= 390 < back[2]
     assert back[1] <= 190 < back[3]
+
+
+@pytest.mark.parametrize("family", ["tiny_qwen", "tiny_gemma"])
+def test_random_words_have_as_many_tokens(family: str, request: pytest.FixtureRequest) -> None:
+    tokenizer = request.getfixturevalue(family).processor.tokenizer
+    for seed, count in enumerate((1, 2, 3, 9)):
+        words = random_words(tokenizer, count, np.random.default_rng(seed))
+        assert words is not None
+        assert len(response_tokens(tokenizer, words)) == count
+        assert not {"yes", "no"} & set(words.lower().split())
+    drawn = {random_words(tokenizer, 2, np.random.default_rng(seed)) for seed in range(8)}
+    assert len(drawn) > 4

@@ -235,6 +235,26 @@ class TestTarget:
         assert mean(result, "correlation") < 0
         assert mean(result, "top") == 0
 
+    def test_random_words_are_another_answer(self, tiny_qwen: Lvlm, tmp_path: Path) -> None:
+        @method("said", family="test", over="frame")
+        def said(lvlm: Any, episode: Any, parameters: Any) -> np.ndarray:
+            return np.random.default_rng(list(episode.response.encode())).random((8, 8))
+
+        found = {"bright": bright, "said": said}
+        for name, result in run_again(tiny_qwen, tmp_path, "random_target", found, {"words": 3}):
+            assert result.count["runs"] == 2 * 4
+            if name == "bright":
+                assert mean(result, "similarity_words") == mean(result, "correlation_words") == pytest.approx(1)
+            else:
+                assert mean(result, "similarity_words") < 0.35
+                assert abs(mean(result, "correlation_words")) <= mean(result, "similarity_words")
+
+    def test_an_lvlm_without_a_tokenizer_has_no_words(self, tmp_path: Path) -> None:
+        board = board_of(tmp_path)
+        result = run(board, submission(board), "random_target", {"words": 2}, methods=METHODS)
+        assert "similarity_words" not in result.values
+        assert result.count["runs"] == 8
+
     def test_a_method_that_is_not_there(self, tmp_path: Path) -> None:
         board = board_of(tmp_path)
         path = submission(board)
