@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from baselines.shared.attention_rows import on_grid
+from baselines.shared.attention_rows import from_row
 from baselines.shared.checks import require
 from baselines.shared.references import EMBEDDING_REFERENCES, reference_embeddings
-from medground_bench.attribution.method import method
+from medground_bench.attribution.method import Attribution, method
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +51,7 @@ class IiaParameters:
     cost="36 (F + B)",
     reference="Barkan et al., Visual explanations via iterated integrated attributions, ICCV 2023",
 )
-def iia(lvlm: Lvlm, episode: Episode, parameters: IiaParameters) -> np.ndarray:
+def iia(lvlm: Lvlm, episode: Episode, parameters: IiaParameters) -> Attribution:
     """``mean_ab mean_h ReLU(b A * ds/dA)`` in the last layer, at the image embeddings ``e' + a (e - e')``, on the grid.
 
     a and b run over evenly spaced points up to 1; b scales the layer's attention. Unsigned, question-aware. One point
@@ -78,7 +78,7 @@ def iia(lvlm: Lvlm, episode: Episode, parameters: IiaParameters) -> np.ndarray:
             found = (trace.weights(-1, rows) * trace.gradient(-1, rows)).clamp(min=0)
             total = total + found.double().mean(dim=(0, 1))
     assert not isinstance(total, float)
-    return on_grid(episode, total / (parameters.outer * parameters.inner))
+    return from_row(episode, total / (parameters.outer * parameters.inner))
 
 
 def _places(count: int) -> list[float]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from baselines.decomposition.logit_attribution import direct_effects
-from baselines.shared.attention_rows import on_grid
+from baselines.shared.attention_rows import from_row
 from baselines.shared.directions import logit_directions
 from baselines.shared.flow import alti_row
-from medground_bench.attribution.method import NoParameters, method
+from medground_bench.attribution.method import Attribution, NoParameters, method
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
     from medground_bench.lvlm import Episode, Lvlm
@@ -29,7 +28,7 @@ __all__ = ["alti_logit", "traced_back"]
     cost="1 F",
     reference="Ferrando et al., Explaining how transformers use context to build predictions, ACL 2023",
 )
-def alti_logit(lvlm: Lvlm, episode: Episode, parameters: NoParameters) -> np.ndarray:
+def alti_logit(lvlm: Lvlm, episode: Episode, parameters: NoParameters) -> Attribution:
     """``sum_l DLA_l C_(l-1) ... C_1``, C_l ALTI's contributions in layer l, DLA_l as in ``logit_attribution``.
 
     ``C[r, p] = max(|y|_1 - |y - T_p|_1, 0)``, rows adding up to 1, with T_p what position p adds to row r, the residual
@@ -40,7 +39,7 @@ def alti_logit(lvlm: Lvlm, episode: Episode, parameters: NoParameters) -> np.nda
 
     trace = trace_attention(lvlm, episode)
     directions = logit_directions(lvlm, episode, trace, "softmax")
-    return on_grid(episode, traced_back(trace, list(episode.rows), directions))
+    return from_row(episode, traced_back(trace, list(episode.rows), directions), signed=True)
 
 
 def traced_back(trace: AttentionTrace, rows: list[int], directions: torch.Tensor) -> torch.Tensor:

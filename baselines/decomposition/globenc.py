@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from baselines.shared.attention_rows import mean_of, on_grid
+from baselines.shared.attention_rows import from_row, mean_of
 from baselines.shared.flow import norm_row
-from medground_bench.attribution.method import NoParameters, method
+from medground_bench.attribution.method import Attribution, NoParameters, method
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
     from medground_bench.lvlm import Episode, Lvlm
@@ -26,7 +25,7 @@ __all__ = ["globenc", "value_rollout"]
     cost="1 F",
     reference="Modarressi et al., GlobEnc, NAACL 2022; Kobayashi et al., EMNLP 2021",
 )
-def globenc(lvlm: Lvlm, episode: Episode, parameters: NoParameters) -> np.ndarray:
+def globenc(lvlm: Lvlm, episode: Episode, parameters: NoParameters) -> Attribution:
     """Rollout of ``N[r, p] = |A[r, p] W_O v_p + (r = p) x_r|_2``, rows adding up to 1, on the token grid.
 
     Heads are added up as vectors. Unsigned; question-aware through the rows it starts from. The paper's encoder blocks
@@ -35,7 +34,7 @@ def globenc(lvlm: Lvlm, episode: Episode, parameters: NoParameters) -> np.ndarra
     """
     from medground_bench.lvlm.whitebox import trace_attention
 
-    return on_grid(episode, value_rollout(trace_attention(lvlm, episode), list(episode.rows)))
+    return from_row(episode, value_rollout(trace_attention(lvlm, episode), list(episode.rows)))
 
 
 def value_rollout(trace: AttentionTrace, rows: list[int]) -> torch.Tensor:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from baselines.shared.attention_rows import on_grid
+from baselines.shared.attention_rows import from_row
 from baselines.shared.checks import require
 from baselines.shared.flow import flow_shares
-from medground_bench.attribution.method import Attribution, from_heatmap, method
+from medground_bench.attribution.method import Attribution, method
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,7 @@ class IfrTwoHopParameters:
     cost="1 F",
     reference="Ferrando & Voita, Information flow routes, EMNLP 2024",
 )
-def ifr(lvlm: Lvlm, episode: Episode, parameters: object) -> np.ndarray:
+def ifr(lvlm: Lvlm, episode: Episode, parameters: object) -> Attribution:
     """``sum_l e_p`` with ``e_p = sum_h prox(c_hp, x') / (sum prox + prox(x, x'))``, on the token grid.
 
     c is what a head writes from position p into the predicting rows, x and x' the residual stream before and after
@@ -60,7 +60,7 @@ def ifr(lvlm: Lvlm, episode: Episode, parameters: object) -> np.ndarray:
     from medground_bench.lvlm.whitebox import trace_attention
 
     trace = trace_attention(lvlm, episode)
-    return on_grid(episode, importance(trace, list(episode.rows), [1.0] * len(episode.rows)))
+    return from_row(episode, importance(trace, list(episode.rows), [1.0] * len(episode.rows)))
 
 
 @method(
@@ -91,7 +91,7 @@ def ifr_two_hop(lvlm: Lvlm, episode: Episode, parameters: IfrTwoHopParameters) -
     )
     tokens = first[[row + 1 for row in episode.rows[:-1]]].cpu().numpy()
     extras = {"reasoning_tokens": len(thinking), "last_ratio": ratio}
-    return from_heatmap(on_grid(episode, total), episode, token_scores=np.append(tokens, 0.0), extras=extras)
+    return from_row(episode, total, token_scores=np.append(tokens, 0.0), extras=extras)
 
 
 def hops(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from baselines.shared.attention_rows import on_grid
+from baselines.shared.attention_rows import from_row
 from baselines.shared.checks import require
 from baselines.shared.directions import CONTRASTS, logit_directions
-from medground_bench.attribution.method import Attribution, from_heatmap, method
+from medground_bench.attribution.method import Attribution, method
 
 if TYPE_CHECKING:
     import torch
@@ -63,9 +63,8 @@ def logit_attribution(lvlm: Lvlm, episode: Episode, parameters: LogitAttribution
         total = effects if total is None else total + effects
     assert total is not None
     whole = float((trace.final[rows].double() * directions.double()).sum())
-    heat = on_grid(episode, total)
-    share = float(heat.sum()) / whole if whole else None
-    return from_heatmap(heat, episode, signed=True, extras={"direct_share": share})
+    share = float(total[list(episode.image_positions)].sum()) / whole if whole else None
+    return from_row(episode, total, signed=True, extras={"direct_share": share})
 
 
 def direct_effects(trace: AttentionTrace, layer: int, rows: list[int], directions: torch.Tensor) -> torch.Tensor:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from medground_bench.attribution.method import method
+from baselines.shared.attention_rows import from_row
+from medground_bench.attribution.method import Attribution, method
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from medground_bench.lvlm import Episode, Lvlm
 
 __all__ = ["LrpParameters", "lrp"]
@@ -39,17 +38,13 @@ class LrpParameters:
     cost="1 F + 1 B",
     reference="Achtibat et al., AttnLRP, ICML 2024",
 )
-def lrp(lvlm: Lvlm, episode: Episode, parameters: LrpParameters) -> np.ndarray:
+def lrp(lvlm: Lvlm, episode: Episode, parameters: LrpParameters) -> Attribution:
     """Relevance of the merged image embeddings, ``sum_d x_d * ds/dx_d`` under AttnLRP's backward rules.
 
     Positive relevance speaks for the response, negative against it.
     """
-    import torch
-
     from baselines.shared.attnlrp import attnlrp_rules
-    from medground_bench.lvlm.whitebox import embedding_gradients
+    from medground_bench.lvlm.whitebox import embedding_relevance
 
     with attnlrp_rules(lvlm.adapter.decoder(lvlm.model), attention_scores=parameters.attention_scores):
-        states, gradients = embedding_gradients(lvlm, episode)
-    relevance = torch.einsum("pd,pd->p", states.double(), gradients.double())
-    return episode.grid.as_map(relevance.cpu().numpy())
+        return from_row(episode, embedding_relevance(lvlm, episode), signed=True)

@@ -7,19 +7,20 @@ vector is not zero are ever needed, which in the last layer are the few that pre
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from medground_bench.attribution.method import Attribution, from_heatmap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     import torch
 
     from medground_bench.lvlm import Episode
     from medground_bench.lvlm.whitebox import AttentionTrace
 
-__all__ = ["mean_of", "on_grid", "rollout_row"]
+__all__ = ["from_row", "mean_of", "on_grid", "rollout_row"]
 
 
 def rollout_row(trace: AttentionTrace, rows: tuple[int, ...]) -> torch.Tensor:
@@ -54,3 +55,16 @@ def _scatter(like: torch.Tensor, index: torch.Tensor, values: torch.Tensor) -> t
 def on_grid(episode: Episode, row: torch.Tensor) -> np.ndarray:
     """The image positions of a row (S,) as a map over the frame: (rows, cols) where the tokens are one grid."""
     return episode.grid.as_map(row[list(episode.image_positions)].detach().double().cpu().numpy())
+
+
+def from_row(episode: Episode, row: torch.Tensor, *, signed: bool = False, **fields: Any) -> Attribution:
+    """Values of all positions (S,) as an attribution: those of the image are its map.
+
+    ``extras["image_share"]`` is the image's share of all absolute values, template and response included; left out
+    where all are 0.
+    """
+    size = row.detach().double().abs()
+    total = float(size.sum())
+    share = {"image_share": float(size[list(episode.image_positions)].sum()) / total} if total > 0 else {}
+    extras = {**fields.pop("extras", {}), **share}
+    return from_heatmap(on_grid(episode, row), episode, signed=signed, extras=extras, **fields)

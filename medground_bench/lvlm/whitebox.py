@@ -44,6 +44,7 @@ __all__ = [
     "AttentionTrace",
     "embedding_gradients",
     "embedding_log_probs",
+    "embedding_relevance",
     "hidden_gradients",
     "hidden_states",
     "image_features",
@@ -116,17 +117,43 @@ def embedding_gradients(lvlm: Lvlm, episode: Episode, image: Any = None) -> tupl
     LvlmError
         If a gradient is not finite.
     """
-    with torch.enable_grad():
-        scores, entering = score_from_entry(lvlm, episode, image, leaves=True)
-        gradients = torch.autograd.grad(scores.sum(), entering)
-    for gradient in gradients:
-        check_finite(gradient, "the gradient at the image embeddings", lvlm)
+    entering, gradients = _entry_gradients(lvlm, episode, image)
     positions = torch.tensor(episode.image_positions, device=entering[0].device)
 
     def at_image(merged: torch.Tensor, *injected: torch.Tensor) -> torch.Tensor:
         return torch.cat([merged[0, positions], *injected], dim=-1).detach()
 
     return at_image(*entering), at_image(*gradients)
+
+
+def embedding_relevance(lvlm: Lvlm, episode: Episode) -> torch.Tensor:
+    """Embedding times gradient at every position of the sequence, (S,) float64.
+
+    Where a family also adds image features to later layers (DeepStack), theirs count at their image tokens.
+
+    Raises
+    ------
+    LvlmError
+        If a gradient is not finite.
+    """
+    entering, gradients = _entry_gradients(lvlm, episode)
+    merged, *injected = ((e.double() * g.double()).sum(-1) for e, g in zip(entering, gradients, strict=True))
+    total: torch.Tensor = merged[0].detach()
+    for features in injected:
+        total[list(episode.image_positions)] += features.detach()
+    return total
+
+
+def _entry_gradients(
+    lvlm: Lvlm, episode: Episode, image: Any = None
+) -> tuple[list[torch.Tensor], tuple[torch.Tensor, ...]]:
+    """What enters the decoder, and the score's gradients there."""
+    with torch.enable_grad():
+        scores, entering = score_from_entry(lvlm, episode, image, leaves=True)
+        gradients = torch.autograd.grad(scores.sum(), entering)
+    for gradient in gradients:
+        check_finite(gradient, "the gradient at the image embeddings", lvlm)
+    return entering, gradients
 
 
 def _watch_hidden(lvlm: Lvlm, wanted: Sequence[int], stack: ExitStack) -> dict[int, torch.Tensor]:

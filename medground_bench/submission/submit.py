@@ -58,7 +58,7 @@ __all__ = [
 _ROW_KEYS = ("boxes", "concept", "concept_scores", "tokens", "fallback", "degenerate", "heatmap", "extras", "error")
 _TEXTS = ("extras", "error")
 _EXTRAS = frozenset(
-    ("token_texts", "reply", "stated", "kept", "scale", "layer", "completeness_error", "steps", "pieces")
+    ("token_texts", "reply", "stated", "kept", "scale", "layer", "completeness_error", "steps", "pieces", "image_share")
 )  # what the methods of this package write
 _VERSIONS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,40}")
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,40}")

@@ -59,14 +59,14 @@ def close(mine: np.ndarray, expected: np.ndarray) -> None:
 def test_raw_attention_reads_the_predicting_rows_of_the_last_layer(case: Any) -> None:
     lvlm, episode, attentions, _ = case
     expected = attentions[-1].double().mean(0)[list(episode.rows)].mean(0)
-    close(attention.function(lvlm, episode, AttentionParameters()), on_grid(episode, expected))
+    close(attention.run(lvlm, episode, AttentionParameters()).heatmap, on_grid(episode, expected))
     expected = attentions[1].double().mean(0)[list(episode.rows)].mean(0)
-    close(attention.function(lvlm, episode, AttentionParameters(layer=1)), on_grid(episode, expected))
+    close(attention.run(lvlm, episode, AttentionParameters(layer=1)).heatmap, on_grid(episode, expected))
 
 
 def test_rollout_equals_the_full_matrix_product(case: Any) -> None:
     lvlm, episode, attentions, _ = case
-    mine = rollout.function(lvlm, episode, NoParameters())
+    mine = rollout.run(lvlm, episode, NoParameters()).heatmap
     close(mine, on_grid(episode, naive.rollout(attentions, list(episode.rows))))
     backwards = on_grid(episode, naive.rollout(attentions[::-1], list(episode.rows)))
     assert np.abs(mine - backwards).max() > 1e-3 * mine.max()  # the order of the layers matters and is right
@@ -81,5 +81,5 @@ def test_grad_attention_equals_the_full_matrix_recursion(case: Any) -> None:
 def test_the_rows_are_not_shifted(case: Any) -> None:
     lvlm, episode, attentions, _ = case
     shifted = attentions[-1].double().mean(0)[[r + 1 for r in episode.rows]].mean(0)
-    mine = attention.function(lvlm, episode, AttentionParameters())
+    mine = attention.run(lvlm, episode, AttentionParameters()).heatmap
     assert np.abs(mine - on_grid(episode, shifted)).max() > 1e-3 * mine.max()

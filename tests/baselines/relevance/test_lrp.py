@@ -44,7 +44,7 @@ def test_it_is_the_relevance_of_the_image_embeddings(family: str, scores: bool) 
     lvlm.model.double()
     expected, _, _ = relevance(lvlm, episode, calls[0], attention_scores=scores)
     lvlm.model.float()
-    mine = lrp.function(lvlm, episode, LrpParameters(attention_scores=scores))
+    mine = lrp.run(lvlm, episode, LrpParameters(attention_scores=scores)).heatmap
     values = expected[list(episode.image_positions)].sum(-1).numpy().reshape(mine.shape)
     np.testing.assert_allclose(mine, values, atol=1e-4 * np.abs(values).max())
 
@@ -54,7 +54,7 @@ def test_the_attention_kernel_does_not_matter(family: str) -> None:
     maps = []
     for kernel in ("eager", "sdpa"):
         lvlm = build(family, kernel)
-        maps.append(lrp.function(lvlm, prepare(lvlm), LrpParameters()))
+        maps.append(lrp.run(lvlm, prepare(lvlm), LrpParameters()).heatmap)
     np.testing.assert_allclose(maps[0], maps[1], atol=1e-4 * np.abs(maps[0]).max())
 
 
@@ -65,7 +65,7 @@ def test_it_is_not_plain_gradient_times_input_nor_rollout(family: str) -> None:
 
     lvlm = build(family, "sdpa")
     episode = prepare(lvlm)
-    mine = lrp.function(lvlm, episode, LrpParameters())
+    mine = lrp.run(lvlm, episode, LrpParameters()).heatmap
     states, gradients = embedding_gradients(lvlm, episode)
     plain = (states * gradients).sum(-1).numpy().reshape(mine.shape)
     rollout = np.asarray(get_method("rollout").run(lvlm, episode).heatmap)

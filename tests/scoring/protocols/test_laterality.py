@@ -13,6 +13,8 @@ import torch
 from medground_bench.attribution.method import method
 from medground_bench.scoring.protocols.laterality import named_side, swap_sides
 from medground_bench.scoring.protocols.shift import shifted
+from medground_bench.submission import write_submission
+from tests.scoring.folders import header
 from tests.scoring.protocols.kit import SIDE, World, mean, run
 from tests.scoring.protocols.test_sanity import METHODS, board_of, bright, run_again, submission
 
@@ -152,6 +154,21 @@ def test_modality(tmp_path: Path) -> None:
     result = run(blind, submission(blind), "modality")
     assert mean(result, "drop") == 0
     assert mean(result, "from_text") == mean(result, "answer_kept") == 1
+
+
+def test_the_images_share_is_what_the_submission_tells(tmp_path: Path) -> None:
+    board = board_of(tmp_path)
+    told = [0.25, 0.75, None, "much", 1.5, 0, True, 0.5]
+    rows = [
+        {"id": r.id, "boxes": [], **({} if share is None else {"extras": {"image_share": share}})}
+        for r, share in zip(board.folder, told, strict=True)
+    ]
+    path = write_submission(
+        tmp_path / "shares", header(board.rows, method="shares", settings={"frame_side": SIDE}), rows
+    )
+    shares = run(board, path, "modality").values["image_share"]
+    assert shares == pytest.approx(np.array([0.25, 0.75, np.nan, np.nan, np.nan, 0, np.nan, 0.5]), nan_ok=True)
+    assert "image_share" not in run(board, submission(board), "modality").values
 
 
 def test_the_method_is_run_with_the_submissions_own_settings(tmp_path: Path) -> None:
