@@ -291,6 +291,11 @@ class Trial:
         return str(self.submission.header["method"])
 
     @property
+    def registered(self) -> str:
+        """The method that it is, or is a variant of."""
+        return str(self.settings.get("variant_of", self.name))
+
+    @property
     def settings(self) -> Mapping[str, Any]:
         found = self.submission.header.get("settings")
         return found if isinstance(found, Mapping) else {}
@@ -313,8 +318,7 @@ class Trial:
         MethodError
             If it is not installed.
         """
-        registered = str(self.settings.get("variant_of", self.name))
-        found = as_method(self.methods.get(self.name, registered))
+        found = as_method(self.methods.get(self.name, self.registered))
         known = {f.name for f in dataclasses.fields(found.parameters)}
         given = {k: tuple(v) if isinstance(v, list) else v for k, v in self.settings.items() if k in known}
         return found, found.make_parameters(given)

@@ -123,6 +123,8 @@ class Protocol:
         What a reader of its numbers must know.
     summarise : callable or None
         ``(trial, {record id: numbers}, parameters) -> tables`` over all records.
+    optimised_by : tuple of str
+        Methods that search for the map which this protocol rewards: their results say so.
     """
 
     name: str
@@ -135,6 +137,7 @@ class Protocol:
     reference: str = ""
     note: str = ""
     summarise: Summarise | None = field(default=None, compare=False)
+    optimised_by: tuple[str, ...] = ()
 
     def make_parameters(self, overrides: Mapping[str, Any] | None = None) -> Any:
         """The protocol's parameters with some replaced.
@@ -169,6 +172,7 @@ def protocol(
     reference: str = "",
     note: str = "",
     summarise: Summarise | None = None,
+    optimised_by: Sequence[str] = (),
 ) -> Callable[[Evaluate], Protocol]:
     """Decorator that makes a :class:`Protocol` of a function; point an entry point at the result.
 
@@ -182,8 +186,9 @@ def protocol(
         raise ScoringError(f"protocol {name!r} needs unknown {', '.join(unknown)}", expected=", ".join(NEEDS))
 
     def wrap(function: Evaluate) -> Protocol:
+        texts = (cost, reference, note)
         return Protocol(
-            name, asks, tuple(measures), function, tuple(needs), parameters, cost, reference, note, summarise
+            name, asks, tuple(measures), function, tuple(needs), parameters, *texts, summarise, tuple(optimised_by)
         )
 
     return wrap

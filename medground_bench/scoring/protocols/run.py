@@ -401,10 +401,13 @@ def _result(
 
 def _note(trial: Trial, protocol: Protocol, parameters: Any) -> str:
     """What a reader must know of these numbers: a method that was made with the protocol's fill has an advantage."""
-    fill = getattr(parameters, "fill", None)
-    if fill is None or fill != trial.settings.get("fill") or "signed" in protocol.needs:  # there it is to be the same
-        return protocol.note
-    return f"{protocol.note} {trial.name} was made with the fill {fill!r} that judges it here.".strip()
+    said, fill = [protocol.note], getattr(parameters, "fill", None)
+    # Where a signed map is to add up, the fill is to be the same.
+    if fill is not None and fill == trial.settings.get("fill") and "signed" not in protocol.needs:
+        said.append(f"{trial.name} was made with the fill {fill!r} that judges it here.")
+    if trial.registered in protocol.optimised_by:
+        said.append(f"{trial.name} searches for what this protocol rewards.")
+    return " ".join(filter(None, said))
 
 
 def _complete(ids: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, dict[str, float]]]:

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medground_bench.attribution.method import available_methods
+from medground_bench.core.errors import ScoringError
+from medground_bench.scoring.protocols.protocol import get_protocol
 from medground_bench.scoring.protocols.result import joined_notes
 from tests.baselines.kit import WEIGHTS
 from tests.scoring.protocols.kit import SIDE, GameLvlm, World, additive, mean, quadrant_map, run, world
@@ -86,6 +89,31 @@ def test_a_method_made_with_the_fill_is_told(board: World) -> None:
     )
     board.root /= "blur"
     assert run(board, black, "deletion", {**OPTIONS, "fill": "mean"}).note == ""
+
+
+def test_a_method_that_searches_for_the_curve_is_told(board: World) -> None:
+    heat = lambda r: quadrant_map(WEIGHTS)  # noqa: E731
+    assert run(board, board.submit("eagle", heat=heat), "deletion", OPTIONS).note == (
+        "eagle searches for what this protocol rewards."
+    )
+    variant = board.submit("mine", heat=heat, variant_of="smdl", fill="black")
+    assert run(board, variant, "deletion", OPTIONS).note == (
+        "mine was made with the fill 'black' that judges it here. mine searches for what this protocol rewards."
+    )
+    assert set(get_protocol("deletion").optimised_by) <= set(available_methods())
+
+
+def test_further_fills(board: World) -> None:
+    """To the mean or the blur of a white image nothing changes: it has no skill there."""
+    path = board.submit("right", heat=lambda r: quadrant_map(WEIGHTS))
+    plain = run(board, path, "deletion", OPTIONS)
+    assert not [name for name in plain.values if name.startswith("skill_")]
+    board.root /= "also"
+    result = run(board, path, "deletion", {**OPTIONS, "also": ["mean", "black"]})
+    assert result.values["skill_black"].tolist() == result.values["skill"].tolist() == plain.values["skill"].tolist()
+    assert "skill_mean" not in result.values
+    with pytest.raises(ScoringError, match="fill must be one of"):
+        get_protocol("deletion").make_parameters({"also": ["pink"]})
 
 
 def test_notes_of_several_submissions_are_said_once() -> None:

@@ -118,8 +118,18 @@ class TestStability:
         for name in ("kendall", "cosine", "top", "worst", "rerun"):
             assert mean(result, name) == pytest.approx(1, abs=1e-6)
         assert mean(result, "max_sensitivity") == pytest.approx(0, abs=1e-6)
+        assert mean(result, "lipschitz") == pytest.approx(0, abs=1e-5)
         assert mean(result, "unchanged") == 1
         assert "seeds" not in result.values
+
+    def test_the_image_as_a_map_changes_as_the_image_does(self, tmp_path: Path) -> None:
+        result = run(board := board_of(tmp_path), submit(board, "bright"), "stability", methods=ALL)
+        assert mean(result, "lipschitz") == pytest.approx(1, abs=1e-5)
+        rows = {row["measure"]: row for row in result.tables[0].rows}
+        assert set(rows) == {"kendall", "cosine", "top", "rerun"}
+        for name, row in rows.items():
+            assert row["mean"] == pytest.approx(mean(result, name))
+            assert row["p5"] == pytest.approx(np.quantile(result.values[name], 0.05))
 
     def test_seeds(self, tmp_path: Path) -> None:
         result = run(board := board_of(tmp_path), submit(board, "seeded"), "stability", methods=ALL)
