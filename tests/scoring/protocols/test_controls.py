@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from medground_bench.attribution.method import method
+from medground_bench.scoring.protocols import necessity as module
 from medground_bench.scoring.protocols.protocol import available_protocols, get_protocol
 from medground_bench.scoring.protocols.run import run_protocols
 from medground_bench.submission.masks import encode_rle
@@ -38,12 +39,12 @@ CLAIMS: Mapping[str, tuple[str, float, dict[str, Any]]] = {
     "infidelity": ("infidelity", 0.05, {"sets": 40}),
     "pic": ("skill", 0.5, {"shares": (0.02, 0.07, 0.13, 0.3)}),
     "hallucination": ("share", 0.1, {"steps": 16}),
+    "necessity_tokens": ("necessity_gain", 0.8, {"draws": 5}),
 }
 """Protocol -> the measure in front, what the evidence must reach, and settings that are cheap."""
 
 SILENT = {
     "completeness": "it judges the sum of a signed map, which boxes do not have",
-    "necessity_tokens": "it needs a model with parts: test_necessity",
 }
 
 PLACES: Mapping[str, tuple[str, ...]] = {
@@ -176,7 +177,7 @@ def answers(sided: World) -> dict[str, Path]:
     return {
         "truth": sided.submit("truth", lambda r: r.boxes, bright, lambda r: drawn(r.boxes)),
         "noise_of": sided.submit("noise_of", anywhere, map_of, lambda r: drawn(anywhere(r))),
-        "constant": sided.submit("constant", lambda r: [[0, 0, SIDE, SIDE]], lambda r: np.ones((8, 8))),
+        "constant": sided.submit("constant", lambda r: [[0, 0, SIDE, SIDE]], lambda r: np.ones((8, 8)), signed=True),
     }
 
 
@@ -230,10 +231,10 @@ def expected_precision(cells: int, true: int) -> float:
 
 
 def test_of_a_constant_map_nothing_is_said(sided: World, answers: dict[str, Path]) -> None:
-    """Whatever reads maps, with methods run again or not."""
+    """Whatever reads maps, with methods run again or not, but for what needs a model with parts."""
     names = [n for n in available_protocols() if "heatmaps" in get_protocol(n).needs]
-    names = [n for n in names if not {"weights", "signed", "editor"} & set(get_protocol(n).needs)]
-    assert len(names) > 15
+    names = [n for n in names if n not in ("difull", "dipart", "layers")]
+    assert len(names) > 18
     settings = {name: CLAIMS[name][2] for name in names if name in CLAIMS}
     report = run_protocols(
         [answers["constant"]],
@@ -259,6 +260,18 @@ def test_every_chance_is_tested() -> None:
     assert named - set(CLAIMS) - set(SILENT) == {*AT_CHANCE, *ELSEWHERE}
 
 
+@pytest.fixture
+def tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The game for a decoder: without the spot's image tokens the answer loses what it loses without its pixels."""
+
+    def without(probe: Any, hidden: np.ndarray) -> np.ndarray:
+        spot = (probe.frame > 230).reshape(8, 7, 8, 7).sum(axis=(1, 3)).ravel()
+        p = 0.05 + 0.9 * (1 - hidden @ (spot / spot.sum()))
+        return np.asarray(p if probe.response.startswith("Yes") else 1 - p)
+
+    monkeypatch.setattr(module, "_without_tokens", without)
+
+
 def found(board: World, path: Path, name: str) -> ProtocolResult:
     return run(board, path, name, CLAIMS[name][2], editor=Black())
 
@@ -272,6 +285,7 @@ def test_none_is_forgotten() -> None:
     assert all(get_protocol(name).measures[0].name == measure for name, (measure, _, _) in CLAIMS.items())
 
 
+@pytest.mark.usefixtures("tokens")
 @pytest.mark.parametrize("name", CLAIMS)
 def test_evidence_is_near_the_top(board: World, submissions: dict[str, Path], name: str) -> None:
     measure, reached, _ = CLAIMS[name]
@@ -282,6 +296,7 @@ def test_evidence_is_near_the_top(board: World, submissions: dict[str, Path], na
     assert (whole.values[measure].value <= reached) if low else (whole.values[measure].value >= reached)
 
 
+@pytest.mark.usefixtures("tokens")
 @pytest.mark.parametrize("name", CLAIMS)
 def test_random_is_at_chance(board: World, submissions: dict[str, Path], name: str) -> None:
     measure = get_protocol(name).measures[0]
@@ -301,6 +316,7 @@ def test_random_is_at_chance(board: World, submissions: dict[str, Path], name: s
         assert abs(value - measure.chance) < 0.15
 
 
+@pytest.mark.usefixtures("tokens")
 @pytest.mark.parametrize("name", CLAIMS)
 def test_constant_is_at_chance_or_says_nothing(board: World, submissions: dict[str, Path], name: str) -> None:
     measure = get_protocol(name).measures[0]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medground_bench.core.errors import ScoringError
 from medground_bench.core.schema import Candidate
@@ -252,6 +253,20 @@ class TestMasks:
         result = run(board, self.submit(board, lambda k: [masks[k > 0]]), "masks")
         assert result.skipped == {"a mask of 4 x 4 pixels (expected: the native size, 56 x 56)": 1}
         assert mean(result, "iou") == 0.25
+
+    def test_masks_of_more_than_two_values_are_counted(self, tmp_path: Path) -> None:
+        board = flat(tmp_path)
+        drawn = tmp_path / "drawn"
+        drawn.mkdir()
+        levels = np.zeros((SIDE, SIDE), np.uint8)
+        levels[:20], levels[20:40] = 255, 128
+        Image.fromarray(levels).save(drawn / "grey.png")
+        Image.fromarray(np.where(levels == 128, 0, levels)).save(drawn / "two.png")
+        result = run(board, self.submit(board, lambda k: ["two.png" if k else "grey.png"]), "masks")
+        (reason,) = result.skipped
+        assert "value" in reason
+        assert result.skipped[reason] == 1
+        assert mean(result, "area") == 0.25
 
     def test_boxes_alone(self, tmp_path: Path) -> None:
         board = flat(tmp_path)

@@ -320,6 +320,20 @@ class TestBam:
         assert mean(result, "input_dependence") == 0  # a bright disc draws it
         assert result.count["runs"] > 0
 
+    def test_a_map_that_never_changes_is_independent_of_useless_pixels(self, tmp_path: Path) -> None:
+        """Nor does its attribution fall where something useless is drawn."""
+
+        @method("still", family="test", over="frame")
+        def still(lvlm: Any, episode: Any, parameters: Any) -> np.ndarray:
+            return np.add.outer(np.arange(8.0), np.arange(8.0))
+
+        board = board_of(tmp_path)
+        path = board.submit("still", heat=lambda r: still.function(None, None, None))
+        result = run(board, path, "bam", methods={"still": still})
+        assert mean(result, "input_independence") == 1
+        assert mean(result, "input_dependence") == 0
+        assert mean(result, "question_contrast") == pytest.approx(0, abs=1e-6)
+
 
 class TestNoise:
     def test_hand_values(self) -> None:
