@@ -77,6 +77,7 @@ ELSEWHERE = {
     "grid_pointing": "it needs a world in which others lack the finding: test_sanity",
     "difull": "it needs a model with parts: test_disconnected",
     "dipart": "it needs a model with parts: test_disconnected",
+    "subgroups": "it needs an anatomy: test_radiology",
 }
 
 
