@@ -8,7 +8,10 @@ samples). With the sums per patient ``a_i`` and ``b_i``, the ratio ``r = sum(a) 
 ``s^2 = C / (C - 1) * sum((a_i - r b_i)^2) / sum(b)^2``. A resample ``*`` of the ``C`` patients gives
 ``t* = (r* - r) / s*``, and the interval is ``[r - q_hi s, r - q_lo s]`` with the quantiles of ``t*`` and, for ``s``,
 the jackknife's error, which is the larger one in small samples. A resample whose patients are all alike has no error
-(``s* = 0``): its ``t*`` is infinite, and where such resamples are frequent only the score's own bounds are an end.
+(``s* = 0``): its ``t*`` is infinite. Where such resamples are so frequent that an end is, and where all patients are at
+one of the score's bounds, Wilson's interval (1927) takes the place of that end, with the effective number of patients
+``1 / sum(w_i^2)`` (Kish 1965; ``w_i`` a patient's share of the records): between its bounds no score varies more than
+one that is always at either. Without bounds such an end stays infinite.
 
 *Tests* are sign-flip permutations by patient (Fisher 1935; Winkler et al. 2014): if two methods are equally good, each
 patient's difference is as likely with either sign. All ``2^C`` flips are enumerated up to 14 patients; above, they are
@@ -21,6 +24,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,8 +63,8 @@ _NONE = float("nan")
 class Interval(NamedTuple):
     """A value with its interval.
 
-    ``low`` and ``high`` are NaN where there is no interval (too few patients), and infinite where the data do not bound
-    that end.
+    ``low`` and ``high`` are NaN where there is no interval (too few patients), and infinite where neither the data nor
+    the score's own bounds limit that end.
     """
 
     value: float
@@ -116,7 +120,7 @@ def ratio_intervals(
     -------
     list of Interval
         ``k`` of them. The value is NaN where a denominator sums to 0; there is no interval from fewer than
-        :data:`MIN_CLUSTERS` clusters, and one of no width where all clusters have the same ratio.
+        :data:`MIN_CLUSTERS` clusters, and one of no width where all clusters have the same ratio, not at a bound.
     """
     k = numerators.shape[2]
     total = denominators.sum(axis=0)
@@ -137,9 +141,23 @@ def ratio_intervals(
         low, high = _bootstrap_t(u, b, resamples, confidence, seed)
         for place, j in enumerate(members):
             least, most = bounds[j] if bounds is not None else (-math.inf, math.inf)
-            ends = (values[j] + low[place], values[j] + high[place])
+            ends = [values[j] + low[place], values[j] + high[place]]
+            if math.isfinite(most - least):
+                share = (b[:, :, place] / total[:, j]).mean(axis=1)
+                wilson = _wilson(float(values[j]), least, most, 1 / float((share**2).sum()), confidence)
+                at_bound = ends[0] == ends[1] and values[j] in (least, most)
+                ends = [w if at_bound or math.isinf(end) else end for end, w in zip(ends, wilson, strict=True)]
             out[j] = Interval(out[j].value, *(float(min(max(end, least), most)) for end in ends))
     return out
+
+
+def _wilson(value: float, least: float, most: float, n: float, confidence: float) -> tuple[float, float]:
+    """Wilson's interval of the mean of ``n`` values that are at ``least`` or at ``most``."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    p = (value - least) / (most - least)
+    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = (most - least) / (1 + z * z / n)
+    return least + (middle - half) * scale, least + (middle + half) * scale
 
 
 def _part(sums: np.ndarray, rows: np.ndarray, columns: list[int]) -> np.ndarray:

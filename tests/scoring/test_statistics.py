@@ -147,13 +147,45 @@ def test_equal_patients_have_an_interval_of_no_width() -> None:
     assert same.low == same.high == same.value
 
 
-def test_an_end_that_the_data_do_not_bound_is_the_scores_own() -> None:
+def test_an_end_that_the_data_do_not_bound_is_wilsons() -> None:
     """Five of seven patients score 0: many resamples are all zeros and say nothing about the upper end."""
     values = np.array([0, 0, 0, 0, 0, 0.4, 0.7])
     (free,) = bootstrap_ratios(values, np.ones(7), range(7))
     assert free.high == np.inf
     (found,) = bootstrap_ratios(values, np.ones(7), range(7), bounds=[(0.0, 1.0)])
-    assert (found.low, found.high) == (0.0, 1.0)
+    assert (found.low, found.high) == (0.0, pytest.approx(wilson(1.1, 7)[1]))
+
+
+@pytest.mark.parametrize(("hits", "patients"), [(98, 100), (39, 40), (40, 40), (0, 12)])
+def test_rare_misses_have_wilsons_interval_as_scipy_has_it(hits: int, patients: int) -> None:
+    values = np.arange(patients) < hits
+    expected = stats.binomtest(hits, patients).proportion_ci(method="wilson")
+    (found,) = bootstrap_ratios(values.astype(float), np.ones(patients), range(patients), bounds=[(0, 1)])
+    end = (found.low, expected.low) if hits else (found.high, expected.high)
+    assert end[0] == pytest.approx(end[1])
+    # Another scale is the same interval; two records of every patient are not twice as many patients.
+    for scale, times in ((2, 1), (1, 2)):
+        (same,) = bootstrap_ratios(
+            scale * values.repeat(times) - (scale - 1.0),
+            np.ones(patients * times),
+            np.arange(patients).repeat(times).tolist(),
+            bounds=[(1.0 - scale, 1.0)],
+        )
+        assert (np.array(same[1:]) + scale - 1) / scale == pytest.approx(np.array(found[1:]))
+
+
+def test_patients_with_many_records_count_for_fewer() -> None:
+    sizes = np.array([30.0, *np.ones(10)])
+    (found,) = bootstrap_ratios(sizes, sizes, range(11), bounds=[(0, 1)])
+    kish = sizes.sum() ** 2 / (sizes**2).sum()
+    assert (found.low, found.high) == (pytest.approx(wilson(kish, kish)[0]), 1.0)
+
+
+def wilson(successes: float, n: float) -> tuple[float, float]:
+    """The two p at which (successes - n p)^2 = z^2 n p (1 - p): its definition, for any n."""
+    z2 = stats.norm.ppf(0.975) ** 2
+    low, high = sorted(np.roots([n * n + z2 * n, -(2 * n * successes + z2 * n), successes**2]).real)
+    return float(low), float(high)
 
 
 # --- sign flips
@@ -258,10 +290,12 @@ def test_holm_known_answer() -> None:
 @pytest.mark.heavy
 @pytest.mark.parametrize("patients", [6, 12, 30, 100])
 def test_nominal_levels_hold_in_null_simulations(patients: int) -> None:
-    from benchmarks.null_simulation import POPULATIONS, coverage, false_positives
+    from benchmarks.null_simulation import POPULATIONS, coverage, false_positives, rare
 
     for population in POPULATIONS:
         assert 0.92 <= coverage(population, patients, trials=1000, seed=patients) <= 0.98, population
+    for rate in (0.8, 0.95, 0.99):
+        assert coverage(rare(rate), patients, trials=1000, seed=patients) >= 0.95, rate
     any_pair, one_pair = false_positives(patients, methods=12, trials=1000, seed=patients)
     assert any_pair <= 0.07
     assert one_pair <= 0.06
