@@ -39,7 +39,6 @@ def command(
     from medground_bench.core.console import stderr, stdout
     from medground_bench.core.errors import printable
     from medground_bench.core.files import atomic_write
-    from medground_bench.imaging import Letterbox
     from medground_bench.imaging.overlap import score_boxes
     from medground_bench.scoring.places import tell
     from medground_bench.submission import find_submissions, open_submission
@@ -62,10 +61,8 @@ def command(
         said = f"{len(found.boxes)} boxes, IoU {scores.iou[0]:.3f}, precision {scores.precision[0]:.3f}, "
         said += f"recall {scores.recall[0]:.3f}" + (f", concept {found.concept}" if found.concept else "")
         stdout.print(f"{printable(method):<12} {printable(said)}", markup=False, highlight=False, soft_wrap=True)
-        heat, settings = opened.heatmap(found), opened.header.get("settings") or {}
-        side = settings.get("frame_side", 224)
-        box = Letterbox.fit(*shown.size, side) if side else Letterbox.identity(*shown.size)
-        where = tell(labels, shown.size, found.boxes, heat, box, signed=settings.get("signed") is True)
+        heat, box = opened.heatmap(found), opened.letterbox(shown.size)
+        where = tell(labels, shown.size, found.boxes, heat, box, signed=opened.signed)
         stdout.print(f"{'':<12} {where}", markup=False, highlight=False, soft_wrap=True)
         heat = None if heat is None else box.heatmap_to_native(heat)
         pictures[method] = draw(shown.image, found.boxes, shown.boxes, heat, [*title, method])

@@ -42,14 +42,16 @@ class Letterbox:
     content: tuple[int, int, int, int]
 
     @classmethod
-    def fit(cls, width: int, height: int, side: int = 224) -> Letterbox:
-        """The letterbox of a ``width`` x ``height`` image on a ``side`` x ``side`` frame.
+    def fit(cls, width: int, height: int, side: int | None = 224) -> Letterbox:
+        """The letterbox of a ``width`` x ``height`` image on a ``side`` x ``side`` frame, or :meth:`identity` for None.
 
         Raises
         ------
         GeometryError
             If a size is not positive.
         """
+        if side is None:
+            return cls.identity(width, height)
         if min(width, height, side) < 1:
             raise GeometryError(f"cannot letterbox {width}x{height} to {side}: sizes must be at least 1 pixel")
         scale = side / max(width, height)

@@ -47,7 +47,7 @@ def letterbox_image(image: Any, side: int | None) -> tuple[Image, Image, Letterb
     ``side=None`` leaves the image at its native size: the frame is the image.
     """
     native = to_display(image)
-    box = Letterbox.identity(*native.size) if side is None else Letterbox.fit(*native.size, side)
+    box = Letterbox.fit(*native.size, side)
     return native, box.apply(native).convert("RGB"), box
 
 

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medground_bench.imaging import Letterbox
-
 if TYPE_CHECKING:
+    from medground_bench.imaging import Letterbox
     from medground_bench.scoring.files import ScoreFile, SubmissionScores
     from medground_bench.submission import Prediction, Submission
 
@@ -255,9 +254,7 @@ def _aggregated(
 
 
 def _picture(part: _Part, said: Prediction, of: str, evidence: Evidence) -> np.ndarray:
-    settings = part.submission.header.get("settings") or {}
     boxes, size = evidence
-    side = settings.get("frame_side", 224)
-    box = Letterbox.fit(*size, int(side)) if side else Letterbox.identity(*size)
+    box = part.submission.letterbox(size)
     heat = part.submission.heatmap(said) if of == "map" else None
-    return registered(heat, said.boxes, box, boxes, signed=settings.get("signed") is True)
+    return registered(heat, said.boxes, box, boxes, signed=part.submission.signed)

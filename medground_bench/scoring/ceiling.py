@@ -88,10 +88,7 @@ def _ceiling_scores(
 ) -> np.ndarray:
     different, frame = np.unique(sizes, axis=0, return_inverse=True)
     frame = frame.reshape(-1)  # two-dimensional in some versions of numpy
-    frames = [
-        Letterbox.fit(int(w), int(h), side) if side else Letterbox.identity(int(w), int(h))
-        for w, h in different.tolist()
-    ]
+    frames = [Letterbox.fit(int(w), int(h), side) for w, h in different.tolist()]
     content = np.array([f.content for f in frames], np.float64).reshape(-1, 4)[frame]
     shape = np.array([(f.frame_width, f.frame_height) for f in frames], np.float64).reshape(-1, 2)[frame]
     cells = shape if grid is None else np.broadcast_to(np.array(grid[::-1], np.float64), shape.shape)

@@ -13,7 +13,6 @@ import numpy as np
 from medground_bench.core.errors import ScoringError, SubmissionError
 from medground_bench.core.numbering import Numbering
 from medground_bench.core.versions import software_versions
-from medground_bench.imaging import Letterbox
 from medground_bench.imaging.areas import BoxColumn, RaggedBoxes
 from medground_bench.imaging.overlap import BoxScores
 from medground_bench.scoring.aggregate import (
@@ -39,6 +38,7 @@ from medground_bench.submission.format import Clock, Fault
 if TYPE_CHECKING:
     from medground_bench.attribution.token_evidence import TokenEvidence
     from medground_bench.dataset.folder import DatasetFolder
+    from medground_bench.imaging import Letterbox
     from medground_bench.sources import Source
     from medground_bench.sources.planted.anatomy import Localizer
 
@@ -391,9 +391,8 @@ def _heatmap_scores(
 
 def _letterbox(submission: Submission, reference: Reference, i: int) -> Letterbox:
     """What a submission's heat map of the reference's i-th record lies over."""
-    side = (submission.header.get("settings") or {}).get("frame_side", 224)
     width, height = (int(v) for v in reference.sizes[i])
-    return Letterbox.fit(width, height, int(side)) if side else Letterbox.identity(width, height)
+    return submission.letterbox((width, height))
 
 
 def _concept_scores(
@@ -409,7 +408,7 @@ def _concept_scores(
     """
     submission, rows = answers.submission, answers.rows()
     names = answers.concepts
-    signed = _setting(submission.header, "signed") is True
+    signed = submission.signed
     columns = {name: np.full(len(rows), np.nan) for name in CONCEPT_METRICS}
     clock = Clock(submission.seconds)
     for k, (row, i) in enumerate(zip(rows, index.tolist(), strict=True)):
@@ -444,7 +443,7 @@ def _places(
         return None, "boxes"
     submission = answers.submission
     maps = heatmaps and answers.first_heatmap is not None
-    signed = _setting(submission.header, "signed") is True
+    signed = submission.signed
     out = np.full((len(index), len(PLACES)), np.nan)
     clock = Clock(submission.seconds)
     for k, row in answers.placed():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medground_bench.core.errors import SubmissionError
+from medground_bench.imaging import Letterbox
 from medground_bench.submission.checks import check_header, check_row, open_heatmap
 from medground_bench.submission.format import HEADER_FILE, PREDICTIONS_FILE, TIME_LIMIT, Clock, Fault
 from medground_bench.submission.prediction import Prediction
@@ -39,6 +40,26 @@ class Submission:
     path: Path
     header: Mapping[str, Any]
     seconds: float = TIME_LIMIT
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The header's settings; empty where there are none."""
+        return self.header.get("settings") or {}
+
+    @property
+    def signed(self) -> bool:
+        """Whether negative heat speaks against the response."""
+        return self.settings.get("signed") is True
+
+    @property
+    def side(self) -> int | None:
+        """Side of the square frame that its heat maps lie over; None where that is the native image."""
+        side: int | None = self.settings.get("frame_side", 224)
+        return side
+
+    def letterbox(self, size: tuple[int, int]) -> Letterbox:
+        """What its heat map of an image of (width, height) lies over."""
+        return Letterbox.fit(*size, self.side)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Rows of the file as they stand, in its order, streamed: unknown keys are still there.

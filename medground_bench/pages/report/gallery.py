@@ -200,9 +200,7 @@ def _strip(record: Record, image: int, shelf: Shelf, edits: Sequence[KeptEdits])
 
 
 def _frame(record: Record, judged: Sequence[Judged]) -> Letterbox:
-    sides = [(s.header.get("settings") or {}).get("frame_side", 224) for s, _ in judged]
-    side = next(iter(sides), 224)
-    return Letterbox.fit(*record.size, side) if side else Letterbox.identity(*record.size)
+    return next((s.letterbox(record.size) for s, _ in judged), Letterbox.fit(*record.size))
 
 
 def _by_record(

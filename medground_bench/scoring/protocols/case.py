@@ -297,17 +297,8 @@ class Trial:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        found = self.submission.header.get("settings")
-        return found if isinstance(found, Mapping) else {}
-
-    @property
-    def side(self) -> int | None:
-        """Side of the frame that its heat maps lie over."""
-        return cast("int | None", self.settings.get("frame_side", 224))
-
-    @property
-    def signed(self) -> bool:
-        return self.settings.get("signed") is True
+        """Of the submission."""
+        return self.submission.settings
 
     @cached_property
     def method(self) -> tuple[Method, Any]:
@@ -368,7 +359,7 @@ class Trial:
             return "the submission has no heat maps"
         if "masks" in needs and not any(p.masks for p in self.predictions.values()):
             return "the submission has no masks"
-        if "signed" in needs and not self.signed:
+        if "signed" in needs and not self.submission.signed:
             return "its heat maps are not signed (settings.signed)"
         if "reason" in needs and header["mode"] != "reason":
             return f"it is about records of mode 'reason', the submission of mode {header['mode']!r}"
@@ -420,7 +411,7 @@ class Case:
             self.record.question,
             self.record.response or "",
             attribute=self.record.attribute,
-            side=self.trial.side,
+            side=self.trial.submission.side,
             mode=self.record.mode or "direct",
             store=self.store,
             count=self.trial.count,
@@ -433,8 +424,7 @@ class Case:
     @cached_property
     def letterbox(self) -> Letterbox:
         """Native pixels <-> frame."""
-        side = self.trial.side
-        return Letterbox.fit(*self.record.size, side) if side else Letterbox.identity(*self.record.size)
+        return self.trial.submission.letterbox(self.record.size)
 
     @cached_property
     def heatmap(self) -> np.ndarray:

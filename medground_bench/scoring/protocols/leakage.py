@@ -41,7 +41,7 @@ _ANSWERS = ("yes", "no")
 
 def _coarse(case: Case, heat: np.ndarray) -> np.ndarray:
     """A map's shape: 8 x 8 values from 0 to 1; of a signed one that of its positive part, as its boxes are."""
-    small = averaged(np.maximum(heat, 0) if case.trial.signed else heat, (_COARSE, _COARSE)).ravel()
+    small = averaged(np.maximum(heat, 0) if case.trial.submission.signed else heat, (_COARSE, _COARSE)).ravel()
     return (small - small.min()) / max(float(np.ptp(small)), 1e-300)
 
 

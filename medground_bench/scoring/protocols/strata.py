@@ -71,7 +71,7 @@ def strata(case: Case, parameters: NoParameters) -> Mapping[str, float]:
     scores = case.overlap(case.prediction.boxes)
     out = {"iou": scores["iou"], "dice": scores["f1"], "evidence": scores["evidence"]}
     try:
-        heat = case.over_frame(np.maximum(case.heatmap, 0) if case.trial.signed else case.heatmap)
+        heat = case.over_frame(np.maximum(case.heatmap, 0) if case.trial.submission.signed else case.heatmap)
     except Skip:
         return out
     for q in QUANTILES:

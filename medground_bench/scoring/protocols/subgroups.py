@@ -204,7 +204,7 @@ def _breasts(case: Case, anatomy: str) -> dict[str, float]:
     if box_shares(labels, case.record.boxes, size)[1] > _ELSEWHERE:
         return {}
     try:
-        share = heat_shares(labels, case.heatmap, case.letterbox, signed=case.trial.signed)[1]
+        share = heat_shares(labels, case.heatmap, case.letterbox, signed=case.trial.submission.signed)[1]
     except Skip:
         share = box_shares(labels, case.prediction.boxes, size)[1]
     return {_BREASTS: float(share), "area_breasts": float(breasts.mean())}
