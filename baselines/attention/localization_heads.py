@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from baselines.shared.checks import require
-from baselines.shared.localization_heads import chosen_heads, image_key, prompt_attention
+from baselines.shared.head_choice import chosen_heads
+from baselines.shared.head_criteria import prompt_attention
+from baselines.shared.localization_heads import image_key
 from medground_bench.attribution.method import Attribution, from_heatmap, method
 from medground_bench.core.errors import MethodError
 

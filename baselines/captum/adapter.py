@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from baselines.captum.classes import attribution_class
 from baselines.shared.frames import float_frame, reference_frames
 from medground_bench.attribution.fills import fill_frame
 from medground_bench.attribution.method import Attribution, Method, from_heatmap
 from medground_bench.attribution.regions import region_labels
-from medground_bench.core.errors import MethodError, MissingDependencyError
+from medground_bench.core.errors import MethodError
 
 if TYPE_CHECKING:
     import torch
@@ -22,18 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["captum_method"]
 
-_UNFIT = {
-    "DeepLift": "it replaces gradients of modules by rules of its own, which attention and gates have none of",
-    "DeepLiftShap": "it replaces gradients of modules by rules of its own, which attention and gates have none of",
-    "LRP": "it knows no rule for attention and norms (use the method 'lrp')",
-    "GuidedBackprop": "it changes ReLU modules, of which there are none",
-    "Deconvolution": "it changes ReLU modules, of which there are none",
-    "GuidedGradCam": "it needs a convolutional layer (use 'gradcam')",
-    "NoiseTunnel": "it wraps another class (use 'smoothgrad')",
-    "LimeBase": "it needs functions of its own (use 'captum:Lime')",
-    "FeaturePermutation": "it permutes features between the examples of a batch, and there is one",
-    "DataLoaderAttribution": "it needs a data loader",
-}
 _OURS = {"feature_mask", "baselines", "sliding_window_shapes", "strides"}
 _SKIPPED = {
     *("self", "inputs", "target", "additional_forward_args", "return_convergence_delta", "show_progress", "kwargs")
@@ -51,28 +40,11 @@ def captum_method(name: str) -> Method:
 
     Raises
     ------
-    MissingDependencyError
-        If Captum is not installed.
-    MethodError
-        If it has no such class, or one that cannot explain a score of the frame: the message says why.
+    MissingDependencyError, MethodError
+        As :func:`~baselines.captum.classes.attribution_class`.
     """
-    try:
-        from captum import attr
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"method 'captum:{name}' needs Captum", remedy='pip install "medground-bench[methods]"'
-        ) from error
-    kind: Any = getattr(attr, name, None)
-    if not (inspect.isclass(kind) and issubclass(kind, attr.Attribution)):
-        classes = {n: getattr(attr, n) for n in dir(attr) if inspect.isclass(getattr(attr, n))}
-        fit = sorted(n for n, one in classes.items() if not _unfit(n, one, attr))
-        raise MethodError(f"Captum has no attribution class {name!r}", expected=", ".join(fit))
-    reason = _unfit(name, kind, attr)
-    if reason:
-        raise MethodError(f"method 'captum:{name}' cannot work here: {reason}")
-    gradients = issubclass(kind, attr.GradientAttribution)
-    found: Any = kind
-    given = inspect.signature(found.attribute).parameters
+    kind, gradients = attribution_class(name)
+    given = inspect.signature(kind.attribute).parameters
 
     def run(lvlm: Lvlm, episode: Episode, parameters: Any) -> Attribution:
         return _attribute(kind, given, gradients, lvlm, episode, parameters)
@@ -89,19 +61,6 @@ def captum_method(name: str) -> Method:
         signed=name != "Saliency",
         over="frame",
     )
-
-
-def _unfit(name: str, kind: Any, attr: Any) -> str:
-    """Why a class cannot explain a score of the frame; empty if it can."""
-    if not issubclass(kind, attr.Attribution):
-        return "it is no attribution"
-    if name in _UNFIT:
-        return _UNFIT[name]
-    if name.startswith(("Layer", "Neuron", "Internal")):
-        return "it explains or reads one layer of a module, and the frame is what is explained (see 'atp', 'gradcam')"
-    if not issubclass(kind, attr.GradientAttribution | attr.PerturbationAttribution):
-        return "it attributes something else than an input tensor"
-    return "" if kind not in (attr.GradientAttribution, attr.PerturbationAttribution) else "it is abstract"
 
 
 def _fields(name: str, given: Any) -> list[tuple[str, Any, Any]]:

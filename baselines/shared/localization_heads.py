@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from baselines.shared.head_criteria import elbow, prompt_attention, spatial_entropy
 from medground_bench.core.errors import MethodError
 from medground_bench.core.files import atomic_write
-from medground_bench.core.schema import question
 
 if TYPE_CHECKING:
     from medground_bench.lvlm import Episode, Lvlm
 
-__all__ = [
-    "Calibration",
-    "calibrate",
-    "chosen_heads",
-    "elbow",
-    "image_key",
-    "prompt_attention",
-    "read_calibration",
-    "spatial_entropy",
-]
+__all__ = ["Calibration", "calibrate", "image_key", "read_calibration"]
 
 _KIND = "medground-bench localization heads"
-_SEEDS = 8_500_000_000  # of the phantoms; those of sets begin at five billion, those of references at eight
-_CHOSEN: WeakKeyDictionary[Any, dict[tuple[str, int], Calibration]] = WeakKeyDictionary()
-"""LVLM -> what was asked for -> its heads: they are chosen once."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +56,9 @@ class Calibration:
 def calibrate(lvlm: Lvlm, episodes: Iterable[Episode], *, per_record: int = 10) -> Calibration:
     """Count, over records of patients that will not be evaluated, how often a head is among the most local ones.
 
-    A head passes criterion 1 on a record if its attention to the image is at least the :func:`elbow` of all heads'; of
-    those the ``per_record`` with the least :func:`spatial_entropy` are selected (500 to 1,000 records in the paper).
+    A head passes criterion 1 on a record if its attention to the image is at least the elbow of all heads'; of those
+    the ``per_record`` with the least spatial entropy are selected (500 to 1,000 records in the paper): see
+    :mod:`baselines.shared.head_criteria`.
 
     Raises
     ------
@@ -100,55 +87,6 @@ def calibrate(lvlm: Lvlm, episodes: Iterable[Episode], *, per_record: int = 10) 
     return Calibration(lvlm.key, str(lvlm.revision), ordered, [counts[h] for h in ordered], sorted(images))
 
 
-def chosen_heads(lvlm: Lvlm, source: str, records: int) -> Calibration:
-    """The heads of an LVLM by ``phantom``, a dataset folder or a file: see ``localization_heads``'s parameters.
-
-    Raises
-    ------
-    MethodError
-        If the file is not one, or of another LVLM, or if the folder has no record of this one.
-    """
-    known = _CHOSEN.setdefault(lvlm, {})
-    if (source, records) not in known:
-        if source == "phantom":
-            found = calibrate(lvlm, _phantoms(lvlm, records))
-        elif Path(source).is_dir():
-            found = calibrate(lvlm, _records(lvlm, source, records))
-        else:
-            found = read_calibration(source)
-        if (found.lvlm, found.revision) != (lvlm.key, str(lvlm.revision)):
-            raise MethodError(
-                f"the heads are those of {found.lvlm} ({found.revision}), the LVLM is {lvlm.key} ({lvlm.revision})",
-                where=source,
-            )
-        known[source, records] = found
-    return known[source, records]
-
-
-def _phantoms(lvlm: Lvlm, count: int) -> Iterator[Episode]:
-    """Each time a question about a finding that is there; heads are judged where the answer is still to come."""
-    from PIL import Image
-
-    from medground_bench.sources.phantom import sample_phantom
-
-    found = 0
-    for seed in itertools.count(_SEEDS):
-        phantom = sample_phantom(seed, size=224)
-        for attribute in phantom.attributes[: count - found]:
-            found += 1
-            yield lvlm.prepare(Image.fromarray(phantom.image), question(attribute, "direct"), "Yes")
-        if found == count:
-            return
-
-
-def _records(lvlm: Lvlm, folder: str, count: int) -> Iterator[Episode]:
-    from medground_bench.dataset.folder import open_folder
-
-    own = (record for record in open_folder(folder, "direct") if record.model == lvlm.key)
-    for record in itertools.islice(own, count):
-        yield lvlm.prepare(record.image, record.question, record.response or "Yes")
-
-
 def read_calibration(path: str) -> Calibration:
     """Read what :meth:`Calibration.save` wrote.
 
@@ -167,42 +105,6 @@ def read_calibration(path: str) -> Calibration:
         raise MethodError(
             f"not a calibration of localization heads ({error})", where=path, expected="a file of Calibration.save"
         ) from error
-
-
-def prompt_attention(lvlm: Lvlm, episode: Episode) -> np.ndarray:
-    """Attention of every head from the last position of the prompt to the image tokens, (L, H, rows, cols) float64."""
-    from medground_bench.lvlm.whitebox import trace_attention
-
-    trace = trace_attention(lvlm, episode)
-    image = list(episode.image_positions)
-    layers = [trace.weights(n, episode.rows[:1])[:, 0, image].double().cpu().numpy() for n in trace.layers]
-    grid = episode.grid
-    return np.stack([[grid.as_map(head) for head in layer] for layer in layers])
-
-
-def elbow(values: np.ndarray) -> float:
-    """The value at which the sorted values bend: the point farthest below the chord from first to last."""
-    ordered = np.sort(np.asarray(values, float))
-    if len(ordered) < 3 or ordered[-1] == ordered[0]:
-        return float(ordered[0])
-    x = np.linspace(0.0, 1.0, len(ordered))
-    y = (ordered - ordered[0]) / (ordered[-1] - ordered[0])
-    return float(ordered[np.argmax(x - y)])
-
-
-def spatial_entropy(attention: np.ndarray) -> float:
-    """``-sum_c p_c ln p_c`` over the 8-connected components c of what exceeds the map's mean, p_c their share of it.
-
-    0 for one component; infinite for a constant map, which has none.
-    """
-    from scipy import ndimage
-
-    above = np.maximum(attention - attention.mean(), 0)
-    labels, count = ndimage.label(above > 0, structure=np.ones((3, 3)))
-    if not count:
-        return float("inf")
-    share = ndimage.sum_labels(above, labels, np.arange(1, count + 1)) / above.sum()
-    return float(-(share * np.log(share)).sum())
 
 
 def image_key(episode: Episode) -> str:

@@ -17,6 +17,8 @@ from PIL import Image
 
 from baselines.attention.localization_heads import localization_heads
 from baselines.shared import localization_heads as heads
+from baselines.shared.head_choice import chosen_heads
+from baselines.shared.head_criteria import elbow, prompt_attention, spatial_entropy
 from medground_bench.core.errors import MethodError
 from medground_bench.lvlm.whitebox import trace_attention
 
@@ -30,13 +32,13 @@ def test_entropy_of_components_by_hand(masses: tuple[float, ...], entropy: float
         above[4 * k, 4 * k] = above[4 * k + 1, 4 * k + 1] = mass / 2  # touching at a corner: one component
     # What exceeds the mean is to be ``above``: lower the rest until the map's mean is zero.
     attention = np.where(above > 0, above, -above.sum() / (above == 0).sum()) + 5
-    assert heads.spatial_entropy(attention) == pytest.approx(entropy, abs=1e-9)
-    assert heads.spatial_entropy(np.ones((8, 8))) == math.inf
+    assert spatial_entropy(attention) == pytest.approx(entropy, abs=1e-9)
+    assert spatial_entropy(np.ones((8, 8))) == math.inf
 
 
 def test_the_elbow_is_where_the_sums_bend() -> None:
-    assert heads.elbow(np.array([0.1, 0.0, 0.05, 0.15, 0.2, 1.0])) == 0.2
-    assert heads.elbow(np.array([2.0, 2.0, 2.0])) == 2.0
+    assert elbow(np.array([0.1, 0.0, 0.05, 0.15, 0.2, 1.0])) == 0.2
+    assert elbow(np.array([2.0, 2.0, 2.0])) == 2.0
 
 
 def episodes(lvlm: Any, count: int = 3) -> list[Any]:
@@ -67,7 +69,7 @@ def test_heads_are_selected_by_both_criteria(monkeypatch: pytest.MonkeyPatch, ti
     maps[0, 2, 2, 2] = 0.6
     maps[0, 3, 5, 5] = 0.01
     monkeypatch.setattr(heads, "prompt_attention", lambda lvlm, episode: maps)
-    assert heads.elbow(maps.sum((2, 3)).ravel()) == pytest.approx(0.01, abs=1e-3)  # of four sums: 0, 0.01, 0.6, 0.6
+    assert elbow(maps.sum((2, 3)).ravel()) == pytest.approx(0.01, abs=1e-3)  # of four sums: 0, 0.01, 0.6, 0.6
     found = heads.calibrate(tiny_qwen, episodes(tiny_qwen, 1), per_record=2)
     assert set(found.heads) == {(0, 2), (0, 3)}
     assert heads.calibrate(tiny_qwen, episodes(tiny_qwen, 1), per_record=3).heads[-1] == (0, 3)
@@ -75,19 +77,19 @@ def test_heads_are_selected_by_both_criteria(monkeypatch: pytest.MonkeyPatch, ti
 
 def test_heads_are_chosen_once_on_phantoms(monkeypatch: pytest.MonkeyPatch, tiny_qwen: Any) -> None:
     asked: list[Any] = []
-    attention = heads.prompt_attention
+    attention = prompt_attention
 
     def counted(lvlm: Any, episode: Any) -> Any:
         asked.append(episode)
         return attention(lvlm, episode)
 
     monkeypatch.setattr(heads, "prompt_attention", counted)
-    found = heads.chosen_heads(tiny_qwen, "phantom", 3)
-    assert heads.chosen_heads(tiny_qwen, "phantom", 3) is found
+    found = chosen_heads(tiny_qwen, "phantom", 3)
+    assert chosen_heads(tiny_qwen, "phantom", 3) is found
     assert len(asked) == 3  # and then none
     assert found == heads.calibrate(tiny_qwen, list(asked))
     assert len({episode.question for episode in asked}) > 1
-    one = heads.chosen_heads(tiny_qwen, "phantom", 1)
+    one = chosen_heads(tiny_qwen, "phantom", 1)
     assert (one.images, sum(one.counts)) == ([heads.image_key(asked[0])], min(10, len(one.heads)))
 
 
@@ -98,10 +100,10 @@ def test_heads_are_chosen_on_the_lvlms_records_of_a_dataset(
     records = [SimpleNamespace(model=tiny_qwen.key, **vars_of(episode)) for episode in mine]
     records.insert(1, SimpleNamespace(model="another", image=None, question="", response=""))
     monkeypatch.setattr("medground_bench.dataset.folder.open_folder", lambda path, config: records)
-    assert heads.chosen_heads(tiny_qwen, str(tmp_path), 2) == heads.calibrate(tiny_qwen, mine[:2])
+    assert chosen_heads(tiny_qwen, str(tmp_path), 2) == heads.calibrate(tiny_qwen, mine[:2])
     monkeypatch.setattr("medground_bench.dataset.folder.open_folder", lambda path, config: records[1:2])
     with pytest.raises(MethodError, match="cannot be chosen without records of it"):
-        heads.chosen_heads(tiny_qwen, str(tmp_path), 3)
+        chosen_heads(tiny_qwen, str(tmp_path), 3)
 
 
 def vars_of(episode: Any) -> dict[str, Any]:
