@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from baselines.captum.classes import attribution_class
-from baselines.shared.frames import float_frame, reference_frames
+from baselines.shared.frames import float_frame, frame_tensor, reference_frames
 from medground_bench.attribution.fills import fill_frame
 from medground_bench.attribution.method import Attribution, Method, from_heatmap
 from medground_bench.attribution.regions import region_labels
@@ -86,12 +86,12 @@ def _attribute(kind: Any, given: Any, gradients: bool, lvlm: Lvlm, episode: Epis
     import torch
 
     options = {name: getattr(parameters, name) for name in given if hasattr(parameters, name)}
-    frame = _tensor(float_frame(episode)).requires_grad_(gradients)
+    frame = frame_tensor(float_frame(episode)).requires_grad_(gradients)
     if "baselines" in given:
-        options["baselines"] = _tensor(fill_frame(parameters.fill, episode).astype(np.float64))
+        options["baselines"] = frame_tensor(fill_frame(parameters.fill, episode).astype(np.float64))
     if hasattr(parameters, "references"):
         pool = reference_frames(parameters.references, episode, 16, parameters.seed)
-        options["baselines"] = torch.cat([_tensor(one) for one in pool])
+        options["baselines"] = torch.cat([frame_tensor(one) for one in pool])
     if "feature_mask" in given:
         labels = region_labels(parameters.regions, episode)
         # Bars of the letterbox are a feature as well, one whose absence is itself.
@@ -116,11 +116,3 @@ def _attribute(kind: Any, given: Any, gradients: bool, lvlm: Lvlm, episode: Epis
             raise MethodError(f"captum.attr.{kind.__name__} refuses: {' '.join(str(error).split())[:300]}") from error
     heat = found.detach().double()[0].sum(0).cpu().numpy()
     return from_heatmap(heat, episode, signed=kind.__name__ != "Saliency")
-
-
-def _tensor(frame: np.ndarray) -> torch.Tensor:
-    """(H, W) or (H, W, 3) -> (1, C, H, W) float32."""
-    import torch
-
-    values = torch.as_tensor(np.asarray(frame, np.float32))
-    return values[None, None] if values.ndim == 2 else values.permute(2, 0, 1)[None]

@@ -10,8 +10,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from baselines.shared.checks import require
-from baselines.shared.frames import float_frame, on_frame
-from medground_bench.attribution.method import method
+from baselines.shared.frames import completeness, float_frame, on_frame
+from medground_bench.attribution.method import Attribution, from_heatmap, method
 
 if TYPE_CHECKING:
     from medground_bench.lvlm import Episode, Lvlm
@@ -46,25 +46,26 @@ class BlurIgParameters:
     signed=True,
     over="frame",
     needs=("white_box", "gradients"),
-    cost="100 (F + B)",
+    cost="100 (F + B) + 2 F",
     reference="Xu, Venugopalan & Sundararajan, Attribution in scale and space, CVPR 2020",
 )
-def blur_ig(lvlm: Lvlm, episode: Episode, parameters: BlurIgParameters) -> np.ndarray:
+def blur_ig(lvlm: Lvlm, episode: Episode, parameters: BlurIgParameters) -> Attribution:
     """``sum_j (x(sigma_j+1) - x(sigma_j)) ds/dx(x(sigma_j+1/2))`` with sigma from 50 pixels to 0, on the frame.
 
-    Signed, question-aware; adds up to ``s(x) - s(x(50))`` but for the steps' size, and has no black baseline. The
-    letterbox's bars are not blurred. The package ``saliency`` takes a derivative at the near end of each step, and in
-    batches multiplies every gradient with the last step's difference.
+    Signed, question-aware; adds up to ``s(x) - s(x(50))`` but for the steps' size (``extras["residual"]``), and has no
+    black baseline. The letterbox's bars are not blurred. The package ``saliency`` takes a derivative at the near end of
+    each step, and in batches multiplies every gradient with the last step's difference.
     """
     frame, content = float_frame(episode), episode.letterbox.content
     sigmas = np.linspace(parameters.sigma, 0.0, parameters.steps + 1)
-    total, here = np.zeros_like(frame), blurred(frame, content, parameters.sigma)
+    total, start = np.zeros_like(frame), blurred(frame, content, parameters.sigma)
+    here = start
     for first, second in itertools.pairwise(sigmas):
         there = blurred(frame, content, second)
         _, (gradient,) = lvlm.frame_gradients(episode, blurred(frame, content, (first + second) / 2)[None])
         total += (there - here) * gradient
         here = there
-    return on_frame(total)
+    return from_heatmap(on_frame(total), episode, signed=True, extras=completeness(lvlm, episode, [start], total))
 
 
 def blurred(frame: np.ndarray, content: tuple[int, int, int, int], sigma: float) -> np.ndarray:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from baselines.shared.checks import require
-from baselines.shared.frames import float_frame, on_frame
+from baselines.shared.frames import completeness, float_frame, on_frame
 from medground_bench.attribution.fills import FILLS, fill_frame
-from medground_bench.attribution.method import method
+from medground_bench.attribution.method import Attribution, from_heatmap, method
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,14 +56,14 @@ class GuidedIgParameters:
     signed=True,
     over="frame",
     needs=("white_box", "gradients"),
-    cost="200 (F + B)",
+    cost="200 (F + B) + 2 F",
     reference="Kapishnikov et al., Guided integrated gradients, CVPR 2021",
 )
-def guided_ig(lvlm: Lvlm, episode: Episode, parameters: GuidedIgParameters) -> np.ndarray:
+def guided_ig(lvlm: Lvlm, episode: Episode, parameters: GuidedIgParameters) -> Attribution:
     """Path integral of the gradient over a path on which values of small gradient go ahead, on the frame.
 
-    Signed, question-aware; adds up to ``s(x) - s(baseline)`` but for the steps' size. Values are grey levels, a channel
-    each. Equal to the package ``saliency`` 0.2.1, which does not run with NumPy 2.4.
+    Signed, question-aware; adds up to ``s(x) - s(baseline)`` but for the steps' size (``extras["residual"]``). Values
+    are grey levels, a channel each. Equal to the package ``saliency`` 0.2.1, which does not run with NumPy 2.4.
     """
 
     def gradient(x: np.ndarray) -> np.ndarray:
@@ -72,7 +72,8 @@ def guided_ig(lvlm: Lvlm, episode: Episode, parameters: GuidedIgParameters) -> n
     frame = float_frame(episode)
     start = fill_frame(parameters.baseline, episode).astype(np.float64)
     p = parameters
-    return on_frame(guided_path(gradient, start, frame, steps=p.steps, fraction=p.fraction, band=p.band))
+    total = guided_path(gradient, start, frame, steps=p.steps, fraction=p.fraction, band=p.band)
+    return from_heatmap(on_frame(total), episode, signed=True, extras=completeness(lvlm, episode, [start], total))
 
 
 def guided_path(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,8 +63,9 @@ def integrated_gradients(lvlm: Lvlm, episode: Episode, parameters: IntegratedGra
     space. Attributions are brought into image order (Qwen2.5-VL stores patches in merge-block order), the copies
     of the image that a family feeds are added up, and the map is averaged down to the frame.
     ``extras["completeness_error"]`` is the difference between the attributions' sum and the change of the score,
-    relative to that change. Of families that cut the image into tiles of their own the same integral is taken at the
-    frame's grey levels: their processor is linear in them, but a pixel of the frame feeds several pixel values.
+    relative to that change, ``extras["at_start"]`` the geometric mean probability of the response's tokens for the
+    black frame. Unsigned, question-aware. Of families that cut the image into tiles of their own the same integral is
+    taken at the frame's grey levels: their processor is linear in them, but a pixel of the frame feeds several values.
     """
     from medground_bench.lvlm.whitebox import pixel_map
 
@@ -103,10 +104,11 @@ def pixel_attributions(
 
     def score(place: float) -> float:
         with torch.no_grad():
-            inputs = lvlm.model_inputs(episode, {**_image_inputs(lvlm, episode), "pixel_values": at(place).to(image)})
+            own = {name: episode.inputs[name] for name in lvlm.adapter.image_inputs}
+            inputs = lvlm.model_inputs(episode, {**own, "pixel_values": at(place).to(image)})
             return float(lvlm.response_log_probs(episode, inputs).double().sum())
 
-    values, extras = _integral(weighted_gradient, score, difference.cpu().numpy(), parameters)
+    values, extras = _integral(weighted_gradient, score, difference.cpu().numpy(), episode, parameters)
     return torch.from_numpy(values).to(difference), extras
 
 
@@ -127,26 +129,17 @@ def frame_attributions(
     def score(place: float) -> float:
         return float(lvlm.frame_gradients(episode, place * frame[None])[0][0])
 
-    return _integral(weighted_gradient, score, frame, parameters)
+    return _integral(weighted_gradient, score, frame, episode, parameters)
 
 
 def _integral(
     weighted_gradient: Callable[[np.ndarray, np.ndarray], np.ndarray],
     score: Callable[[float], float],
     difference: np.ndarray,
+    episode: Episode,
     parameters: IntegratedGradientsParameters,
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    result = integrate_path(
-        weighted_gradient,
-        score,
-        difference,
-        steps=parameters.steps,
-        tolerance=parameters.tolerance,
-        max_steps=parameters.max_steps,
-    )
+    result = integrate_path(weighted_gradient, score, difference, **asdict(parameters))
     extras = {"completeness_error": result.error, "steps": result.evaluations, "pieces": result.pieces}
+    extras["at_start"] = float(np.exp(result.start / len(episode.rows)))
     return result.gradient * difference, extras
-
-
-def _image_inputs(lvlm: Lvlm, episode: Episode) -> dict[str, Any]:
-    return {name: episode.inputs[name] for name in lvlm.adapter.image_inputs}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,11 +14,14 @@ from medground_bench.imaging.read import read_image
 from medground_bench.sources.phantom import sample_phantom
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
     from PIL.Image import Image
 
     from medground_bench.lvlm import Episode, Lvlm
 
-__all__ = ["float_frame", "on_frame", "reference_frames", "straight_path"]
+__all__ = ["completeness", "float_frame", "frame_tensor", "on_frame", "reference_frames", "straight_path"]
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".dcm", ".dicom"}
 
@@ -31,6 +34,30 @@ def float_frame(episode: Episode) -> np.ndarray:
 def on_frame(values: np.ndarray) -> np.ndarray:
     """Attributions of a frame's grey levels as a map (H, W): colour channels added up."""
     return values if values.ndim == 2 else values.sum(-1)
+
+
+def frame_tensor(frame: np.ndarray) -> torch.Tensor:
+    """A frame (H, W) or (H, W, 3) as a batch of one for a differentiable pass, (1, C, H, W) float32."""
+    import torch
+
+    values = torch.as_tensor(np.asarray(frame, np.float32))
+    return values[None, None] if values.ndim == 2 else values.permute(2, 0, 1)[None]
+
+
+def completeness(lvlm: Lvlm, episode: Episode, starts: Sequence[np.ndarray], total: np.ndarray) -> dict[str, Any]:
+    """What a path method should tell (Akhtar & Jalwana, 2023), as extras; a forward for the image and each start.
+
+    ``change`` is ``s(x) - s(start)``, added up over the starts, ``residual`` by how much attributions exceed it, and
+    ``at_start`` the geometric mean probability of the response's tokens at each start: what is left of the answer.
+    """
+    import torch
+
+    with torch.no_grad():
+        frames = (float_frame(episode), *starts)
+        tokens = [lvlm.soft_log_probs(episode, frame_tensor(one))[0].double() for one in frames]
+    change = sum(float(tokens[0].sum() - one.sum()) for one in tokens[1:])
+    at_start = [float(one.mean().exp()) for one in tokens[1:]]
+    return {"change": change, "residual": float(total.sum()) - change, "at_start": at_start}
 
 
 def straight_path(lvlm: Lvlm, episode: Episode, start: np.ndarray, steps: int) -> np.ndarray:

@@ -31,12 +31,15 @@ class PathIntegral:
         Places where the gradient was taken.
     pieces : int
         Pieces into which the path was cut.
+    start : float
+        The score at the baseline.
     """
 
     gradient: np.ndarray
     error: float
     evaluations: int
     pieces: int
+    start: float
 
 
 @dataclass
@@ -94,4 +97,4 @@ def integrate_path(
         pieces += [piece(worst.start, middle, fewer), piece(middle, worst.stop, fewer)]
         evaluations += 2 * fewer
     error = abs(sum(p.error for p in pieces)) / scale
-    return PathIntegral(np.sum([p.gradient for p in pieces], axis=0), error, evaluations, len(pieces))
+    return PathIntegral(np.sum([p.gradient for p in pieces], axis=0), error, evaluations, len(pieces), scores[0.0])

@@ -15,6 +15,7 @@ from baselines.gradient.guided_ig import guided_path  # noqa: E402
 from baselines.gradient.samp import greedy_path  # noqa: E402
 from baselines.gradient.xrai import grow_regions  # noqa: E402
 from baselines.shared.frames import reference_frames, straight_path  # noqa: E402
+from medground_bench.attribution.fills import fill_frame  # noqa: E402
 from medground_bench.attribution.method import get_method  # noqa: E402
 from medground_bench.core.errors import MethodError  # noqa: E402
 from tests.baselines.kit import SoftPlayer, of_image  # noqa: E402
@@ -97,7 +98,13 @@ def test_paths_are_complete(name: str, options: dict[str, Any]) -> None:
     frame = PIXELS.astype(float)
     start = np.zeros_like(frame) if name == "guided_ig" else blurred(frame, (0, 0, 24, 24), 6.0)
     change = score(frame) - score(start)
-    assert heat(name, **options).sum() == pytest.approx(change, rel=0.03)
+    found = run(name, **options)
+    total = np.asarray(found.heatmap).sum()
+    assert total == pytest.approx(change, rel=0.03)
+    assert found.extras["change"] == pytest.approx(change, rel=1e-4)
+    assert found.extras["residual"] == pytest.approx(total - change, abs=1e-3 * abs(change))
+    (left,) = found.extras["at_start"]  # two tokens share the score: the mean of their logarithms is half of it
+    assert left == pytest.approx(np.exp(score(start) / 2), rel=1e-4)
 
 
 def test_guided_without_a_band_is_the_straight_path() -> None:
@@ -132,6 +139,18 @@ def test_both_greedy_paths_are_complete(rising: bool) -> None:
     start, end = (np.zeros_like(frame), frame) if rising else (frame, np.zeros_like(frame))
     found = greedy_path(gradient, start, end, 150, 0.5, rising=rising)
     assert found.sum() == pytest.approx(score(end) - score(start), rel=0.05)
+
+
+def test_where_every_pixel_may_move_samp_is_the_straight_path() -> None:
+    """Both ways of it: from black, which the falling path runs backwards, and from the blurred image."""
+    episode = of_image(PIXELS)
+    starts = [fill_frame(name, episode).astype(float) for name in ("black", "blur")]
+    expected = sum(straight_path(player(), episode, start, 200) for start in starts)
+    found = run("samp", steps=100, fraction=1.0)
+    np.testing.assert_allclose(found.heatmap, expected, atol=2e-3 * np.abs(expected).max())
+    assert np.abs(heat("samp", steps=100) - expected).max() > 0.1 * np.abs(expected).max()
+    assert found.extras["change"] == pytest.approx(2 * score(PIXELS) - score(starts[0]) - score(starts[1]), rel=1e-4)
+    assert abs(found.extras["residual"]) < 1e-3 * abs(found.extras["change"])
 
 
 def test_a_greedy_path_takes_what_rises_most_first() -> None:
