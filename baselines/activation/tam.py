@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from baselines.shared.checks import require
+from baselines.shared.chosen_tokens import TOKENS, chosen_tokens
 from medground_bench.attribution.method import method
 from medground_bench.core.errors import MethodError
 
@@ -27,13 +28,17 @@ class TamParameters:
         Subtract what the tokens before explain.
     window : int
         Side of the rank filter in token cells, odd; 1 leaves the map as it is.
+    tokens : {"all", "answer", "keywords"}
+        Tokens of the response whose maps are averaged.
     """
 
     context: bool = True
     window: int = 3
+    tokens: str = "all"
 
     def __post_init__(self) -> None:
         require(self.window >= 1 and self.window % 2 == 1, "tam", "window must be an odd number of cells")
+        require(self.tokens in TOKENS, "tam", f"tokens must be one of {', '.join(TOKENS)}")
 
 
 @method(
@@ -51,7 +56,8 @@ def tam(lvlm: Lvlm, episode: Episode, parameters: TamParameters) -> np.ndarray:
     I is the mean of the maps of earlier text tokens, weighted by how much they activate y_r, sigma its least-squares
     scale, F a rank filter. Unsigned. Under causal attention the image's states have not seen a question that follows
     them: only the context makes the map question-aware, and without it it is not. Released code explains the last token
-    of the prompt in the place of the answer's first, gives NaN on constant windows, and eight bits.
+    of the prompt in the place of the answer's first, gives NaN on constant windows, and eight bits; it scales each
+    token's map by the scores of the text, too, which is left out.
     """
     import torch
 
@@ -70,16 +76,22 @@ def tam(lvlm: Lvlm, episode: Episode, parameters: TamParameters) -> np.ndarray:
     # A token of the prompt is read at its own place, one of the response at the row that predicts it.
     places = [p if p < first else p - 1 for p in text]
     table = head.weight.detach()
-    rows = table[[ids[p] for p in text]].float()  # (n, D)
-    maps = (rows @ states[image].T).clamp(min=0).double().cpu().numpy()  # (n, P)
+    cap = getattr(lvlm.adapter.text_config(lvlm.config), "final_logit_softcapping", None)
+
+    def read(logits: torch.Tensor) -> np.ndarray:
+        capped = logits if cap is None else cap * torch.tanh(logits / cap)
+        out: np.ndarray = capped.clamp(min=0).double().cpu().numpy()
+        return out
+
+    maps = read(table[[ids[p] for p in text]].float() @ states[image].T)  # (n, P)
     grid, found = episode.grid, []
-    for row, token in zip(episode.rows, episode.token_ids, strict=True):
+    for t in chosen_tokens(lvlm, episode, parameters.tokens):
+        row, token = episode.rows[t], episode.token_ids[t]
         own = table[token].float()
-        raw = (states[image] @ own).clamp(min=0).double().cpu().numpy()
+        raw = read(states[image] @ own)
         before = [k for k, p in enumerate(text) if p <= row and ids[p] != token]
         if parameters.context and before:
-            weights = (states[[places[k] for k in before]] @ own).clamp(min=0).double().cpu().numpy()
-            raw = without_interference(raw, maps[before], weights)
+            raw = without_interference(raw, maps[before], read(states[[places[k] for k in before]] @ own))
         found.append(rank_gaussian(grid.as_map(raw), parameters.window))
     return np.mean(found, axis=0)
 

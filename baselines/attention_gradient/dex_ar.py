@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from baselines.shared.attention_gradient import attention_gradient, last_layers
 from baselines.shared.checks import require
+from baselines.shared.chosen_tokens import TOKENS, chosen_tokens
 from medground_bench.attribution.method import Attribution, from_heatmap, method
 
 if TYPE_CHECKING:
@@ -23,12 +24,16 @@ class DexArParameters:
     ----------
     layers : int
         How many of the last decoder layers are read.
+    tokens : {"all", "answer", "keywords"}
+        Tokens of the response that are explained.
     """
 
     layers: int = 10
+    tokens: str = "all"
 
     def __post_init__(self) -> None:
         require(self.layers >= 1, "dex_ar", "layers must be at least 1")
+        require(self.tokens in TOKENS, "dex_ar", f"tokens must be one of {', '.join(TOKENS)}")
 
 
 @method(
@@ -57,6 +62,7 @@ def dex_ar(lvlm: Lvlm, episode: Episode, parameters: DexArParameters) -> Attribu
         factor="one",
         head_weight="focus",
         token_weight="focus",
+        tokens=chosen_tokens(lvlm, episode, parameters.tokens),
     )
     if found.token_weights.any():
         return from_heatmap(found.heat, episode, token_scores=found.token_weights)

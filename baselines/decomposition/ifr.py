@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from baselines.shared.attention_rows import from_row
 from baselines.shared.checks import require
+from baselines.shared.chosen_tokens import TOKENS, chosen_tokens
 from baselines.shared.flow import flow_shares
 from medground_bench.attribution.method import Attribution, method
 
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from medground_bench.lvlm import Episode, Lvlm
     from medground_bench.lvlm.whitebox import AttentionTrace
 
-__all__ = ["IfrTwoHopParameters", "answer_tokens", "hops", "ifr", "ifr_two_hop", "importance"]
-
-_VERDICT = re.compile(r"\b(?:yes|no)\b", re.IGNORECASE)
+__all__ = ["IfrTwoHopParameters", "hops", "ifr", "ifr_two_hop", "importance"]
 
 
 @dataclass(frozen=True)
@@ -34,11 +32,15 @@ class IfrTwoHopParameters:
     ----------
     hops : int
         How often the flow into the reasoning is followed on.
+    tokens : {"answer", "keywords", "all"}
+        The span that is explained; what the response says before it is the reasoning.
     """
 
     hops: int = 1
+    tokens: str = "answer"
 
     def __post_init__(self) -> None:
+        require(self.tokens in TOKENS, "ifr_two_hop", f"tokens must be one of {', '.join(TOKENS)}")
         require(self.hops >= 0, "ifr_two_hop", "hops cannot be negative")
 
 
@@ -83,7 +85,7 @@ def ifr_two_hop(lvlm: Lvlm, episode: Episode, parameters: IfrTwoHopParameters) -
     from medground_bench.lvlm.whitebox import trace_attention
 
     trace = trace_attention(lvlm, episode)
-    answer = answer_tokens([token.text for token in episode.tokens])
+    answer = chosen_tokens(lvlm, episode, parameters.tokens)
     thinking = [t for t in range(len(episode.tokens)) if t < answer[0]]
     rows = [episode.rows[t] for t in thinking]
     first, total, ratio = hops(
@@ -120,13 +122,3 @@ def importance(trace: AttentionTrace, rows: Sequence[int], weights: Sequence[flo
     weight = torch.tensor(list(weights), device=trace.final.device)
     shares = [flow_shares(trace, layer, list(rows), weight) for layer in trace.layers]
     return torch.stack(shares).sum(0)
-
-
-def answer_tokens(texts: Sequence[str]) -> list[int]:
-    """Numbers of the tokens that spell the last yes or no of a response; without one, of its last token."""
-    ends = np.cumsum([len(text) for text in texts])
-    found = list(_VERDICT.finditer("".join(texts)))
-    if not found:
-        return [len(texts) - 1]
-    start, stop = found[-1].span()
-    return [t for t, end in enumerate(ends) if end > start and end - len(texts[t]) < stop] or [len(texts) - 1]

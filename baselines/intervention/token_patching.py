@@ -29,14 +29,18 @@ class TokenPatchingParameters:
         What replaces a token: one of :data:`~baselines.shared.references.EMBEDDING_REFERENCES`.
     neighbourhood : int
         Side of the square of tokens that is replaced together, odd: neighbours carry copies.
+    layer : int
+        Hidden state in which they are replaced: 0 is what enters the decoder, l what leaves layer l - 1.
     """
 
     reference: str = "token_mean"
     neighbourhood: int = 1
+    layer: int = 0
 
     def __post_init__(self) -> None:
         known = ", ".join(EMBEDDING_REFERENCES)
         require(self.reference in EMBEDDING_REFERENCES, "token_patching", f"reference must be one of {known}")
+        require(self.layer >= 0, "token_patching", "layer must be at least 0")
         require(self.neighbourhood % 2 == 1, "token_patching", "neighbourhood must be an odd number of tokens")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from baselines.shared.checks import require
+from baselines.shared.chosen_tokens import TOKENS, chosen_tokens
 from baselines.shared.games import SCORES, RegionGame
 from baselines.shared.search import order_map, search_regions
 from medground_bench.attribution.method import Attribution, from_heatmap, method
@@ -31,6 +32,8 @@ class EagleParameters:
         What takes the place of a region.
     score : str
         Probability of the response: ``pmean`` as published, or ``pbar``.
+    tokens : {"all", "answer", "keywords"}
+        Tokens of the response whose probability it is.
     insight, necessity : float
         Weights of what the set does alone and of what is lost without it.
     search : {"fast", "greedy", "bidirectional"}
@@ -46,6 +49,7 @@ class EagleParameters:
     regions: str = "slic:64"
     fill: str = "black"
     score: str = "pmean"
+    tokens: str = "all"
     insight: float = 1.0
     necessity: float = 1.0
     search: str = "fast"
@@ -54,6 +58,7 @@ class EagleParameters:
 
     def __post_init__(self) -> None:
         require(self.score in SCORES, "eagle", f"score must be one of {', '.join(SCORES)}")
+        require(self.tokens in TOKENS, "eagle", f"tokens must be one of {', '.join(TOKENS)}")
         require(self.search in ("fast", "greedy", "bidirectional"), "eagle", "search is fast, greedy or bidirectional")
         require(self.map in ("shifted", "released", "rank"), "eagle", "map must be shifted, released or rank")
         require(self.budget == 0 or self.budget >= 6, "eagle", "budget must be 0 or at least 6 passes")
@@ -72,13 +77,16 @@ def eagle(lvlm: Lvlm, episode: Episode, parameters: EagleParameters) -> Attribut
 
     Unsigned, question-aware. Ties go to the region of lower number. Released maps take the value after a region's own
     step (``map="released"``), and the released fast search pairs sorted scores with regions in the old order.
+    ``extras["image_influence"]`` says of every token how much the image decides it: the mean of its probability as
+    regions are shown in their order, less the least of it.
     """
     return explain(lvlm, episode, parameters, lambda chosen: np.zeros(len(chosen)))
 
 
 def explain(lvlm: Lvlm, episode: Episode, parameters: EagleParameters, bonus: Objective) -> Attribution:
     """EAGLE with something added to its objective."""
-    game = RegionGame(lvlm, episode, _affordable(parameters), parameters.fill, parameters.score)
+    chosen = None if parameters.tokens == "all" else chosen_tokens(lvlm, episode, parameters.tokens)
+    game = RegionGame(lvlm, episode, _affordable(parameters), parameters.fill, parameters.score, chosen)
 
     def objective(chosen: np.ndarray) -> np.ndarray:
         both = game.values(np.concatenate([chosen, ~chosen]))
@@ -89,7 +97,14 @@ def explain(lvlm: Lvlm, episode: Episode, parameters: EagleParameters, bonus: Ob
     values = np.zeros(game.count)
     base = float(objective(np.zeros((1, game.count), bool))[0])
     values[order] = order_map(np.array(scores), base, parameters.map)
-    extras = {"regions": game.count, "order": order, "objective": [base, *scores]}
+    shown = np.exp(game.tokens(np.tri(game.count + 1, game.count, -1, dtype=bool)[:, np.argsort(order)]))  # no new pass
+    influence = np.trapezoid(shown, axis=0) / game.count - shown.min(0)
+    extras = {
+        "regions": game.count,
+        "order": order,
+        "objective": [base, *scores],
+        "image_influence": influence.tolist(),
+    }
     return from_heatmap(game.heat(values), episode, extras=extras)
 
 

@@ -8,7 +8,7 @@ arguments of :func:`attention_gradient`. Positions that the mask hides count as 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -52,6 +52,7 @@ def attention_gradient(
     head_weight: Literal["mean", "sum", "focus"] = "mean",
     token_weight: Literal["mean", "focus"] = "mean",
     propagate: Literal["sum", "mean", "rollout"] = "sum",
+    tokens: Sequence[int] | None = None,
 ) -> AttentionGradient:
     """Gradient-weighted attention from the predicting rows to the image tokens.
 
@@ -72,11 +73,13 @@ def attention_gradient(
     propagate : {"sum", "mean", "rollout"}
         Over layers: their sum or mean, or ``r <- r + r mean_h(G factor)`` from the last layer to the first (the rows of
         ``(I + R_L) ... (I + R_1)``), which needs the score as target.
+    tokens : sequence of int, optional
+        Numbers of the response's tokens whose rows count; default all.
     """
     from medground_bench.lvlm.whitebox import trace_attention
 
     trace = trace_attention(lvlm, episode, layers, gradients=target == "score")
-    rows, tokens = list(episode.rows), len(episode.rows)
+    rows, count = list(episode.rows), len(episode.rows)
     if propagate == "rollout":
         row = mean_of(trace, rows)
         for layer in reversed(trace.layers):
@@ -84,7 +87,7 @@ def attention_gradient(
             weighted = _positive(trace, episode, layer, active.tolist(), "score")
             weighted = weighted * FACTORS[factor](trace, layer, active.tolist(), _image(episode))
             row = row + row[active] @ weighted.double().mean(dim=0)
-        return AttentionGradient(on_grid(episode, row), np.full(tokens, 1 / tokens))
+        return AttentionGradient(on_grid(episode, row), np.full(count, 1 / count))
 
     image = _image(episode)
     heat = None
@@ -105,9 +108,11 @@ def attention_gradient(
     assert most_text is not None
     if propagate == "mean":
         heat = heat / len(trace.layers)
-    weight = heat.new_full((tokens,), 1 / tokens)
+    weight = heat.new_full((count,), 1 / (count if tokens is None else len(tokens)))
     if token_weight == "focus":
         weight = (most_image - most_text).clamp(min=0).double()
+    if tokens is not None:
+        weight[[t for t in range(count) if t not in tokens]] = 0
     return AttentionGradient(episode.grid.as_map((weight @ heat).cpu().numpy()), weight.cpu().numpy())
 
 

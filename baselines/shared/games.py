@@ -11,6 +11,8 @@ from medground_bench.attribution.regions import region_labels
 from medground_bench.core.errors import MethodError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from medground_bench.lvlm import Episode, Lvlm
 
 __all__ = ["SCORES", "RegionGame"]
@@ -35,6 +37,8 @@ class RegionGame:
         What takes the place of a region: a name of :data:`~medground_bench.attribution.fills.FILLS`.
     score : str
         One of :data:`SCORES`.
+    chosen : sequence of int, optional
+        Numbers of the response's tokens that count; default all.
 
     Attributes
     ----------
@@ -44,9 +48,16 @@ class RegionGame:
     """
 
     def __init__(
-        self, lvlm: Lvlm, episode: Episode, regions: str | np.ndarray, fill: str = "black", score: str = "log"
+        self,
+        lvlm: Lvlm,
+        episode: Episode,
+        regions: str | np.ndarray,
+        fill: str = "black",
+        score: str = "log",
+        chosen: Sequence[int] | None = None,
     ) -> None:
         self._lvlm, self._episode, self._score = lvlm, episode, score
+        self._chosen = slice(None) if chosen is None else list(chosen)
         self.labels = region_labels(regions, episode) if isinstance(regions, str) else regions
         self.count = int(self.labels.max()) + 1
         self._frame, self._fill = episode.frame_array, fill_frame(fill, episode)
@@ -74,7 +85,7 @@ class RegionGame:
 
     def values(self, kept: np.ndarray) -> np.ndarray:
         """Worth of coalitions, (N,) float64."""
-        tokens = self.tokens(kept)
+        tokens = self.tokens(kept)[:, self._chosen]
         if self._score == "log":
             return tokens.sum(1)
         return np.exp(tokens.mean(1)) if self._score == "pbar" else np.exp(tokens).mean(1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from baselines.shared.checks import require
+from baselines.shared.chosen_tokens import TOKENS, chosen_tokens
 from baselines.shared.frames import float_frame, on_frame
 from medground_bench.attribution.fills import FILLS, fill_frame
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from medground_bench.lvlm import Episode, Lvlm
 
-__all__ = ["IgosParameters", "MaskProblem", "descend", "enlargement", "keyword_weights"]
+__all__ = ["IgosParameters", "MaskProblem", "descend", "enlargement"]
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,11 @@ class IgosParameters:
         Weights of the mask's area, of its squared area (which fades by ``exp(-gamma)`` an iteration), of its variation.
     gamma : float
     noise : float
-        Standard deviation of noise on the frames, in grey levels.
-    tokens : {"all", "keywords"}
-        Tokens whose log-probabilities count: all, or those that the blurred frame costs more than 1 nat (without any,
-        the one whose probability falls most).
+        Standard deviation of noise on the frames, in grey levels (the LVLM code adds 0.2 of normalised pixels, some 14
+        grey levels of Qwen's; without it the mask is the same in every run).
+    tokens : {"keywords", "all", "answer"}
+        Tokens whose log-probabilities count: those that the blurred frame costs more than 1 nat (without any, the one
+        whose probability falls most), all, or the verdict.
     seed : int
         Of the noise.
     """
@@ -62,7 +64,7 @@ class IgosParameters:
     def __post_init__(self) -> None:
         require(self.fill in FILLS, "igos", f"fill must be one of {', '.join(FILLS)}")
         require(min(self.size, self.points, self.iterations) >= 1, "igos", "size, points, iterations are at least 1")
-        require(self.tokens in ("all", "keywords"), "igos", "tokens must be all or keywords")
+        require(self.tokens in TOKENS, "igos", f"tokens must be one of {', '.join(TOKENS)}")
 
 
 class MaskProblem:
@@ -77,10 +79,10 @@ class MaskProblem:
         self._down, self._across = enlargement(height, parameters.size), enlargement(width, parameters.size)
         small = self._down.T @ (self.frame if self.frame.ndim == 2 else self.frame.mean(-1)) @ self._across
         self._small = small / (self._down.sum(0)[:, None] * self._across.sum(0)) / 255
-        self.weights = None
-        if parameters.tokens == "keywords":
-            pair = np.stack([episode.frame_array, fill_frame("blur", episode)])
-            self.weights = keyword_weights(*np.asarray(lvlm.log_probs(episode, pair), np.float64))
+        self.weights: np.ndarray | None = None
+        if parameters.tokens != "all":
+            self.weights = np.zeros(len(episode.tokens))
+            self.weights[chosen_tokens(lvlm, episode, parameters.tokens)] = 1
 
     def interval(self, first: np.ndarray, second: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Gradient, (g, g), of ``mean_j s(a t_j + b (1 - t_j))`` with ``t_j = (j / n) up(mask)`` and j = 1 ... n."""
@@ -139,11 +141,3 @@ def enlargement(length: int, cells: int) -> np.ndarray:
     """(length, cells) bilinear weights: the values of ``length`` pixels from those of ``cells`` cells."""
     centres = np.clip((np.arange(length) + 0.5) * cells / length - 0.5, 0, cells - 1)
     return np.clip(1 - np.abs(centres[:, None] - np.arange(cells)), 0, None)
-
-
-def keyword_weights(full: np.ndarray, blurred: np.ndarray) -> np.ndarray:
-    """1 for tokens that lose more than 1 nat by the blur, else for the one whose probability falls most, (T,)."""
-    chosen = full - blurred > 1.0
-    if not chosen.any():
-        chosen[int(np.argmax(np.exp(full) - np.exp(blurred)))] = True
-    return chosen.astype(np.float64)
