@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -59,13 +61,16 @@ def token_patching(lvlm: Lvlm, episode: Episode, parameters: TokenPatchingParame
 
     Signed, question-aware. The vision tower is not run again, so other tokens still hold what the tower spread of the
     region: the difference from ``occlusion`` tells how much. ``extras["all"]`` is ``s(e) - s(e')``, the effect of all
-    tokens at once. Released codes take the mean over a calibration set for e'; here it is the image's own mean.
+    tokens at once. Released codes take the mean over a calibration set for e'; here it is the image's own mean. With
+    ``layer`` e is that hidden state, as in patching of activations (CAAP patches a range of layers).
     """
     from medground_bench.lvlm.embeddings import leaf_embeddings
-    from medground_bench.lvlm.whitebox import embedding_log_probs
+    from medground_bench.lvlm.whitebox import embedding_log_probs, hidden_states
 
-    own = leaf_embeddings(lvlm, episode)[0]
-    reference = reference_embeddings(lvlm, episode, own, parameters.reference)
+    layer, entering = parameters.layer, leaf_embeddings(lvlm, episode)[0]
+    require(layer < len(lvlm.layers), "token_patching", f"layer must be below {len(lvlm.layers)}")
+    own = hidden_states(lvlm, episode, [layer])[layer] if layer else entering
+    reference = reference_embeddings(lvlm, episode, own, parameters.reference, layer)
     grid, positions = episode.grid, np.asarray(episode.image_positions)
     near = parameters.neighbourhood // 2
     boxes = np.array([box or (np.nan,) * 4 for box in grid.boxes])
@@ -76,12 +81,28 @@ def token_patching(lvlm: Lvlm, episode: Episode, parameters: TokenPatchingParame
         block[token] = True  # a token that sees nothing has no neighbours
         groups.append(positions[block])
 
-    def variants(start: int, stop: int) -> torch.Tensor:
-        out = own.expand(stop - start, -1, -1).clone()
-        for k, group in enumerate(groups[start:stop]):
-            out[k, group] = reference[group]
-        return out
+    waiting: deque[np.ndarray] = deque()  # what is to be replaced in the sequences that come
 
-    scores = embedding_log_probs(lvlm, episode, len(groups), variants).sum(1)
+    def variants(start: int, stop: int) -> torch.Tensor:
+        waiting.clear()  # of a batch that did not fit
+        waiting.extend(groups[start:stop])
+        out = entering.expand(stop - start, -1, -1).clone()
+        return out if layer else patched(out)
+
+    def patched(states: torch.Tensor) -> torch.Tensor:
+        for one in states:
+            group = waiting.popleft()
+            one[group] = reference[group]
+        return states
+
+    def enter(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if args:
+            return (patched(args[0].clone()), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": patched(kwargs["hidden_states"].clone())}
+
+    with ExitStack() as stack:
+        if layer:
+            stack.callback(lvlm.layers[layer].register_forward_pre_hook(enter, with_kwargs=True).remove)
+        scores = embedding_log_probs(lvlm, episode, len(groups), variants).sum(1)
     heat = grid.as_map(scores[0] - scores[2:])
     return from_heatmap(heat, episode, signed=True, extras={"all": float(scores[0] - scores[1])})

@@ -19,17 +19,19 @@ EMBEDDING_REFERENCES = ("token_mean", "zero", *FILLS)
 tower's embeddings of a frame of which nothing is left."""
 
 
-def reference_embeddings(lvlm: Lvlm, episode: Episode, merged: torch.Tensor, name: str) -> torch.Tensor:
-    """Merged embeddings (S, D) with every image token replaced by its reference.
+def reference_embeddings(lvlm: Lvlm, episode: Episode, merged: torch.Tensor, name: str, layer: int = 0) -> torch.Tensor:
+    """A hidden state (S, D), by default the merged embeddings, with every image token replaced by its reference.
 
     Parameters
     ----------
     lvlm, episode
         The model and what it reads.
     merged : tensor, (S, D)
-        The episode's own merged embeddings.
+        The episode's own.
     name : str
         One of :data:`EMBEDDING_REFERENCES`.
+    layer : int
+        Which hidden state it is; 0 is what enters the decoder.
 
     Raises
     ------
@@ -43,10 +45,13 @@ def reference_embeddings(lvlm: Lvlm, episode: Episode, merged: torch.Tensor, nam
     if name in FILLS:
         import torch
 
-        from medground_bench.lvlm.whitebox import merged_embeddings
+        from medground_bench.lvlm.whitebox import hidden_states, merged_embeddings
 
         with torch.no_grad():
-            (filled,) = merged_embeddings(lvlm, episode, lvlm.pixel_inputs(episode, [fill_frame(name, episode)]))
+            if layer:
+                filled = hidden_states(lvlm, episode, [layer], image=fill_frame(name, episode))[layer]
+            else:
+                (filled,) = merged_embeddings(lvlm, episode, lvlm.pixel_inputs(episode, [fill_frame(name, episode)]))
         out[positions] = filled[positions].to(out)
     else:
         out[positions] = merged[positions].mean(0) if name == "token_mean" else 0

@@ -214,3 +214,65 @@ def test_to_replace_a_token_by_itself_does_nothing(name: str) -> None:
     episode = lvlm.prepare(black, "Is there evidence of cardiomegaly in the image?", "Yes.", side=None)
     assert np.abs(heat(name, lvlm, episode, reference="black")).max() < 1e-6
     assert np.abs(heat(name, lvlm, episode, reference="zero")).max() > 1e-5
+
+
+@pytest.mark.parametrize("family", ["qwen", "gemma"])
+@pytest.mark.parametrize("reference", ["token_mean", "black"])
+def test_a_hidden_state_is_patched_in_its_own_layer(family: str, reference: str) -> None:
+    """Against a plain forward of the model whose second layer is given another state at one token."""
+    lvlm = build(family)
+    episode = prepare(lvlm)
+    found = heat("token_patching", lvlm, episode, layer=1, reference=reference).ravel()
+    seen: list[Any] = []
+
+    def score(image: Any, change: Any = None) -> float:
+        def enter(module: Any, args: Any, kwargs: Any) -> Any:
+            states = (args[0] if args else kwargs["hidden_states"]).clone()
+            seen.append(states[0].clone())
+            if change is not None:
+                change(states[0])
+            return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
+
+        hook = lvlm.layers[1].register_forward_pre_hook(enter, with_kwargs=True)
+        whole = float(lvlm.log_probs(episode, [image])[0].astype(np.float64).sum())
+        hook.remove()
+        return whole
+
+    full = score(episode.frame)
+    own = seen[0]
+    black = own
+    if reference == "black":
+        score(np.zeros_like(episode.frame_array))
+        black = seen[1]
+    for k in (0, len(found) - 1):
+        place = episode.image_positions[k]
+        wanted = black[place] if reference == "black" else own[list(episode.image_positions)].mean(0)
+        changed = score(episode.frame, lambda states, place=place, wanted=wanted: states[place].copy_(wanted))
+        assert found[k] == pytest.approx(full - changed, abs=2e-5)
+    assert not np.allclose(found, heat("token_patching", lvlm, episode, reference=reference).ravel(), atol=1e-4)
+    assert not lvlm.layers[1]._forward_pre_hooks
+
+
+def test_dropped_gradients_show_effects_that_cancel() -> None:
+    """The mean size over passes without one layer's gradient, by the layers' own plain gradients."""
+    lvlm = build("qwen")
+    episode = prepare(lvlm)
+    own = merged_embeddings(lvlm, episode).detach()
+    position = list(episode.image_positions)
+    difference = own[0, position] - own[0, position].mean(0)
+    sizes = []
+    for k in range(len(lvlm.layers)):
+        leaf = own.clone().requires_grad_(True)
+
+        def without(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
+            entered = args[0] if args else kwargs["hidden_states"]
+            return output.detach() - entered.detach() + entered
+
+        hook = lvlm.layers[k].register_forward_hook(without, with_kwargs=True)
+        (gradient,) = torch.autograd.grad(score_embeddings(lvlm, episode, leaf).sum(), leaf)
+        hook.remove()
+        sizes.append((gradient[0, position] * difference).sum(-1).abs())
+    found = heat("atp", lvlm, episode, drop=True)
+    np.testing.assert_allclose(found.ravel(), torch.stack(sizes).mean(0), rtol=1e-3, atol=1e-6)
+    assert (found >= 0).all()
+    assert not any(layer._forward_hooks for layer in lvlm.layers)
