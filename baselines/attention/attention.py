@@ -37,7 +37,11 @@ class AttentionParameters:
     reference="Bahdanau et al., ICLR 2015; last layer, mean of heads",
 )
 def attention(lvlm: Lvlm, episode: Episode, parameters: AttentionParameters) -> Attribution:
-    """Mean over heads and predicting rows t of A_L[t, P], on the token grid."""
+    """Mean over heads and predicting rows t of ``A_L[t, p]``, p the image tokens, on the token grid.
+
+    Unsigned, question-aware: the rows have read the question. Weights are rebuilt from queries and keys, whatever the
+    model's kernel.
+    """
     from medground_bench.lvlm.whitebox import trace_attention
 
     trace = trace_attention(lvlm, episode, [parameters.layer])

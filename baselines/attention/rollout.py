@@ -23,7 +23,11 @@ __all__ = ["rollout"]
     reference="Abnar & Zuidema, ACL 2020",
 )
 def rollout(lvlm: Lvlm, episode: Episode, parameters: NoParameters) -> Attribution:
-    """Attention rollout from the predicting rows to the image tokens, on the token grid."""
+    """Rows of ``N_L ... N_1`` with ``N_l = rownorm(mean_h A_l + I)``, mean of the predicting rows, on the token grid.
+
+    Unsigned; question-aware through the rows, though the causal mask, by which early tokens collect attention, shapes
+    the map more than the weights do. The paper's encoders have no such mask.
+    """
     from medground_bench.lvlm.whitebox import trace_attention
 
     return from_row(episode, rollout_row(trace_attention(lvlm, episode), episode.rows))

@@ -24,7 +24,11 @@ __all__ = ["cam_weights", "gradcam"]
     reference="Selvaraju et al., ICCV 2017",
 )
 def gradcam(lvlm: Lvlm, episode: Episode, parameters: CamParameters) -> Attribution:
-    """``ReLU(sum_d w_d H_d)`` over the image tokens, w the mean gradient of each channel."""
+    """``ReLU(sum_d w_d H_d)`` over the image tokens, w the mean gradient of each channel.
+
+    Unsigned, question-aware through the gradient. The paper's channels are those of a convolution; H is here the last
+    hidden state whose image tokens reach the answer (``extras["layer"]``).
+    """
     layer, states, gradients = image_gradients(lvlm, episode, parameters.layer, "gradcam")
     return cam_map(episode, states, cam_weights(gradients), layer)
 

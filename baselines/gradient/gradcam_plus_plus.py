@@ -44,7 +44,11 @@ class CamPlusPlusParameters(CamParameters):
     reference="Chattopadhay et al., WACV 2018",
 )
 def gradcam_plus_plus(lvlm: Lvlm, episode: Episode, parameters: CamPlusPlusParameters) -> Attribution:
-    """Grad-CAM with channel weights ``sum_P alpha ReLU(g)``."""
+    """Grad-CAM with channel weights ``sum_p alpha_p ReLU(g_p)``, ``alpha = g^2 / (2 g^2 + g^3 sum_p H)``.
+
+    Unsigned, question-aware through the gradient. Released codes add an absolute epsilon to the denominator, which is
+    larger than the squared gradients of an LVLM; here it is relative to them.
+    """
     layer, states, gradients = image_gradients(lvlm, episode, parameters.layer, "gradcam++")
     return cam_map(episode, states, cam_plus_plus_weights(states, gradients, parameters.eps), layer)
 

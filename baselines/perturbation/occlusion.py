@@ -55,7 +55,8 @@ class OcclusionParameters:
 def occlusion(lvlm: Lvlm, episode: Episode, parameters: OcclusionParameters) -> np.ndarray:
     """Drop of the sequence score when a tile turns black: ``s(x) - s(x without tile)``, (rows, cols).
 
-    A tile that speaks against the response has a negative value.
+    Signed: a tile that speaks against the response has a negative value. Question-aware. The paper slides its grey
+    square in small steps; tiles do not overlap.
     """
     frame, rows, cols = episode.frame_array, parameters.rows, parameters.cols
     while parameters.budget and rows * cols + 1 > parameters.budget:

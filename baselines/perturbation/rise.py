@@ -64,9 +64,9 @@ class RiseParameters:
 def rise(lvlm: Lvlm, episode: Episode, parameters: RiseParameters) -> np.ndarray:
     """Mean score of the masked images in which a pixel is visible: ``sum_i s_i M_i / sum_i M_i``, (height, width).
 
-    The division by the mask mass of each pixel (not by its expectation, as in the paper) removes the imprint of
-    pixels that happened to be visible more often. Scores enter relative to their median, which shifts the map by
-    a constant only, and makes the map of a constant scorer exactly constant.
+    Unsigned, question-aware. The division by the mask mass of each pixel (not by its expectation, as in the paper)
+    removes the imprint of pixels that happened to be visible more often. Scores enter relative to their median, which
+    shifts the map by a constant only, and makes the map of a constant scorer exactly constant.
     """
     if parameters.budget:
         parameters = replace(parameters, masks=min(parameters.masks, parameters.budget), budget=0)

@@ -41,7 +41,8 @@ class LrpParameters:
 def lrp(lvlm: Lvlm, episode: Episode, parameters: LrpParameters) -> Attribution:
     """Relevance of the merged image embeddings, ``sum_d x_d * ds/dx_d`` under AttnLRP's backward rules.
 
-    Positive relevance speaks for the response, negative against it.
+    Signed: positive relevance speaks for the response, negative against it. Question-aware. The package ``lxt`` patches
+    the model's classes; here hooks carry the rules, and leave.
     """
     from baselines.shared.attnlrp import attnlrp_rules
     from medground_bench.lvlm.whitebox import embedding_relevance

@@ -26,7 +26,10 @@ __all__ = ["similarity_map"]
     reference="Zhou, Loy & Dai, MaskCLIP, ECCV 2022; Huang et al., GLoRIA, ICCV 2021",
 )
 def similarity_map(lvlm: Lvlm, episode: Episode, parameters: NoParameters) -> np.ndarray:
-    """``cos(patch, positive prompt) - cos(patch, negative prompt)``, patches brought into the joint space."""
+    """``cos(patch, positive prompt) - cos(patch, negative prompt)``, patches brought into the joint space.
+
+    Signed; question-aware: the finding is in the prompts.
+    """
     import torch
 
     model = need_two_towers(lvlm, "similarity_map")

@@ -40,7 +40,10 @@ class TowerCamParameters:
     reference="Selvaraju et al., ICCV 2017, on tokens",
 )
 def tower_gradcam(lvlm: Lvlm, episode: Episode, parameters: TowerCamParameters) -> np.ndarray:
-    """``ReLU(sum_d w_d H_d)`` over the patches, w the mean gradient of each channel of ``log p(finding)``."""
+    """``ReLU(sum_d w_d H_d)`` over the patches, w the mean gradient of each channel of ``log p(finding)``.
+
+    Unsigned, question-aware through the gradient. The paper's channels are those of a convolution.
+    """
     model = need_two_towers(lvlm, "tower_gradcam")
     states, gradients = hidden_with_gradient(model, episode, parameters.layer)
     weights = gradients.mean(dim=0)

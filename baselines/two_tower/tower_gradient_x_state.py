@@ -26,7 +26,10 @@ __all__ = ["tower_gradient_x_state"]
     reference="Shrikumar, Greenside & Kundaje, ICML 2017, on tokens",
 )
 def tower_gradient_x_state(lvlm: Lvlm, episode: Episode, parameters: NoParameters) -> np.ndarray:
-    """``sum_d H_d ds/dH_d`` at the patches of the last hidden state whose patches reach the score."""
+    """``sum_d H_d ds/dH_d`` at the patches of the last hidden state whose patches reach the score.
+
+    Signed, question-aware: the score is that of the finding's prompts.
+    """
     model = need_two_towers(lvlm, "tower_gradient_x_state")
     states, gradients = hidden_with_gradient(model, episode, -2)
     return episode.grid.as_map((states * gradients).sum(dim=-1).double().cpu().numpy())

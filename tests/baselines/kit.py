@@ -167,3 +167,55 @@ class Entry:
     exact: bool = False
     finds_redundant: bool = False
     anatomy: bool = False
+
+
+def linear_decoder(family: str) -> tuple[Any, Any, np.ndarray, float]:
+    """A decoder of a real class that is linear in its image tokens, and what each of them is worth by hand.
+
+    One layer; norms are the identity (a huge epsilon under a weight of its root), queries are zero, so that attention
+    is the same whatever it reads, the MLP adds nothing, and the score is the raw logit of the response's one token.
+
+    Returns
+    -------
+    lvlm, episode
+    effects : ndarray, (P,)
+        What the score loses when a token's embedding becomes 0.
+    score : float
+    """
+    torch = _torch()
+    from medground_bench.lvlm.testing import tiny_gemma, tiny_qwen
+    from medground_bench.lvlm.whitebox import merged_embeddings
+
+    lvlm = tiny_qwen(layers=1) if family == "qwen" else tiny_gemma(image_size=112, tokens=16, layers=1)
+    decoder, layer = lvlm.adapter.decoder(lvlm.model), lvlm.layers[0]
+    attention: Any = layer.self_attn
+    with torch.no_grad():
+        for module in decoder.modules():
+            if type(module).__name__.endswith("RMSNorm"):
+                setattr(module, "eps" if hasattr(module, "eps") else "variance_epsilon", 1e10)
+                module.weight.fill_(1e5 - (1.0 if family == "gemma" else 0.0))
+        attention.q_proj.weight.zero_()
+        attention.v_proj.weight.mul_(100)
+        layer.mlp.down_proj.weight.zero_()
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+            if projection.bias is not None:
+                projection.bias.zero_()
+
+    def logits(episode: Any, inputs: Any) -> Any:
+        found = lvlm.model(**inputs, use_cache=False).logits[:, list(episode.rows)]
+        return found[:, range(len(episode.rows)), list(episode.token_ids)].float()
+
+    lvlm.response_log_probs = logits
+    pixels = np.random.default_rng(0).integers(0, 256, (84, 140), dtype=np.uint8)
+    episode = lvlm.prepare(Image.fromarray(pixels), "Is there evidence of x in the image?", "Yes", side=None)
+    with torch.no_grad():
+        tokens = merged_embeddings(lvlm, episode)[0][list(episode.image_positions)]
+        values = attention.v_proj(tokens).reshape(len(tokens), -1, attention.head_dim)
+        per_head = values.repeat_interleave(attention.o_proj.in_features // values[0].numel(), dim=1).flatten(1)
+        written = attention.o_proj(per_head)  # into every row r, over the r + 1 positions that it sees
+        reading = sum(
+            lvlm.model.lm_head.weight[token] / (row + 1)
+            for row, token in zip(episode.rows, episode.token_ids, strict=True)
+        )
+        score = float(logits(episode, lvlm.model_inputs(episode)).sum())
+        return lvlm, episode, (written @ reading).double().numpy(), score

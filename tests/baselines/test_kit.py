@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from tests.baselines.kit import (
     SoftPlayer,
     dead,
     left_only,
+    linear_decoder,
     of_image,
     quadrants,
     soft_additive,
@@ -89,6 +91,20 @@ GRADIENT = {
     "igos_pp": Entry({"fill": "black", "size": 8, "l1": 0.0, "l2": 0.0, "l3": 0.0}),
 }
 """They read gradients at the frame. Exact means are those of a map that is scaled to add up to 1."""
+
+LINEAR: dict[str, tuple[dict[str, Any], float]] = {
+    "token_patching": ({"reference": "zero"}, 1.0),
+    "atp": ({"reference": "zero"}, 1.0),
+    "relp": ({"reference": "zero"}, 1.0),
+    "relp, attnlrp": ({"reference": "zero", "attention": "attnlrp"}, 0.5),
+    "gim": ({"reference": "zero"}, 0.5),
+    "lrp": ({}, 0.5),
+    "lrp, frozen": ({"attention_scores": False}, 1.0),
+    "logit_attribution": ({"contrast": "logit"}, 1.0),
+    "logit_attribution, two hops": ({"contrast": "logit", "hops": 2}, 1.0),
+}
+"""What they find in a decoder that is linear in the image tokens, as a share of a token's exact effect: rules that let
+attention and values share a product give the values half of it."""
 
 APART = {
     "som_prompting": "asks for text",
@@ -239,3 +255,34 @@ def test_a_dead_head_names_no_evidence(name: str) -> None:
     found = get_method(name).run(lvlm, episode)
     assert found.degenerate or found.fallback
     assert found.boxes == [(0.0, 0.0, 112.0, 112.0)]
+
+
+@pytest.fixture(scope="module", params=["qwen", "gemma"])
+def linear(request: pytest.FixtureRequest) -> Any:
+    pytest.importorskip("torch")
+    return linear_decoder(request.param)
+
+
+@pytest.mark.parametrize("line", LINEAR)
+def test_in_a_linear_decoder_a_token_is_worth_its_effect(linear: Any, line: str) -> None:
+    lvlm, episode, effects, score = linear
+    options, share = LINEAR[line]
+    method = get_method(line.split(",")[0])
+    found = method.run(lvlm, episode, method.make_parameters(options))
+    np.testing.assert_allclose(np.ravel(found.heatmap), share * effects, atol=1e-3 * np.abs(effects).max())
+    if "direct_share" in found.extras:
+        assert found.extras["direct_share"] == pytest.approx(effects.sum() / score, rel=1e-3)
+
+
+def test_the_docstring_says_what_the_table_says() -> None:
+    """Signed or not, and whether the question counts, in words, where a method gives a map."""
+    for name in available_methods():
+        method = get_method(name)
+        if method.function.__module__.split(".")[0] != "baselines" or method.family == "prompting":
+            continue
+        said = " ".join((method.function.__doc__ or "").split())
+        assert re.search(r"\bSigned\b" if method.signed else r"\bUnsigned\b", said), name
+        aware = r"[Qq]uestion-aware|knows the question" if method.question_aware else r"blind to the question"
+        assert re.search(aware, said), name
+        assert method.cost, name
+        assert method.reference, name
