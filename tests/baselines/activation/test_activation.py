@@ -63,6 +63,18 @@ def test_without_context_and_filter_it_is_the_logit_lens(family: str) -> None:
     np.testing.assert_allclose(found.ravel(), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_logits_are_capped_where_the_configuration_says_so() -> None:
+    lvlm = build("gemma")
+    episode = prepare(lvlm)
+    with torch.no_grad():
+        logits = lvlm.model(**lvlm.model_inputs(episode), use_cache=False).logits[0]
+    plain = logits[list(episode.image_positions)][:, list(episode.token_ids)]
+    lvlm.model.config.text_config.final_logit_softcapping = 0.3
+    found = heat("tam", lvlm, episode, context=False, window=1).ravel()
+    np.testing.assert_allclose(found, (0.3 * torch.tanh(plain / 0.3)).clamp(min=0).mean(1), rtol=1e-4, atol=1e-5)
+    assert not np.allclose(found, plain.clamp(min=0).mean(1), rtol=1e-2)
+
+
 def test_only_the_context_knows_the_question() -> None:
     lvlm = build("qwen")
     other = "Does this radiograph show a pneumothorax?"

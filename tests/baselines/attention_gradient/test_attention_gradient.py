@@ -122,6 +122,20 @@ def test_grad_eclip(case: Any) -> None:
     close(heat(case, "grad_eclip", layers=2), (layer(1) + layer(2)) / 2)
 
 
+def test_where_the_cosine_is_constant_grad_eclip_is_the_gradient() -> None:
+    """Queries of zero: every cosine is the same, and its scaled form would be 0/0."""
+    lvlm = build("qwen", "sdpa")
+    with torch.no_grad():
+        projection = lvlm.layers[-1].self_attn.q_proj
+        projection.weight.zero_()
+        projection.bias.zero_()
+    pixels = np.random.default_rng(0).integers(0, 256, (84, 112), dtype=np.uint8)
+    episode = lvlm.prepare(Image.fromarray(pixels), QUESTION, "Yes", side=None)
+    gradient = trace_attention(lvlm, episode, [-1], gradients=True).gradient(-1, episode.rows).clamp(min=0)
+    expected = gradient[..., list(episode.image_positions)].mean((0, 1))
+    close(get_method("grad_eclip").run(lvlm, episode).heatmap, expected)
+
+
 def lens_gradients(eager: Eager) -> Any:
     """ReLU(ds_lt/dA_l[r_t]), (T, L, H, S)."""
     return torch.stack(

@@ -13,10 +13,12 @@ from PIL import Image  # noqa: E402
 
 from baselines.decomposition.alti_logit import traced_back  # noqa: E402
 from baselines.decomposition.globenc import value_rollout  # noqa: E402
-from baselines.decomposition.ifr import answer_tokens, importance  # noqa: E402
+from baselines.decomposition.ifr import importance  # noqa: E402
 from baselines.decomposition.logit_attribution import direct_effects  # noqa: E402
+from baselines.shared.chosen_tokens import answer_tokens  # noqa: E402
 from baselines.shared.directions import logit_directions  # noqa: E402
 from medground_bench.attribution.method import get_method  # noqa: E402
+from medground_bench.core.errors import MethodError  # noqa: E402
 from medground_bench.lvlm.testing import tiny_gemma, tiny_qwen  # noqa: E402
 from medground_bench.lvlm.whitebox import merged_embeddings, trace_attention  # noqa: E402
 from tests.baselines.naive import rollout  # noqa: E402
@@ -176,3 +178,51 @@ def test_two_hops_follow_the_reasoning() -> None:
 )
 def test_the_verdict_is_the_last_yes_or_no(texts: list[str], expected: list[int]) -> None:
     assert answer_tokens(texts) == expected
+
+
+@pytest.mark.parametrize("family", ["qwen", "gemma"])
+def test_logits_by_way_of_the_reasoning(family: str) -> None:
+    """Saliency-R1's product of attentions, layer by layer and position by position."""
+    lvlm = build(family)
+    episode = prepare(lvlm, "The heart is large. The answer is yes.")
+    method, trace = get_method("logit_attribution"), trace_attention(lvlm, episode)
+    answer = answer_tokens([token.text for token in episode.tokens])
+    rows, places = [episode.rows[t] for t in answer], [row + 1 for row in episode.rows[: answer[0]]]
+    directions = logit_directions(lvlm, episode, trace, "softmax")[answer].double()
+    expected = np.zeros(len(episode.image_positions))
+    for layer in trace.layers:
+        mean = trace.weights(layer).mean(0).double()
+        writes, scale = trace.head_outputs(layer).sum(0).double(), trace.write_scale(layer, rows).double()
+        for k, p in enumerate(episode.image_positions):
+            for r, row in enumerate(rows):
+                through = sum(float(mean[row, j] * mean[j, p]) for j in places)
+                expected[k] += through * float((directions[r] * scale[r] * writes[p]).sum())
+    found = method.run(lvlm, episode, method.make_parameters({"hops": 2}))
+    np.testing.assert_allclose(np.ravel(found.heatmap), expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max())
+    short = prepare(lvlm, "Yes")
+    one, two = (method.run(lvlm, short, method.make_parameters({"hops": n})).heatmap for n in (1, 2))
+    np.testing.assert_array_equal(one, two)  # nothing was reasoned
+
+
+@pytest.mark.parametrize("response", ["Yes", "So it is: no."])
+def test_yes_against_no(response: str) -> None:
+    """The direction is the difference of two rows of the head, at the row that predicts the verdict's first token."""
+    lvlm = build("qwen")
+    episode = prepare(lvlm, response)
+    trace = trace_attention(lvlm, episode)
+    answer = answer_tokens([token.text for token in episode.tokens])
+    spelt = "".join(episode.tokens[t].text for t in answer)
+    other = spelt.replace("Yes", "No") if "Yes" in spelt else spelt.replace("no", "yes")
+    (turned, *_) = lvlm.processor.tokenizer(other, add_special_tokens=False)["input_ids"]
+    found = logit_directions(lvlm, episode, trace, "yes_no").double()
+    states = trace.final[list(episode.rows)]
+    with torch.no_grad():
+        logits = lvlm.model.lm_head(lvlm.adapter.decoder(lvlm.model).norm(states)).double()
+    t = answer[0]
+    expected = float(logits[t, episode.token_ids[t]] - logits[t, turned])
+    assert float(found[t] @ states[t].double()) == pytest.approx(expected, rel=1e-4)
+    assert abs(expected) > 1e-3
+    assert not found[[k for k in range(len(found)) if k != t]].any()
+    vague = prepare(lvlm, "Perhaps.")
+    with pytest.raises(MethodError, match="holds no yes and no no"):
+        logit_directions(lvlm, vague, trace_attention(lvlm, vague), "yes_no")

@@ -14,7 +14,15 @@ from baselines.shared.frames import reference_frames  # noqa: E402
 from medground_bench.attribution.method import get_method  # noqa: E402
 from medground_bench.lvlm.embeddings import leaf_embeddings, score_embeddings  # noqa: E402
 from tests.baselines.intervention.test_token_patching import build, prepare  # noqa: E402
-from tests.baselines.kit import ADDITIVE, WEIGHTS, Player, quadrants, white_episode  # noqa: E402
+from tests.baselines.kit import (  # noqa: E402
+    ADDITIVE,
+    WEIGHTS,
+    Player,
+    SoftPlayer,
+    quadrants,
+    soft_additive,
+    white_episode,
+)
 
 
 def test_on_an_additive_score_it_is_the_mean_difference_from_the_donors() -> None:
@@ -29,6 +37,19 @@ def test_on_an_additive_score_it_is_the_mean_difference_from_the_donors() -> Non
     cheaper: Any = Player(ADDITIVE)
     method.run(cheaper, episode, method.make_parameters({**options, "budget": 10}))
     assert cheaper.images == 1 + 2 * 4
+
+
+def test_on_an_additive_score_exchange_and_expected_gradients_are_one() -> None:
+    """``a_i (z_i - mean z'_i)`` by both, with the same radiographs."""
+    episode, pool = white_episode(), reference_frames("phantom", white_episode(), 4, 0)
+    expected = np.array(WEIGHTS) * (1 - np.mean([quadrants(donor) / 255 for donor in pool], axis=0))
+    exchange, gradients = get_method("cem"), get_method("expected_gradients")
+    player: Any = SoftPlayer(soft_additive)
+    one = exchange.run(player, episode, exchange.make_parameters({"regions": "tiles:2x2", "donors": 4}))
+    other = gradients.run(player, episode, gradients.make_parameters({"pool": 4, "samples": 8}))
+    np.testing.assert_allclose(quadrants(np.asarray(one.heatmap)), expected, atol=5e-3)  # donors are rounded to bytes
+    np.testing.assert_allclose(28 * 28 * quadrants(np.asarray(other.heatmap)), expected, atol=1e-6)
+    assert other.extras["residual"] == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("family", ["qwen", "gemma"])

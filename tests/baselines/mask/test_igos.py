@@ -9,7 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from baselines.shared.igos import IgosParameters, MaskProblem, descend, enlargement, keyword_weights  # noqa: E402
+from baselines.shared.chosen_tokens import keyword_weights  # noqa: E402
+from baselines.shared.igos import IgosParameters, MaskProblem, descend, enlargement  # noqa: E402
 from medground_bench.attribution.method import get_method  # noqa: E402
 from tests.baselines.gradient.test_pixel_gradients import PIXELS, curved, score  # noqa: E402
 from tests.baselines.kit import SoftPlayer, of_image  # noqa: E402

@@ -15,7 +15,7 @@ from baselines.surrogate.hsic import dependence
 from baselines.surrogate.kernel_shap import shapley_regression
 from baselines.surrogate.lime import weighted_ridge
 from baselines.surrogate.shap_kl import divergence_worth
-from baselines.surrogate.sobol import points_within, total_indices
+from baselines.surrogate.sobol import jansen, points_within, sobol_points, total_indices
 from medground_bench.attribution.method import get_method
 from medground_bench.core.errors import MethodError
 from tests.baselines.kit import ADDITIVE, Player, of_image, quadrants, white_episode
@@ -120,6 +120,28 @@ def test_analytic_sobol_indices() -> None:
     np.testing.assert_allclose(total_indices(lambda z: z @ weights, 4, 1024), np.array([16, 4, 1, 1]) / 22, atol=0.01)
     np.testing.assert_allclose(total_indices(lambda z: z[:, 0] * z[:, 1], 3, 1024), [4 / 7, 4 / 7, 0], atol=0.02)
     assert not total_indices(lambda z: np.ones(len(z)), 3, 8).any()
+
+
+def test_the_standard_error_of_indices_is_their_spread_over_sequences() -> None:
+    weights = np.array([4, 2, 1, 1]) / 8
+    runs = [jansen(lambda z: z @ weights, *sobol_points(4, 16, seed)) for seed in range(60)]
+    indices, errors = (np.array(part) for part in zip(*runs, strict=True))
+    # Points of a balanced sequence differ less from one another's mean than the bootstrap, which takes them as drawn.
+    assert (indices.std(0) < 1.2 * errors.mean(0)).all()
+    assert (errors.mean(0) < 6 * indices.std(0)).all()
+    few = jansen(lambda z: z @ weights, *sobol_points(4, 256, 0))[1]
+    assert (few < 0.5 * errors.mean(0)).all()
+
+
+def test_signed_indices_tell_evidence_against() -> None:
+    player: Any = Player(lambda image: float(quadrants(image) @ [3, -2, 1, 0]) / 255)
+    method = get_method("sobol")
+    heats = []
+    for signed in (False, True):
+        parameters = method.make_parameters({"regions": "tiles:2x2", "signed": signed})
+        heats.append(quadrants(np.asarray(method.run(player, white_episode(), parameters).heatmap)))
+    np.testing.assert_allclose(heats[1], heats[0] * [1, -1, 1, 0], atol=1e-12)
+    assert (heats[0][:3] > 0).all()
 
 
 @pytest.mark.parametrize("count", [10, 64])
