@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medground_bench.scoring.protocols.maps import correlation, hottest
-from medground_bench.scoring.protocols.protocol import Measure, NoParameters, Skip, Table, protocol
+from medground_bench.scoring.protocols.protocol import Measure, Skip, Table, protocol
 from medground_bench.scoring.statistics import MIN_CLUSTERS, bootstrap_ratios, cluster_codes, holm
 
 if TYPE_CHECKING:
@@ -16,11 +17,22 @@ if TYPE_CHECKING:
 
     from medground_bench.scoring.protocols.case import Case, Trial
 
-__all__ = ["chexlocalize", "fill_holes", "otsu", "shape_features"]
+__all__ = ["CheXlocalizeParameters", "chexlocalize", "fill_holes", "otsu", "shape_features"]
 
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 FEATURES = ("instances", "area", "elongation", "rectangularity")
 _FOLDS = 2
+
+
+@dataclass(frozen=True)
+class CheXlocalizeParameters:
+    """Attributes: ``least``, confidence of the answer below which a map's mask is empty, and its IoU 0."""
+
+    least: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.least <= 1:
+            raise ValueError("least must lie between 0 and 1")
 
 
 def otsu(values: np.ndarray) -> int:
@@ -228,13 +240,16 @@ def _fisher(rho: float, n: int) -> tuple[float, float, float]:
         Measure("rectangularity", "share of that rectangle that is evidence", "", (0, 1)),
     ],
     needs=("heatmaps",),
+    parameters=CheXlocalizeParameters,
     cost="0 F; 1 F where the LVLM is given, for its confidence",
     reference="CheXlocalize (Saporta et al. 2022); thresholds per finding from other patients; intervals over patients",
     summarise=_tables,
 )
-def chexlocalize(case: Case, parameters: NoParameters) -> Mapping[str, float]:
+def chexlocalize(case: Case, parameters: CheXlocalizeParameters) -> Mapping[str, float]:
     """Maps scaled to [0, 1] over the native image, against the source's masks where it has them, else the boxes."""
-    heat = case.heatmap
+    heat, sure = case.heatmap, _confidence(case)
+    if parameters.least and not sure:
+        raise Skip("the answer's confidence is not known without its LVLM")
     truth = evidence_mask(case)
     if not truth.any():
         raise Skip("no evidence in the image")
@@ -248,13 +263,14 @@ def chexlocalize(case: Case, parameters: NoParameters) -> Mapping[str, float]:
     levels = np.rint(255 * scaled).astype(np.uint8)
     x, y = hottest(case, heat)
     inside = 0 <= x < width and 0 <= y < height and truth[int(y), int(x)]
+    told = not sure or sure["_confidence"] >= parameters.least
     return {
         "hit": float(inside),
-        "iou_otsu": iou(fill_holes(levels > otsu(levels)), truth),
-        **{f"iou_{t}": iou(scaled > t, truth) for t in THRESHOLDS},
+        "iou_otsu": iou(fill_holes(levels > otsu(levels)) & told, truth),
+        **{f"iou_{t}": iou((scaled > t) & told, truth) for t in THRESHOLDS},
         **_reader(case, truth),
         **shape_features(truth),
-        **_confidence(case),
+        **sure,
     }
 
 

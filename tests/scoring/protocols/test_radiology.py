@@ -208,6 +208,21 @@ class TestCheXlocalize:
         assert abs(together["spearman"]) < 0.4
         assert "finding" not in together
 
+    def test_of_an_unsure_answer_the_mask_is_empty(self, tmp_path: Path) -> None:
+        """Images of 140 to 195 grey levels are answered with a confidence of that, of 255."""
+        board = world(tmp_path, lambda frame, question: frame.mean() / 255, n=12, image=level)
+        path = board.submit("truth", heat=lambda r: np.array([[1.0, 0], [0, 0]]))
+        result = run(board, path, "chexlocalize", {"least": 168 / 255})
+        sure = np.arange(12) >= 6
+        assert (result.values["iou_otsu"] > 0.5).tolist() == sure.tolist()
+        assert result.values["iou_0.5"][~sure].tolist() == [0.0] * 6
+        assert mean(result, "hit") == 1
+        board.root /= "alone"
+        alone = run(board, path, "chexlocalize", {"least": 0.5}, lvlm=None)
+        assert alone.skipped == {"the answer's confidence is not known without its LVLM": 12}
+        with pytest.raises(ScoringError, match="least must lie between 0 and 1"):
+            get_protocol("chexlocalize").make_parameters({"least": 2})
+
     def test_a_few_patients_are_neither_tuned_nor_regressed(self, tmp_path: Path) -> None:
         board = flat(tmp_path, n=3)
         result = run(board, board.submit("few", heat=lambda r: np.eye(4)), "chexlocalize")
