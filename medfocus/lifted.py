@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -46,6 +47,11 @@ class LiftedPlan:
     iterations: int
     converged: bool
 
+    @cached_property
+    def arrived(self) -> np.ndarray:
+        """Mass that reaches every target cell from each reference, (n, h, w): the less, the worse it is matched."""
+        return np.asarray((self.v * _apply(self.kernels, self.u)).sum(1))
+
     def labels(self, regions: np.ndarray) -> np.ndarray:
         """Share of every target cell's mass that comes from each region.
 
@@ -59,7 +65,6 @@ class LiftedPlan:
         ndarray, (n, c, h, w) float32
             In [0, 1]; 0 where no mass arrives.
         """
-        arrived = np.maximum((self.v * _apply(self.kernels, self.u)).sum(1), _TINY)
         shares = np.zeros(regions.shape, np.float32)
         for k, region in enumerate(np.moveaxis(regions, 1, 0)):
             (y, to_y), (x, to_x) = (
@@ -69,7 +74,7 @@ class LiftedPlan:
             part = self.u[:, :, y, x] * region[:, None, y, x]
             kernels = self.kernels[0], self.kernels[1][to_y, y], self.kernels[2][x, to_x]
             shares[:, k, to_y, to_x] = (self.v[:, :, to_y, to_x] * _apply(kernels, part)).sum(1)
-        return shares / arrived[:, None]
+        return shares / np.maximum(self.arrived, _TINY)[:, None]
 
     def moves(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean displacement (dy, dx) of every reference cell, (n, 2, h, w) in cells, and the mass it is known from."""

@@ -29,7 +29,7 @@ __all__ = ["PRESETS", "AnatomyLocalizer", "Preset"]
 
 Preset = Literal["paper", "multi_atlas"]
 PRESETS: dict[str, type] = {"paper": PaperSettings, "multi_atlas": MultiAtlasSettings}
-_VERSION = 8  # of the algorithm: raise it when cached localisations become wrong
+_VERSION = 9  # of the algorithm: raise it when cached localisations become wrong
 
 
 class AnatomyLocalizer:

@@ -8,6 +8,9 @@
 4. The references vote, weighted by how well they correlate; the vote's half-way contour is the region.
 5. The heart's borders are taken from the radiograph itself (:mod:`medfocus.heart`).
 
+The confidence is how far the voters agree on the lungs, times how much of their lungs finds its like there: on half a
+chest, or one upside down, they may well agree.
+
 Nothing is trained. The settings were chosen on the plateau of a small search over lung boxes of open radiographs.
 """
 
@@ -93,6 +96,7 @@ class MultiAtlasTransfer:
         self._contrast = shrink(self._stack.contrast, _GRID)
         self._valid = shrink(self._stack.valid, _GRID)
         self._regions = [_grid_regions(r, v) for r, v in zip(pool, self._views, strict=True)]
+        self._own = [self._own_match(index) for index in range(len(pool))]
 
     def run(self, image: np.ndarray) -> Transfer:
         """Regions of every concept of the pool on a grey image."""
@@ -101,7 +105,7 @@ class MultiAtlasTransfer:
         order = np.argsort(-alignment.scores, kind="stable")
         voters = {concept: self._voters(concept, order) for concept in self.pool.concepts}
         used = sorted({index for chosen in voters.values() for index in chosen})
-        votes = self._votes(target, alignment, used)
+        votes, arrived = self._votes(target, alignment, used)
         weights = _frame_weights(target, image.shape)
         valid = shrink(target.valid, _GRID)
         found: dict[str, Found] = {}
@@ -121,7 +125,7 @@ class MultiAtlasTransfer:
                 "voters": [self.pool[int(index)].name for index in order[: self.settings.references]],
                 "inverted": alignment.inverted,
                 "agreement": agreement,
-                "confidence": _confidence(agreement),
+                "confidence": self._confidence(agreement, voters, votes, arrived, alignment),
             },
         )
         return measure_heart(image, voted, inverted=alignment.inverted) if self.settings.heart else voted
@@ -151,6 +155,32 @@ class MultiAtlasTransfer:
         overlaps = [0.0 if box is None or whole is None else _iou(box, whole) for box in each]
         return float(np.dot(self._weights(voters, alignment), overlaps))
 
+    def _confidence(
+        self,
+        agreement: dict[str, float],
+        voters: dict[str, list[int]],
+        votes: dict[tuple[int, str], np.ndarray],
+        arrived: dict[int, np.ndarray],
+        alignment: Alignment,
+    ) -> float:
+        """How far the references agree on the lungs, times the share of their lungs that finds its like there.
+
+        The share is the mass that transport carries from a reference's lung, of what it carries onto the reference
+        itself, at the same size. Lungs' outlines say most; all concepts count where no lung is known.
+        """
+        said: list[str] = [name for name in ("left lung", "right lung") if name in agreement] or list(agreement)
+        if not said:
+            return 0.0
+        stretch = np.abs(np.linalg.det(alignment.maps[:, :, :2]))  # of the target's areas on every reference
+        matched = [
+            np.dot(
+                self._weights(voters[name], alignment),
+                [float((votes[i, name] * arrived[i]).sum()) * stretch[i] / self._own[i][name] for i in voters[name]],
+            )
+            for name in said
+        ]
+        return float(np.mean([agreement[name] for name in said]) * min(np.mean(matched), 1.0))
+
     def _tally(
         self, concept: str, voters: list[int], votes: dict[tuple[int, str], np.ndarray], alignment: Alignment
     ) -> tuple[np.ndarray, float]:
@@ -161,8 +191,13 @@ class MultiAtlasTransfer:
         s = self.settings
         return np.asarray(vote), float(s.level * by_pixels + s.box_level * (1 - by_pixels))
 
-    def _votes(self, target: View, alignment: Alignment, used: list[int]) -> dict[tuple[int, str], np.ndarray]:
-        """(reference, concept) -> where the concept lies on the target, (56, 56) in [0, 1]."""
+    def _votes(
+        self, target: View, alignment: Alignment, used: list[int]
+    ) -> tuple[dict[tuple[int, str], np.ndarray], dict[int, np.ndarray]]:
+        """(reference, concept) -> where the concept lies on the target, (56, 56) in [0, 1].
+
+        And for every reference the mass that reaches each of the target's cells; 1 without transport.
+        """
         maps = alignment.maps[used].copy()
         maps[:, :, 2] /= _STEP
         names = [list(self._regions[index]) for index in used]
@@ -174,22 +209,40 @@ class MultiAtlasTransfer:
                 layers[row, ..., 2 + k] = self._regions[index][concept]
         warped = sample(layers, maps, _GRID)
         regions = np.moveaxis(warped[..., 2:], -1, 1)
-        plan = self._plan(warped[..., 0], warped[..., 1], target, alignment) if self.settings.transport else None
+        sign = -1.0 if alignment.inverted else 1.0
+        plan = self._plan(
+            warped[..., 0], warped[..., 1], sign * shrink(target.contrast, _GRID), shrink(target.valid, _GRID)
+        )
         if plan is not None:
             regions = plan.labels(regions)
         votes = {(index, c): regions[row, k] for row, index in enumerate(used) for k, c in enumerate(names[row])}
-        return votes | self._box_votes(used, alignment, plan)
+        arrived = np.ones((len(used), _GRID, _GRID)) if plan is None else plan.arrived
+        return votes | self._box_votes(used, alignment, plan), dict(zip(used, arrived, strict=True))
 
-    def _plan(self, contrast: np.ndarray, valid: np.ndarray, target: View, alignment: Alignment) -> LiftedPlan:
+    def _plan(
+        self, contrast: np.ndarray, valid: np.ndarray, target: np.ndarray, target_valid: np.ndarray
+    ) -> LiftedPlan | None:
         s = self.settings
-        sign = -1.0 if alignment.inverted else 1.0
+        if not s.transport:
+            return None
         return solve_lifted_uot(
             lift(contrast, valid, s.bins),
-            lift(sign * shrink(target.contrast, _GRID), shrink(target.valid, _GRID), s.bins),
+            lift(target, target_valid, s.bins),
             reach=s.reach,
             tone=s.tone,
             marginal=s.marginal,
         )
+
+    def _own_match(self, index: int) -> dict[str, float]:
+        """Mass that every concept of a reference is reached by from the reference itself."""
+        reference, contrast, valid = self.pool[index], self._contrast[index], self._valid[index]
+        plan = self._plan(contrast[None], valid[None], contrast, valid)
+        arrived = 1.0 if plan is None else plan.arrived[0]
+        known = self._regions[index]
+        by_box = {
+            c: shrink(self._views[index].region(reference.region(c)), _GRID) for c in set(reference.boxes) - set(known)
+        }
+        return {c: max(float((region * arrived).sum()), 1e-9) for c, region in (known | by_box).items()}
 
     def _box_votes(
         self, used: list[int], alignment: Alignment, plan: LiftedPlan | None
@@ -220,12 +273,6 @@ class MultiAtlasTransfer:
         assert box is not None  # the peak is above the level
         native = target.to_native((box[0] * _STEP, box[1] * _STEP, box[2] * _STEP, box[3] * _STEP))
         return Found(native, weights[0] @ vote.astype(np.float32) @ weights[1] >= level)
-
-
-def _confidence(agreement: dict[str, float]) -> float:
-    """Mean agreement of the lungs, whose outlines say most; of all concepts where no lung is known."""
-    lungs = [agreement[name] for name in ("left lung", "right lung") if name in agreement]
-    return float(np.mean(lungs or [*agreement.values(), 0.0][: max(1, len(agreement))]))
 
 
 def _iou(one: Box, two: Box) -> float:

@@ -10,10 +10,13 @@ import numpy as np
 
 from medground_bench.core.schema import Box
 
-__all__ = ["FRAME", "Found", "Transfer"]
+__all__ = ["DOUBTFUL", "FRAME", "Found", "Transfer"]
 
 FRAME = 224
 """Side of the letterboxed frame that masks are stored in, pixels."""
+
+DOUBTFUL = 0.5
+"""Confidence below which a localisation should be looked at."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,7 @@ def command(
 
     from medfocus.draw import draw_concepts
     from medfocus.localizer import AnatomyLocalizer
+    from medfocus.result import DOUBTFUL
     from medfocus.vocabulary import in_vocabulary, require_vocabulary
     from medground_bench.core.console import stderr, stdout
     from medground_bench.core.files import atomic_write
@@ -43,7 +44,8 @@ def command(
     stdout.print(table)
     stdout.print(f"best reference: {transfer.reference}", markup=False, highlight=False)
     if transfer.confidence == transfer.confidence:  # the preset paper has one reference and states none
-        stdout.print(f"confidence: {transfer.confidence:.2f}", highlight=False)
+        doubt = f", below {DOUBTFUL}: look at the picture" if transfer.confidence < DOUBTFUL else ""
+        stdout.print(f"confidence: {transfer.confidence:.2f}{doubt}", highlight=False)
     title = preset if refiner == "none" else f"{preset} + {Path(refiner).name}"
     target = out or Path(f"{image.stem}_concepts.png")
     with atomic_write(target, "wb") as file:

@@ -38,8 +38,13 @@ def test_command(tmp_path: Path, small_pool: ReferencePool, chest: np.ndarray):
     result = CliRunner().invoke(app, ["concepts", str(tmp_path / "chest.png"), "--pool", str(pool), "--out", str(out)])
     assert result.exit_code == 0, result.output
     assert "cardiac silhouette" in result.output
+    assert "confidence: 0.9" in result.output
+    assert "look at the picture" not in result.output
     with Image.open(out) as drawn:
         assert drawn.size == (896 + 250, 896)
+    Image.fromarray(chest[:, :128]).save(tmp_path / "chest.png")
+    result = CliRunner().invoke(app, ["concepts", str(tmp_path / "chest.png"), "--pool", str(pool), "--out", str(out)])
+    assert "below 0.5: look at the picture" in result.output
 
 
 def test_command_says_what_is_wrong(tmp_path: Path, chest: np.ndarray):

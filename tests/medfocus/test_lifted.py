@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from medfocus.lifted import LIMIT, lift, solve_lifted_uot
 from medfocus.uot import solve_uot_by_pot
@@ -40,6 +41,17 @@ def test_equals_the_dense_problem():
     np.testing.assert_allclose(mass[0], rows, rtol=2e-3)
     mean_y = (dense @ y).reshape(bins, side, side).sum(0) / rows
     np.testing.assert_allclose(moves[0, 0], mean_y - np.arange(side)[:, None], atol=2e-3)
+
+
+def test_what_arrives_says_how_well_a_reference_matches():
+    rng = np.random.default_rng(1)
+    image, ones = rng.uniform(-1.5, 1.5, (30, 30)), np.ones((30, 30))
+    same = lift(image, ones, 8)
+    spoilt = np.where(np.arange(30) < 15, image, -np.sign(image) * 1.9)
+    plan = solve_lifted_uot(np.stack([same, lift(spoilt, ones, 8)]), same, reach=1.0, tone=0.3, marginal=1.0)
+    left, right = plan.arrived[..., :11].mean((1, 2)), plan.arrived[..., 19:].mean((1, 2))
+    assert left[1] == pytest.approx(left[0], rel=0.03)
+    assert right[1] < 0.7 * right[0]
 
 
 def test_a_label_follows_the_edge_it_belongs_to():

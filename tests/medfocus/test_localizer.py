@@ -194,17 +194,34 @@ class TestMultiAtlas:
         for concept, box in plain.boxes.items():
             assert iou(found.boxes[concept], box) > 0.6
 
-    def test_confidence_is_the_agreement_of_the_references(
+    def test_confidence_is_agreement_on_what_is_there(
         self, small_pool: ReferencePool, phantom_pool: ReferencePool, chest: np.ndarray, tmp_path: Path
     ):
         sure = AnatomyLocalizer(phantom_pool, cache=tmp_path).localise(chest)
         assert 0.7 < sure.confidence <= 1
         assert sure.confidence == AnatomyLocalizer(phantom_pool, cache=tmp_path).localise(chest).confidence
         noise = np.random.default_rng(0).integers(0, 255, (256, 256)).astype(np.uint8)
-        assert AnatomyLocalizer(phantom_pool).localise(noise).confidence < sure.confidence - 0.1
+        localizer = AnatomyLocalizer(phantom_pool)
+        assert localizer.localise(noise).confidence < 0.3
+        for wrong in (
+            chest[:, :128],
+            chest[::-1],
+        ):  # half a chest, upside down: the references agree on what is not there
+            found = localizer.localise(wrong)
+            assert np.mean([found.details["agreement"][f"{side} lung"] for side in ("left", "right")]) > 0.75
+            assert found.confidence < 0.5
         only = AnatomyLocalizer(ReferencePool(phantom_pool[:1], "one")).localise(chest)
         assert only.confidence == pytest.approx(1.0, abs=0.15)  # it agrees with itself
         assert np.isnan(AnatomyLocalizer(small_pool, "paper").localise(chest).confidence)
+
+    def test_confidence_of_pools_of_boxes_and_without_transport(
+        self, small_pool: ReferencePool, box_pool: ReferencePool, chest: np.ndarray
+    ):
+        assert 0.7 < AnatomyLocalizer(box_pool).localise(chest).confidence <= 1
+        assert AnatomyLocalizer(box_pool).localise(chest[::-1]).confidence < 0.5
+        voted = AnatomyLocalizer(small_pool, settings={"transport": False}).localise(chest)
+        agreement = [voted.details["agreement"][f"{side} lung"] for side in ("left", "right")]
+        assert voted.confidence == pytest.approx(np.mean(agreement), rel=0.1)  # nothing says what is matched
 
     def test_letterboxed_image(self, small_pool: ReferencePool, chest: np.ndarray):
         localizer = AnatomyLocalizer(small_pool)
