@@ -178,6 +178,9 @@ def foretold(name: str, entries: list[dict[str, Any]]) -> None:
     radiographs = np.array([e["key"][1] for e in entries])
     for failure in FAILURES:
         failed = values < failure
+        if failed.all() or not failed.any():
+            print(f"{name}, IoU below {failure}: {failed.sum()} of {len(entries)}")
+            continue
         print(f"{name}, AUROC for IoU below {failure} ({failed.sum()} of {len(entries)}):", end="")
         for of in ("confidence", "agreement", "correlation"):
             scores = np.array([e[of] for e in entries])
