@@ -17,8 +17,7 @@ from __future__ import annotations
 import argparse
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from baselines.shared.masks import random_masks
 from medground_bench.attribution.method import available_methods, get_method
 from medground_bench.attribution.regions import region_masks, tile_labels
 from medground_bench.core.schema import question
+from medground_bench.lvlm.passes import count_passes
 
 RESPONSES = {"direct": "Yes", "reason": "The left costophrenic angle is blunted. The answer is yes."}
 
@@ -138,24 +138,6 @@ def captum_map(lvlm: Any, episode: Any, algorithm: str, **options: Any) -> np.nd
     return result.seq_attr.detach().numpy().reshape(8, 8)
 
 
-@contextmanager
-def passes(lvlm: Any) -> Iterator[dict[str, int]]:
-    """Count the images that go forward through the output head, and backward from it."""
-    counts = {"F": 0, "B": 0}
-
-    def forward(module: Any, args: Any, logits: Any) -> None:
-        images = logits.shape[0]
-        counts["F"] += images
-        if logits.requires_grad:
-            logits.register_hook(lambda gradient: counts.__setitem__("B", counts["B"] + images))
-
-    handle = lvlm.model.lm_head.register_forward_hook(forward)
-    try:
-        yield counts
-    finally:
-        handle.remove()
-
-
 def declared(cost: str) -> dict[str, int]:
     """``"32 (F + B) + 2 F; ..."`` -> {"F": 34, "B": 32}."""
     counts = {"F": 0, "B": 0}
@@ -207,8 +189,9 @@ def main() -> None:
         if not any(expected.values()):  # prompting methods declare generations
             continue
         options = {"tolerance": 1e9} if name == "integrated_gradients" else {}
-        with passes(lvlm) as counts:
+        with count_passes(lvlm) as passes:
             method.run(lvlm, episode, method.make_parameters(options))
+        counts = {"F": passes.forward, "B": passes.backward}
         cost = method.cost.split(";")[0]
         print(f"{name:24}{cost:>28}{counts['F']:11}{counts['B']:11}{'' if counts == expected else '   DIFFERS'}")
         if counts != expected:

@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from PIL import Image
+
 from baselines.shared.localization_heads import calibrate, read_calibration
 from medground_bench.core.errors import MethodError
 from medground_bench.core.schema import question
+from medground_bench.dataset.folder import open_folder
+from medground_bench.sources.phantom import sample_phantom
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,10 +55,6 @@ def chosen_heads(lvlm: Lvlm, source: str, records: int) -> Calibration:
 
 def _phantoms(lvlm: Lvlm, count: int) -> Iterator[Episode]:
     """Each time a question about a finding that is there; heads are judged where the answer is still to come."""
-    from PIL import Image
-
-    from medground_bench.sources.phantom import sample_phantom
-
     found = 0
     for seed in itertools.count(_SEEDS):
         phantom = sample_phantom(seed, size=224)
@@ -66,8 +66,6 @@ def _phantoms(lvlm: Lvlm, count: int) -> Iterator[Episode]:
 
 
 def _records(lvlm: Lvlm, folder: str, count: int) -> Iterator[Episode]:
-    from medground_bench.dataset.folder import open_folder
-
     own = (record for record in open_folder(folder, "direct") if record.model == lvlm.key)
     for record in itertools.islice(own, count):
         yield lvlm.prepare(record.image, record.question, record.response or "Yes")

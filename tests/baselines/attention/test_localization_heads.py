@@ -99,9 +99,9 @@ def test_heads_are_chosen_on_the_lvlms_records_of_a_dataset(
     mine = episodes(tiny_qwen)
     records = [SimpleNamespace(model=tiny_qwen.key, **vars_of(episode)) for episode in mine]
     records.insert(1, SimpleNamespace(model="another", image=None, question="", response=""))
-    monkeypatch.setattr("medground_bench.dataset.folder.open_folder", lambda path, config: records)
+    monkeypatch.setattr("baselines.shared.head_choice.open_folder", lambda path, config: records)
     assert chosen_heads(tiny_qwen, str(tmp_path), 2) == heads.calibrate(tiny_qwen, mine[:2])
-    monkeypatch.setattr("medground_bench.dataset.folder.open_folder", lambda path, config: records[1:2])
+    monkeypatch.setattr("baselines.shared.head_choice.open_folder", lambda path, config: records[1:2])
     with pytest.raises(MethodError, match="cannot be chosen without records of it"):
         chosen_heads(tiny_qwen, str(tmp_path), 3)
 
