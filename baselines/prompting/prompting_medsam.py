@@ -29,7 +29,8 @@ class MedsamPromptingParameters:
     Attributes
     ----------
     detector : str
-        Folder or hub id of an OWL-ViT.
+        Folder or hub id of an OWL-ViT. ``python -m builder_scripts.toy_detector --out FOLDER`` makes a small one that
+        knows the findings of phantoms, in minutes on one core and offline.
     segmenter : str
         ``"litemedsam"`` (recorded with its version), the path of a segment-anything checkpoint such as
         ``medsam_vit_b.pth``, or the folder or hub id of a transformers ``SamModel`` such as
