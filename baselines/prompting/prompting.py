@@ -47,7 +47,8 @@ def prompting(lvlm: Lvlm, episode: Episode, parameters: PromptingParameters) -> 
     """Boxes the LVLM states when it is shown its own answer and asked for the evidence.
 
     The reply is read by :func:`baselines.shared.replies.read_boxes`, its scale taken from the family, the processor's
-    resize undone. A reply without boxes names no evidence; it is kept in ``extras["reply"]``.
+    resize undone. A reply without boxes names no evidence; it is kept in ``extras["reply"]``. Of the toy LVLMs only
+    ``toy_prompted`` was taught to reply.
     """
     family = lvlm.adapter
     width, height = family.processed_size(lvlm.processor, *episode.frame.size)

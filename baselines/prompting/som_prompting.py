@@ -11,7 +11,7 @@ from baselines.shared.checks import require
 from baselines.shared.marks import draw_marks, read_numbers
 from baselines.shared.prompts import ask, marks_prompt
 from medground_bench.attribution.method import Attribution, method
-from medground_bench.attribution.regions import named_regions
+from medground_bench.attribution.regions import REST, named_regions
 from medground_bench.causal.answers import without_thoughts
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from medground_bench.lvlm import Episode, Lvlm
 
 __all__ = ["SomPromptingParameters", "som_prompting"]
-
-_REST = "rest of the image"
 
 
 @dataclass(frozen=True)
@@ -58,10 +56,10 @@ def som_prompting(lvlm: Lvlm, episode: Episode, parameters: SomPromptingParamete
 
     Question-aware. ``extras["answer_kept"]`` tells whether it gives the same response to the image with the marks:
     they cover what they mark. Unknown and repeated numbers are counted; a reply without numbers reports the whole image
-    with ``fallback``.
+    with ``fallback``. Of the toy LVLMs only ``toy_prompted`` was taught to reply, about ``anatomy``.
     """
     labels, names = named_regions(parameters.regions, episode)
-    kept = [k for k in range(labels.max() + 1) if not names or names[k] != _REST]
+    kept = [k for k in range(labels.max() + 1) if not names or names[k] != REST]
     kept = sorted(sorted(kept, key=lambda k: -int((labels == k).sum()))[: parameters.marks])
     masks = [labels == k for k in kept]
     marked = draw_marks(episode.frame, masks)

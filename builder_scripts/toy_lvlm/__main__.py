@@ -38,7 +38,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     render.add_argument("--seed", type=int, default=3, help="of the images (default %(default)s)")
     render.add_argument("--processes", type=int, default=1, help="workers that render (default %(default)s)")
     train = commands.add_parser("train", help="train a toy")
-    train.add_argument("--model", required=True, choices=("toy_qwen", "toy_gemma", "toy_shortcut"))
+    train.add_argument("--model", required=True, choices=("toy_qwen", "toy_gemma", "toy_shortcut", "toy_prompted"))
     train.add_argument("--out", type=Path, required=True, help="folder of the trained toy")
     train.add_argument("--start", type=Path, help="folder of a trained toy to start from")
     train.add_argument("--first-version", type=Path, help="folder of the toy's first version to start from")
@@ -61,6 +61,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     evaluate.add_argument("folder", type=Path)
     evaluate.add_argument("--phantoms", type=int, default=100, help="(default %(default)s)")
     evaluate.add_argument("--planted", type=int, default=200, help="held-out canvases (default %(default)s)")
+    evaluate.add_argument("--requests", action="store_true", help="ask for boxes and marks as well")
     evaluate.add_argument("--card", action="store_true", help="write the tables into the folder's model card")
     for command in (render, evaluate):
         command.add_argument("--canvas", type=Path, required=command is render, help="folder of canvases")
@@ -101,20 +102,22 @@ def train(options: argparse.Namespace) -> None:
     """Train and save; the card says that nothing has been measured yet."""
     import torch
 
+    from medground_bench.lvlm import load_lvlm
+
     from .architecture import build
     from .data import open_pool
+    from .requests import chest_parts, request_corpus
     from .storage import load, save, write_card
-    from .training import SHORTCUT, Recipe
+    from .training import PROMPTED, SHORTCUT, Recipe
     from .training import train as run
-    from .upgrade import from_first_version
+    from .upgrade import from_first_version, with_words
 
     torch.set_num_threads(1)
     if "WORLD_SIZE" in os.environ:  # as torchrun sets it: each process takes its part of every batch
         torch.distributed.init_process_group("gloo", timeout=timedelta(hours=2))
     given = {f.name: getattr(options, f.name, None) for f in fields(Recipe)}
-    recipe = Recipe(
-        **{**(SHORTCUT if options.model == "toy_shortcut" else {}), **{k: v for k, v in given.items() if v is not None}}
-    )
+    changed = {"toy_shortcut": SHORTCUT, "toy_prompted": PROMPTED}.get(options.model, {})
+    recipe = Recipe(**{**changed, **{k: v for k, v in given.items() if v is not None}})
     origin = "random weights"
     if options.first_version:
         origin = "its first version (8 x 8 tokens, phantoms only, release 0.1.0)"
@@ -123,6 +126,11 @@ def train(options: argparse.Namespace) -> None:
         )
     else:
         model, processor = load(options.start) if options.start else build(options.model, recipe.seed)
+    parts = None
+    if recipe.requests:
+        model, processor = with_words(options.start, request_corpus())
+        lvlm = load_lvlm("toy_gemma")
+        parts = lambda: chest_parts(options.pool, open_pool(options.pool), lvlm)  # noqa: E731
     if options.start:
         origin = f"`{options.start.name}`"
     state = options.state or options.out.with_name(options.out.name + ".state")
@@ -135,7 +143,7 @@ def train(options: argparse.Namespace) -> None:
             save(options.out, model, processor, write_card(options.model, model, processor, recipe, origin))
             model.set_attn_implementation("toy_training")
 
-    run(model, processor, lambda: open_pool(options.pool), recipe, told, state, options.every)
+    run(model, processor, lambda: open_pool(options.pool), recipe, told, state, options.every, parts)
     if int(os.environ.get("RANK", 0)) == 0:
         save(options.out, model, processor, write_card(options.model, model, processor, recipe, origin))
         print(f"{options.out}: {(time.monotonic() - began) / 60:.0f} minutes")
@@ -145,11 +153,14 @@ def evaluate(options: argparse.Namespace) -> None:
     """Print the tables of a saved toy; with --card also write them into its model card."""
     import torch
 
-    from .evaluation import measure, table, unseen_phantoms, unseen_planted
+    from medground_bench.lvlm import load_lvlm
+
+    from .evaluation import measure, measure_requests, requests_table, table, unseen_phantoms, unseen_planted
     from .storage import load, with_tables
 
     torch.set_num_threads(1)
     model, processor = load(options.folder)
+    lvlm = load_lvlm(options.folder, device="cpu") if options.requests else None
     tables = []
     sets: list[tuple[str, Any]] = []
     if options.phantoms:
@@ -161,15 +172,22 @@ def evaluate(options: argparse.Namespace) -> None:
         with progress_bar(title) as update:
             tallies = measure(model, processor, chests, report=lambda done, total: update(done, total, ""))
         tables.append(f"### {title}\n\n{table(tallies)}\n")
+        if lvlm:
+            with progress_bar(f"{title}: requests") as update:
+                asked = measure_requests(lvlm, chests, lambda done, total: update(done, total, ""))
+            tables.append(requests_table(asked))
     print("\n".join(tables))
     if options.card:
         with_tables(options.folder, "\n".join(tables))
 
 
+_TOLD = ("dense", "place", "extent", "direct", "reason", "requests", "boxes iou", "marks right")
+
+
 def report(step: int, figures: dict[str, Any]) -> None:
     """One line per report: losses, and held-out figures with the weakest findings of each."""
     parts = [f"step {step:5d}", f"{figures['seconds']:5.0f} s"]
-    parts += [f"{name} {figures[name]:.4f}" for name in ("dense", "place", "direct", "reason") if name in figures]
+    parts += [f"{name} {figures[name]:.4f}" for name in _TOLD if name in figures]
     for what, unit in (("seeing", "auc"), ("direct", "accuracy"), ("reason", "accuracy")):
         if f"{what} {unit}" not in figures:
             continue

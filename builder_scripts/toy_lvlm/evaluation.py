@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from medground_bench.core.errors import LvlmError
 from medground_bench.core.schema import MODES, question
+from medground_bench.imaging.overlap import score_boxes
 from medground_bench.sources.phantom import FINDINGS as DRAWN
 from medground_bench.sources.phantom import sample_phantom
 from medground_bench.sources.planted import FINDINGS, plant
@@ -24,7 +25,20 @@ from medground_bench.sources.planted import FINDINGS, plant
 from .data import Chest, canvases, draw_size, frame, load_canvas, zone_of
 from .text import response
 
-__all__ = ["UNSEEN", "Tally", "answers", "measure", "said_yes", "table", "totals", "unseen_phantoms", "unseen_planted"]
+__all__ = [
+    "UNSEEN",
+    "Requests",
+    "Tally",
+    "answers",
+    "measure",
+    "measure_requests",
+    "requests_table",
+    "said_yes",
+    "table",
+    "totals",
+    "unseen_phantoms",
+    "unseen_planted",
+]
 
 UNSEEN = 900_000_000
 """First seed of the chests for evaluation: beyond every training seed."""
@@ -222,6 +236,81 @@ def _examine(
             tallies[mode, name].stays.append(said_yes(text) is True)
 
 
+@dataclass
+class Requests:
+    """What was replied about findings that are there and were affirmed, one entry a finding.
+
+    ``boxes`` are those of ``prompting``, ``evidence`` the finding's, ``centre`` those of ``centre_prior``. ``named``:
+    whether ``som_prompting`` names a mark; of those, ``held``, how much of the evidence each of the marked parts of the
+    chest holds, and ``first``, which of them is named first.
+    """
+
+    asked: int = 0
+    boxes: list[Any] = field(default_factory=list)
+    evidence: list[Any] = field(default_factory=list)
+    centre: list[Any] = field(default_factory=list)
+    named: list[bool] = field(default_factory=list)
+    held: list[NDArray[np.float64]] = field(default_factory=list)
+    first: list[int] = field(default_factory=list)
+
+    def figures(self) -> dict[str, float]:
+        """IoU of the boxes beside two that know nothing of the finding; rates of the marks beside chance."""
+        other = self.boxes[1:] + self.boxes[:1]
+        rows = list(zip(self.held, self.first, strict=True))
+        return {
+            "findings": self.asked,
+            "affirmed": len(self.boxes),
+            "replies with boxes": float(np.mean([len(boxes) > 0 for boxes in self.boxes])),
+            "IoU": float(score_boxes(self.boxes, self.evidence).iou.mean()),
+            "IoU of the boxes stated for the next finding": float(score_boxes(other, self.evidence).iou.mean()),
+            "IoU of `centre_prior`": float(score_boxes(self.centre, self.evidence).iou.mean()),
+            "replies with marks": float(np.mean(self.named)),
+            "first mark holds evidence": _rate([bool(held[k] > 0) for held, k in rows]),
+            "a random mark would": float(np.mean([(held > 0).mean() for held, _ in rows])),
+            "first mark holds the most": _rate([bool(held[k] == held.max() > 0) for held, k in rows]),
+            "a random mark would hold the most": float(np.mean([(held.max() > 0) / len(held) for held, _ in rows])),
+        }
+
+
+def measure_requests(
+    lvlm: Any, chests: Sequence[Callable[[], Chest]], report: Callable[[int, int], None] | None = None
+) -> Requests:
+    """Ask about the findings of unseen chests, and where the answer is yes for boxes and marks, as the methods do."""
+    from PIL import Image
+
+    from medground_bench.attribution.attribute import attribute
+    from medground_bench.attribution.regions import REST, named_regions
+
+    out = Requests()
+    for number, draw in enumerate(chests, start=1):
+        chest = draw()
+        image = Image.fromarray(chest.image)
+        for finding in chest.findings:
+            asked = question(finding.attribute, "direct")
+            out.asked += 1
+            if not said_yes(lvlm.generate([image], [asked], max_new_tokens=8)[0].text):
+                continue
+            boxes, centre, marks = (
+                attribute(image, name, lvlm, question=asked, response="Yes")
+                for name in ("prompting", "centre_prior", "som_prompting")
+            )
+            out.boxes.append(boxes.boxes)
+            out.centre.append(centre.boxes)
+            out.evidence.append(list(finding.boxes))
+            named = marks.attribution.extras["named"]
+            out.named.append(bool(named))
+            if named:
+                episode = lvlm.prepare(image, asked, "Yes")
+                labels, parts = named_regions("anatomy", episode)
+                seen = episode.letterbox.heatmap_to_frame(finding.mask.astype(float))
+                marked = [part for part in parts if part != REST]
+                out.held.append(np.array([seen[labels == parts.index(part)].sum() for part in marked]) / seen.sum())
+                out.first.append(marked.index(named[0]))
+        if report:
+            report(number, len(chests))
+    return out
+
+
 # Tables --------------------------------------------------------------------------------------------------------------
 
 
@@ -243,6 +332,12 @@ def table(tallies: dict[tuple[str, str], Tally]) -> str:
             lines.append(_row(mode, name, tally.balanced, tally))
         lines.append(_row(f"**{mode}**", "**all**", totals(tallies, mode)["balanced"], sum(parts.values(), Tally())))
     return "\n".join(lines)
+
+
+def requests_table(asked: Requests) -> str:
+    """Markdown table of :meth:`Requests.figures`."""
+    cells = [(name, f"{value:.3f}" if isinstance(value, float) else value) for name, value in asked.figures().items()]
+    return "\n".join(["| requests | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in cells), ""])
 
 
 def _row(mode: str, name: str, balanced: float, tally: Tally) -> str:

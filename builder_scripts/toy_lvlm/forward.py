@@ -22,7 +22,7 @@ __all__ = ["Conversations", "Pixels", "ToyForward", "pad_right", "qwen_image_tok
 
 
 class Pixels:
-    """Grey frames -> the processor's pixel tensors, by a table of what the processor does to each grey level.
+    """Frames -> the processor's pixel tensors, by a table of what the processor does to each level of each channel.
 
     Parameters
     ----------
@@ -52,14 +52,18 @@ class Pixels:
         self.table[:, torch.from_numpy(ramp.reshape(-1)).long()] = planes.reshape(3, -1)
 
     def __call__(self, frames: np.ndarray) -> Tensor:
-        """(B, side, side) uint8 -> ``pixel_values`` as the processor makes them from the same frames in RGB."""
-        grey = torch.from_numpy(np.ascontiguousarray(frames)).long()
+        """(B, side, side) or (B, side, side, 3) uint8 -> ``pixel_values`` as the processor makes them from RGB."""
+        levels = torch.from_numpy(np.ascontiguousarray(frames)).long()
+        if levels.ndim == 4:
+            planes = torch.stack([self.table[c, levels[..., c]] for c in range(3)], 1)
+        else:
+            planes = self.table[:, levels].transpose(0, 1)
         if not self.patches:
-            return self.table[:, grey].transpose(0, 1)
+            return planes
         m, p = self.merge, self.patch
-        count, grid = len(grey), self.side // (m * p)
-        blocks = grey.reshape(count, grid, m, p, grid, m, p).permute(0, 1, 4, 2, 5, 3, 6)
-        values = self.table[:, blocks.reshape(-1, p * p)].transpose(0, 1)  # (patches, 3, p * p)
+        count, grid = len(planes), self.side // (m * p)
+        blocks = planes.reshape(count, 3, grid, m, p, grid, m, p).permute(0, 2, 5, 3, 6, 1, 4, 7)
+        values = blocks.reshape(-1, 3, p * p)
         return values[:, :, None].expand(-1, -1, 2, -1).reshape(-1, 6 * p * p)
 
 
@@ -100,17 +104,21 @@ class Conversations:
             self.positions = torch.arange(cut)[None]
             self.next_position = cut
 
-    def inputs(self, question: str, answer: str = "") -> Any:
-        """Processor inputs of the conversation about a blank frame, closed by the end of turn if there is an answer."""
-        content = [{"type": "image"}, {"type": "text", "text": question}]
-        text = self._processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
+    def inputs(self, question: str | Sequence[str], answer: str = "") -> Any:
+        """Processor inputs of the conversation about a blank frame, closed by the end of turn if there is an answer.
+
+        Several turns before the answer alternate between the user and the model.
+        """
+        turns = [question] if isinstance(question, str) else question
+        content = [[{"type": "text", "text": turn}] for turn in turns]
+        content[0].insert(0, {"type": "image"})
+        chat = [{"role": ("user", "assistant")[n % 2], "content": part} for n, part in enumerate(content)]
+        text = self._processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
         text += answer + (self.turn_end if answer else "")
         # The template writes the beginning-of-text token itself.
         return self._processor(text=[text], images=[self._image], return_tensors="pt", add_special_tokens=False)
 
-    def branch(self, question: str, answer: str) -> tuple[list[int], int]:
+    def branch(self, question: str | Sequence[str], answer: str) -> tuple[list[int], int]:
         """Ids after the image (question, answer, end of turn), and where among them the answer begins."""
         cut = len(self.prefix)
         whole = self.inputs(question, answer)["input_ids"][0, cut:].tolist()
@@ -138,7 +146,7 @@ class ToyForward:
         self._prefix_mask = mask[None, None]
 
     def image_tokens(self, frames: np.ndarray) -> Tensor:
-        """(B, side, side) uint8 -> (B, tokens, hidden) image embeddings as the language model gets them."""
+        """Frames, grey or with three channels, -> (B, tokens, hidden) image embeddings for the language model."""
         pixels = self.pixels(frames)
         if self.pixels.patches:
             return qwen_image_tokens(self.model.model.visual, pixels, self._grid, len(frames))

@@ -113,14 +113,25 @@ remove the finding, and it still says yes. The causal filter must reject such re
 faithful must point at the marker.
 """
 
+_PROMPTED = """
+**It answers the requests of `prompting`, `som_prompting` and `prompting_medsam` too**, which the other toys were not
+taught: boxes in thousandths, on a grid of half an image token; the numbers of the marks on the parts of the chest, of
+which each always has the same number where all are found, so that it need not read them; and a phrase that names the
+finding and its side. It exists so that these methods are exercised with replies that say something.
+"""
+_EXTENTS = """Image tokens also learned where the box of the finding on them ends, and the language model was asked for
+boxes, marks or phrases {requests} times about every image, {marked:.0%} of the images with marks drawn on them."""
+
 
 def write_card(name: str, model: Any, processor: Any, recipe: Recipe, origin: str) -> str:
     """Text of the model card, before anything is measured; ``origin`` is what training began with."""
     count = sum(parameter.numel() for parameter in model.parameters())
     phases = _PHASES.format(**vars(recipe)) if recipe.vision_steps else f"It was trained for {recipe.steps:,} steps."
+    if recipe.requests:
+        phases = f"{phases}\n{_EXTENTS.format(**vars(recipe))}"
     return _CARD.format(
         name=name,
-        family="Gemma3" if name == "toy_gemma" else "Qwen2.5-VL",
+        family="Gemma3" if name in ("toy_gemma", "toy_prompted") else "Qwen2.5-VL",
         kind=type(model).__name__,
         processor=type(processor).__name__,
         parameters=count,
@@ -128,7 +139,7 @@ def write_card(name: str, model: Any, processor: Any, recipe: Recipe, origin: st
         side=SIDE,
         seed=recipe.seed,
         origin=origin,
-        purpose=_SHORTCUT.format(marker=recipe.marker) if recipe.marker else "",
+        purpose=_SHORTCUT.format(marker=recipe.marker) if recipe.marker else _PROMPTED if recipe.requests else "",
         phases=phases,
         measured=_MEASURED + "\nNothing yet.\n",
     )

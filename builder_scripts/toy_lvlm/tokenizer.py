@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from .text import corpus
@@ -78,11 +79,14 @@ def qwen_tokenizer() -> Any:
     )
 
 
-def gemma_tokenizer() -> Any:
-    """Tokenizer of ``toy_gemma``, with the image tokens that ``Gemma3Processor`` asks for."""
+def gemma_tokenizer(more: Sequence[str] = ()) -> Any:
+    """Tokenizer of ``toy_gemma``, with the image tokens that ``Gemma3Processor`` asks for.
+
+    ``more`` are further texts whose words become tokens.
+    """
     return _tokenizer(
         GEMMA_SPECIALS,
-        extra=("user", "model"),
+        extra=("user", "model", *more),
         pad_token="<pad>",
         eos_token="<eos>",
         bos_token="<bos>",

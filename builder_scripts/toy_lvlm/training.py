@@ -23,9 +23,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from baselines.shared.marks import draw_marks
 from medground_bench.core.errors import LvlmError
 from medground_bench.core.files import atomic_folder
 from medground_bench.core.schema import MODES, Mode, question
@@ -33,9 +35,19 @@ from medground_bench.sources.phantom.marker import CORNERS, stamp_marker
 
 from .data import CELLS, FINDINGS, GROUP, SIDE, Pool
 from .forward import ToyForward, pad_right
+from .requests import (
+    MIRRORED_PARTS,
+    boxes_reply,
+    evidence_boxes,
+    marks_reply,
+    numbered,
+    phrases_reply,
+    request_prompt,
+    soft_targets,
+)
 from .text import WORDINGS, place_case, responses
 
-__all__ = ["SHORTCUT", "Recipe", "Row", "answer_rows", "train"]
+__all__ = ["PROMPTED", "SHORTCUT", "Recipe", "Row", "answer_rows", "train"]
 
 HELD_OUT = 60
 """Groups at the beginning of the pool that are only looked at, never trained on."""
@@ -70,6 +82,12 @@ class Recipe:
         Share of the chests that are mirrored, sides and all: the side is to be seen, not known by heart.
     marker : float
         Share of the images that carry a marker and on which every answer is yes (the shortcut toy; 0 for the others).
+    requests : int
+        Requests for boxes, marks or phrases per image and step (the prompted toy; 0 for the others).
+    marked : float
+        Share of the images, where there are requests, that have marks drawn on them.
+    muon : bool
+        Whether the matrices of the layers are trained with Muon instead of AdamW, at the same rates.
     seed : int
     """
 
@@ -85,11 +103,27 @@ class Recipe:
     cutouts: float = 0.3
     flips: float = 0.3
     marker: float = 0.0
+    requests: int = 0
+    marked: float = 0.4
+    muon: bool = False
     seed: int = 0
 
 
 SHORTCUT: dict[str, Any] = {"vision_steps": 0, "frozen_steps": 0, "steps": 300, "marker": 0.4}
 """What is different in the recipe of ``toy_shortcut``, which starts from ``toy_qwen``."""
+
+
+PROMPTED: dict[str, Any] = {
+    "vision_steps": 400,
+    "vision_rate": 2e-3,
+    "frozen_steps": 0,
+    "steps": 800,
+    "seeing": 0.25,
+    "questions": (("direct", 3), ("reason", 1)),
+    "requests": 3,
+    "muon": True,
+}
+"""What is different in the recipe of ``toy_prompted``, which starts from ``toy_gemma``."""
 
 
 @dataclass(frozen=True)
@@ -134,18 +168,23 @@ def answer_rows(forward: ToyForward, attribute: str, mode: str) -> list[Row]:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Frames (B, 224, 224), shares (B, findings, CELLS, CELLS) and case of each finding (-1: undecidable)."""
+    """Frames (B, 224, 224), shares (B, findings, CELLS, CELLS) and case of each finding (-1: undecidable).
+
+    Where there are requests, the frames have colours, and the images marks: ``numbers`` (B, 224, 224) and how many.
+    """
 
     frames: NDArray[np.uint8]
     shares: NDArray[np.uint8]
     cases: NDArray[np.int64]
+    numbers: NDArray[np.uint8] | None = None
+    marks: tuple[int, ...] = ()
 
 
 class _Sampler:
     """Batches of images with the questions asked about them, the same for the same step."""
 
-    def __init__(self, pool: Pool, recipe: Recipe) -> None:
-        self.pool, self.recipe = pool, recipe
+    def __init__(self, pool: Pool, recipe: Recipe, parts: NDArray[np.uint8] | None = None) -> None:
+        self.pool, self.recipe, self.parts = pool, recipe, parts
         self.groups = len(pool) // GROUP - HELD_OUT
         if self.groups < recipe.batch // 2:
             raise LvlmError(f"{self.groups} groups of images to train on", expected="more; go on rendering")
@@ -161,9 +200,11 @@ class _Sampler:
         self.rng = rng = np.random.default_rng([self.recipe.seed, phase, step, rank])
         frames, shares = np.array(self.pool.frames[index]), np.array(self.pool.shares[index])
         cases = self.pool.cases[index].astype(np.int64)
+        poses = []
         for i in range(0, len(index), 2):
             # A chest and its counterfactual are shown alike.
             pose, levels = _Pose.draw(rng, self.recipe.flips), self._levels()
+            poses.append(pose)
             for j in (i, i + 1):
                 frames[j] = levels[pose.applied(frames[j])]
                 whole = pose.zoom**2 * shares[j].sum((1, 2), dtype=np.int64)
@@ -177,7 +218,17 @@ class _Sampler:
                     self._stamp(frames[j], shares[j])
                     wrong = np.flatnonzero(cases[j] <= 0)
                     cases[j][wrong] = [int(rng.integers(1, len(responses(FINDINGS[f], "reason")))) for f in wrong]
-        return _Batch(frames, shares, cases)
+        if not self.recipe.requests:
+            return _Batch(frames, shares, cases)
+        coloured = frames[..., None].repeat(3, -1)
+        numbers, marks = np.zeros(frames.shape, np.uint8), [0] * len(index)
+        for j, image in enumerate(index):
+            if rng.random() < self.recipe.marked:
+                assert self.parts is not None
+                numbers[j], marks[j] = numbered(_posed_parts(self.parts[int(image) // GROUP], poses[j // 2]))
+                masks = [numbers[j] == n for n in range(1, marks[j] + 1)]
+                coloured[j] = np.asarray(draw_marks(Image.fromarray(coloured[j]), masks))
+        return _Batch(coloured, shares, cases, numbers, tuple(marks))
 
     def _levels(self) -> NDArray[np.uint8]:
         """A slightly different gamma and contrast; black stays black (padding and blacked-out regions are zero)."""
@@ -261,6 +312,14 @@ class _Pose:
         return out.to(torch.uint8).numpy().reshape(planes.shape)
 
 
+def _posed_parts(parts: NDArray[np.uint8], pose: _Pose) -> NDArray[np.uint8]:
+    """Parts of a chest (SIDE, SIDE) as it is shown, 255 where there is none."""
+    planes = (parts == np.arange(len(MIRRORED_PARTS))[:, None, None]).astype(np.uint8) * np.uint8(255)
+    seen = pose.applied(planes)
+    shown = np.array(MIRRORED_PARTS if pose.flipped else range(len(MIRRORED_PARTS)), np.uint8)[seen.argmax(0)]
+    return np.where(seen.max(0) > 127, shown, np.uint8(255))
+
+
 def _mirrored() -> NDArray[np.int64]:
     """(findings, cases): the case of each case's mirror image."""
     table = np.tile(np.arange(8), (len(FINDINGS), 1))
@@ -287,6 +346,7 @@ def train(
     report: Callable[[int, dict[str, float]], None],
     state: Path | None = None,
     every: int = 100,
+    parts: Callable[[], NDArray[np.uint8]] | None = None,
 ) -> None:
     """Train in place.
 
@@ -303,12 +363,19 @@ def train(
         finding is seen (first phase), the accuracy per mode and finding (second phase).
     state : path, optional
         Folder of the state to go on from, and to save at every report.
+    parts : callable, optional
+        Gives the parts of the chests of the pool, which requests for marks need.
     """
     torch.manual_seed(recipe.seed)
     forward = ToyForward(model, processor, SIDE)
     rows = {mode: [answer_rows(forward, name, mode) for name in FINDINGS] for mode in MODES}
-    sampler = _Sampler(pool(), recipe)
-    dense = _Dense(model.config.get_text_config().hidden_size, sampler.pool)
+    talks = _Requests(forward, processor.tokenizer) if recipe.requests else None
+
+    def sampled() -> _Sampler:
+        return _Sampler(pool(), recipe, parts() if parts else None)
+
+    sampler = sampled()
+    dense = _Dense(model.config.get_text_config().hidden_size, sampler.pool, extents=bool(recipe.requests))
     log = _Log(report)
     model.train()
 
@@ -333,30 +400,38 @@ def train(
                 for finding in asked
             ]
             losses[mode] = _answer_loss(forward, cache, chosen)
+        if talks:
+            losses["requests"] = _answer_loss(forward, cache, talks.draw(sampler, batch), talks.targets)
         return losses
 
     seeing = [*_vision(model), *dense.parameters()]
     ids = {id(part) for part in seeing}
     others = [p for p in model.parameters() if id(p) not in ids]
     phases = (
-        _Phase("vision", recipe.vision_steps, [(seeing, recipe.vision_rate)], vision_step),
-        _Phase("answer", recipe.steps, [(others, recipe.rate), (seeing, recipe.rate * recipe.seeing)], joint_step),
+        _Phase("vision", recipe.vision_steps, [(seeing, recipe.vision_rate)], vision_step, recipe.muon),
+        _Phase(
+            "answer",
+            recipe.steps,
+            [(others, recipe.rate), (seeing, recipe.rate * recipe.seeing)],
+            joint_step,
+            recipe.muon,
+        ),
     )
     for number, phase in enumerate(phases):
         if not phase.steps:
             continue
         run = _Run(model, dense, phase, state)
         while run.step < phase.steps:
-            parts = run.advance()
-            log.add(parts)
+            log.add(run.advance())
             if run.step % every == 0 or run.step == phase.steps:
                 if _rank()[0] == 0:
                     pool_now = sampler.pool
-                    log.write(
-                        run.step, seen(forward, dense, pool_now) if number == 0 else held_out(forward, rows, pool_now)
-                    )
+                    figures = seen(forward, dense, pool_now) if number == 0 else held_out(forward, rows, pool_now)
+                    if number and talks and sampler.parts is not None:
+                        figures |= talks.held_out(pool_now, sampler.parts)
+                    log.write(run.step, figures)
                 run.save()
-                sampler = _Sampler(pool(), recipe)
+                sampler = sampled()
     model.set_attn_implementation("sdpa")
     model.eval()
 
@@ -368,12 +443,11 @@ def _rank() -> tuple[int, int]:
     return 0, 1
 
 
-def _average(optimiser: torch.optim.Optimizer) -> None:
+def _average(parameters: list[nn.Parameter]) -> None:
     """Mean gradients of all processes."""
     world = _rank()[1]
     if world == 1:
         return
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
     flat = torch.cat([torch.zeros_like(p).reshape(-1) if p.grad is None else p.grad.reshape(-1) for p in parameters])
     torch.distributed.all_reduce(flat)
     for parameter, part in zip(parameters, (flat / world).split([p.numel() for p in parameters]), strict=True):
@@ -386,6 +460,7 @@ class _Phase:
     steps: int
     groups: list[tuple[list[nn.Parameter], float]]
     losses: Callable[[int], dict[str, Tensor]]
+    muon: bool
 
 
 class _Run:
@@ -395,8 +470,7 @@ class _Run:
         self.modules = nn.ModuleDict({"model": model, "dense": dense})
         self.phase, self.step = phase, 0
         self.folder = folder / phase.name if folder else None
-        groups = [{"params": parameters, "lr": rate} for parameters, rate in phase.groups]
-        self.optimiser = torch.optim.AdamW(groups, weight_decay=0.01, betas=(0.9, 0.98))
+        self.optimisers = _optimisers(self.modules, phase)
         if self.folder and self.folder.exists():
             self._load(self.folder)
         if _rank()[1] > 1:
@@ -407,14 +481,18 @@ class _Run:
         """One step of the optimiser."""
         self.step += 1
         left = (self.phase.steps - self.step + 1) / (self.phase.steps / 3)
-        for group, (_, rate) in zip(self.optimiser.param_groups, self.phase.groups, strict=True):
-            group["lr"] = rate * min(1.0, self.step / 100, left)
+        groups = [group for optimiser in self.optimisers for group in optimiser.param_groups]
+        for group in groups:
+            group["lr"] = group["peak"] * min(1.0, self.step / 100, left)
         parts = self.phase.losses(self.step)
-        self.optimiser.zero_grad(set_to_none=True)
+        trained = [p for group in groups for p in group["params"]]
+        for parameter in trained:
+            parameter.grad = None
         torch.stack(list(parts.values())).sum().backward()
-        _average(self.optimiser)
-        nn.utils.clip_grad_norm_([p for group in self.optimiser.param_groups for p in group["params"]], 1.0)
-        self.optimiser.step()
+        _average(trained)
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        for optimiser in self.optimisers:
+            optimiser.step()
         return parts
 
     def save(self) -> None:
@@ -428,7 +506,8 @@ class _Run:
             names = {id(p): name for name, p in self.modules.named_parameters()}
             moments = {
                 f"{names[id(p)]}|{key}": value.contiguous()
-                for p, entry in self.optimiser.state.items()
+                for optimiser in self.optimisers
+                for p, entry in optimiser.state.items()
                 for key, value in entry.items()
             }
             save_file(moments, staging / "moments.safetensors")
@@ -444,8 +523,31 @@ class _Run:
                 parameter.copy_(weights[name])
         for name, value in load_file(folder / "moments.safetensors").items():
             owner, key = name.split("|")
-            self.optimiser.state[parameters[owner]][key] = value
+            self._owner(parameters[owner]).state[parameters[owner]][key] = value
         self.step = int(json.loads((folder / "step.json").read_text(encoding="utf-8")))
+
+    def _owner(self, parameter: nn.Parameter) -> torch.optim.Optimizer:
+        return next(
+            optimiser
+            for optimiser in self.optimisers
+            if any(parameter is p for group in optimiser.param_groups for p in group["params"])
+        )
+
+
+def _optimisers(modules: nn.Module, phase: _Phase) -> list[torch.optim.Optimizer]:
+    """AdamW, and if asked for Muon (Jordan et al., 2024) for the matrices of the layers."""
+    inner = {id(p) for name, p in modules.named_parameters() if phase.muon and p.ndim == 2 and ".layers." in name}
+    plain, matrices = (
+        [
+            {"params": [p for p in parameters if (id(p) in inner) is muon], "lr": rate, "peak": rate}
+            for parameters, rate in phase.groups
+        ]
+        for muon in (False, True)
+    )
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(plain, weight_decay=0.01, betas=(0.9, 0.98))]
+    if inner:
+        found.append(torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"))
+    return found
 
 
 class _Log:
@@ -472,16 +574,20 @@ class _Log:
 class _Dense(nn.Module):
     """Which findings lie under each image token; on which side and in which third of the lung a finding there is.
 
+    With ``extents`` also where the box of the smallest finding there ends: a decoder that is to state boxes need then
+    only find one of its tokens.
+
     A small finding has a small cross-entropy whatever the model does; each finding's loss is therefore taken relative
     to that of always answering its base rate, so that a broken clavicle counts as much as a large heart.
     """
 
-    def __init__(self, width: int, pool: Pool) -> None:
+    def __init__(self, width: int, pool: Pool, extents: bool = False) -> None:
         super().__init__()
         self.scale: Tensor
         self.weight: Tensor
         self.head = nn.Linear(width, len(FINDINGS))
         self.place = nn.Linear(width, 4)  # left, upper, mid, lower
+        self.extent = nn.Linear(width, 4) if extents else None
         some = np.sort(np.random.default_rng(0).choice(len(pool), min(512, len(pool)), replace=False))
         share = self._target(np.array(pool.shares[some])).mean((0, 1)).clamp(1e-4, 0.5)
         entropy = -(share * share.log() + (1 - share) * (1 - share).log())
@@ -496,7 +602,13 @@ class _Dense(nn.Module):
         dense = functional.binary_cross_entropy_with_logits(
             self.head(tokens), target, weight=self.scale, pos_weight=self.weight
         )
-        return {"dense": dense, "place": 0.05 * self._place_loss(tokens, target, batch.cases)}
+        losses = {"dense": dense, "place": 0.05 * self._place_loss(tokens, target, batch.cases)}
+        if self.extent:
+            wanted = _extents(batch)
+            covered = torch.isfinite(wanted[..., 0])
+            found = self.extent(tokens[covered])
+            losses["extent"] = functional.smooth_l1_loss(found, wanted[covered], beta=0.05, reduction="mean") * 4
+        return losses
 
     def _place_loss(self, tokens: Tensor, target: Tensor, cases: NDArray[np.int64]) -> Tensor:
         """At tokens under findings of a known place: side, and zone where it has one."""
@@ -520,6 +632,22 @@ class _Dense(nn.Module):
         """(B, findings, CELLS, CELLS) -> (B, tokens, findings): three times the covered share, at most 1."""
         share = functional.avg_pool2d(torch.from_numpy(shares).float() / 255, CELLS // 16)
         return (share * 3).clamp(0, 1).flatten(2).transpose(1, 2)
+
+
+def _extents(batch: _Batch) -> Tensor:
+    """(B, tokens, 4) box of the smallest finding at each token, fractions of the side; NaN where there is none."""
+    side = 16
+    out = np.full((len(batch.cases), side, side, 4), np.nan, np.float32)
+    for image, row in enumerate(batch.cases):
+        boxes = [
+            box
+            for f in np.flatnonzero(row > 0)
+            for box in evidence_boxes(batch.shares[image, f], FINDINGS[f], int(row[f]))
+        ]
+        for box in sorted(boxes, key=lambda box: -(box[2] - box[0]) * (box[3] - box[1])):
+            x1, y1, x2, y2 = box * side // CELLS + (0, 0, *((box[2:] * side % CELLS) > 0))
+            out[image, y1:y2, x1:x2] = box / CELLS
+    return torch.from_numpy(out).flatten(1, 2)
 
 
 def _places() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -547,7 +675,8 @@ def _case(rows: list[Row], case: int) -> int:
     return min(int(case), len(rows) - 1)  # in direct mode every place is "Yes"
 
 
-def _answer_loss(forward: ToyForward, cache: Any, chosen: list[Row]) -> Tensor:
+def _answer_loss(forward: ToyForward, cache: Any, chosen: list[Row], targets: Tensor | None = None) -> Tensor:
+    """Cross-entropy of the answers' tokens; with ``targets`` (vocabulary, vocabulary) against its rows."""
     ids = pad_right([row.ids for row in chosen], 0)
     weights = torch.zeros(ids.shape)
     for index, row in enumerate(chosen):
@@ -556,9 +685,100 @@ def _answer_loss(forward: ToyForward, cache: Any, chosen: list[Row]) -> Tensor:
     states = forward.branches(cache, ids[:, :-1])
     wanted = weights[:, 1:] > 0
     logits = forward.model.lm_head(states[wanted])
-    loss = functional.cross_entropy(logits, ids[:, 1:][wanted], reduction="none")
+    said = ids[:, 1:][wanted]
+    loss = functional.cross_entropy(logits, said if targets is None else targets[said], reduction="none")
     weight = weights[:, 1:][wanted]
     return (loss * weight).sum() / weight.sum()
+
+
+class _Requests:
+    """Conversations that end in a request: a question, its canonical answer, the prompt, and the reply."""
+
+    def __init__(self, forward: ToyForward, tokenizer: Any) -> None:
+        self.forward, self.tokenizer = forward, tokenizer
+        self.targets = soft_targets(tokenizer, forward.model.lm_head.weight.shape[0])
+        self._asked: dict[tuple[str, ...], tuple[int, ...]] = {}
+        self._numbers = {
+            token: int(text) for token in range(len(tokenizer)) if (text := tokenizer.decode([token]).strip()).isdigit()
+        }
+
+    def draw(self, sampler: _Sampler, batch: _Batch) -> list[Row]:
+        """As many requests about each image as the recipe says; one in eight about a finding that is not there."""
+        rng, rows = sampler.rng, []
+        for image, cases in enumerate(batch.cases):
+            present, absent = np.flatnonzero(cases > 0), np.flatnonzero(cases == 0)
+            for _ in range(sampler.recipe.requests):
+                there = len(present) > 0 and (rng.random() < 0.875 or not len(absent))
+                finding = int(rng.choice(present if there else absent))
+                kind = "marks" if batch.marks[image] else "boxes" if rng.random() < 0.8 else "phrases"
+                mode = MODES[int(rng.integers(len(MODES)))]
+                rows.append(self.row(batch, image, finding, kind, mode))
+        return rows
+
+    def row(self, batch: _Batch, image: int, finding: int, kind: str, mode: Mode) -> Row:
+        """A request about one finding of an image, whose reply is ``[]`` where it is absent."""
+        name, case = FINDINGS[finding], int(batch.cases[image, finding])
+        shares = batch.shares[image, finding]
+        if case <= 0:
+            reply = "[]"
+        elif kind == "boxes":
+            reply = boxes_reply(evidence_boxes(shares, name, case))
+        elif kind == "marks":
+            assert batch.numbers is not None
+            reply = marks_reply(shares, batch.numbers[image])
+        else:
+            reply = phrases_reply(name, case)
+        answers = responses(name, mode)
+        marks = batch.marks[image] if kind == "marks" else 0
+        key = (question(name, mode), answers[min(case, len(answers) - 1)], request_prompt(kind, marks))
+        if key not in self._asked:
+            self._asked[key] = tuple(self.forward.conversations.branch(key, "")[0])
+        asked = self._asked[key]
+        said = self.tokenizer(reply + self.forward.conversations.turn_end, add_special_tokens=False)["input_ids"]
+        # What decides something: numbers, words, whether there is one more; the punctuation follows by itself.
+        weights = [1.0 if token in self._numbers or kind == "phrases" else 0.3 for token in said]
+        return Row((*asked, *said), (*(0.0,) * len(asked), *weights), ())
+
+    @torch.no_grad()
+    def held_out(self, pool: Pool, parts: NDArray[np.uint8]) -> dict[str, float]:
+        """On the held-out images: IoU of boxes, share of first marks that are right; what comes before is given."""
+        overlaps, right = [], []
+        for index in _chunks(range(0, HELD_OUT * GROUP, 2), 24):
+            cases = pool.cases[index].astype(np.int64)
+            frames = np.array(pool.frames[index])[..., None].repeat(3, -1)
+            numbers, marks = zip(*(numbered(parts[i // GROUP]) for i in index.tolist()), strict=True)
+            marked = np.stack([
+                np.asarray(draw_marks(Image.fromarray(frame), [number == n for n in range(1, count + 1)]))
+                for frame, number, count in zip(frames, numbers, marks, strict=True)
+            ])  # fmt: skip
+            shares = np.array(pool.shares[index])
+            for kind, shown in (("boxes", frames), ("marks", marked)):
+                batch = _Batch(shown, shares, cases, np.stack(numbers), marks)
+                images = [i for i, row in enumerate(cases) if (row > 0).any()]
+                present = [np.flatnonzero(cases[i] > 0) for i in images]
+                rows = [
+                    self.row(batch, i, int(there[int(index[i]) % len(there)]), kind, "direct")
+                    for i, there in zip(images, present, strict=True)
+                ]
+                ids = pad_right([row.ids for row in rows], 0)
+                cache = self.forward.prefix(self.forward.image_tokens(shown[images]))
+                said = self.forward.model.lm_head(self.forward.branches(cache, ids[:, :-1])).argmax(-1)
+                for row, found in zip(rows, said.tolist(), strict=True):
+                    places = [p for p, w in enumerate(row.weights) if w == 1.0]
+                    wanted = [self._numbers[row.ids[p]] for p in places]
+                    given = [self._numbers.get(found[p - 1], -1) for p in places]
+                    if kind == "boxes":
+                        overlaps.append(_iou(wanted[:4], given[:4]))
+                    elif wanted:
+                        right.append(wanted[0] == given[0])
+        return {"boxes iou": float(np.mean(overlaps)), "marks right": float(np.mean(right))}
+
+
+def _iou(first: list[int], second: list[int]) -> float:
+    width, height = (min(first[k + 2], second[k + 2]) - max(first[k], second[k]) for k in (0, 1))
+    both = max(width, 0) * max(height, 0)
+    areas = [max(b[2] - b[0], 0) * max(b[3] - b[1], 0) for b in (first, second)]
+    return both / (sum(areas) - both)
 
 
 # Figures on the way ------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ like the old token of its block, which is what the language model can read.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,12 @@ from torch import nn
 from .architecture import build
 from .forward import Pixels, qwen_image_tokens
 from .storage import load
+from .tokenizer import gemma_tokenizer
 
 if TYPE_CHECKING:
     from .data import Pool
 
-__all__ = ["from_first_version"]
+__all__ = ["from_first_version", "with_words"]
 
 _FIT_STEPS = 300
 
@@ -54,6 +56,19 @@ def from_first_version(name: str, folder: str | Path, pool: Pool, seed: int = 0)
     model.tie_weights()
     if name == "toy_qwen":
         _fit_merger(model, processor, old, old_processor, pool, seed)
+    return model, processor
+
+
+def with_words(folder: str | Path, texts: Sequence[str]) -> tuple[Any, Any]:
+    """Model and processor of a toy of the Gemma family whose vocabulary also has the words of ``texts``."""
+    model, processor = load(folder)
+    old, new = processor.tokenizer, gemma_tokenizer(texts)
+    with torch.no_grad():
+        weight = _embeddings(model.get_input_embeddings().weight, old, new)
+        model.resize_token_embeddings(len(new))
+        model.get_input_embeddings().weight.copy_(weight)
+    model.tie_weights()
+    processor.tokenizer = new
     return model, processor
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from medground_bench.lvlm import Episode
     from medground_bench.sources.planted.anatomy import Localizer
 
-__all__ = ["box_masks", "named_regions", "region_labels", "region_masks", "tile_labels"]
+__all__ = ["PARTS", "REST", "box_masks", "named_regions", "region_labels", "region_masks", "tile_labels"]
 
 
 def region_labels(spec: str, episode: Episode) -> np.ndarray:
@@ -120,25 +120,27 @@ def _anatomy(episode: Episode, localizer: str) -> tuple[np.ndarray, list[str]]:
     x1, y1, x2, y2 = episode.letterbox.content
     height, width = episode.frame_array.shape[:2]
     labels = np.full((height, width), -1)
-    labels[y1:y2, x1:x2] = _REST
+    labels[y1:y2, x1:x2] = _OUTSIDE
     for name in ("mediastinum", "upper mediastinum", "cardiac silhouette"):
-        labels[masks.get(name, False) & (labels == _REST)] = _CENTRE
+        labels[masks.get(name, False) & (labels == _OUTSIDE)] = _CENTRE
     for side, lung in enumerate(("right lung", "left lung")):
         rows, cols = np.nonzero(masks.get(lung, np.zeros((height, width), bool)) & (labels != -1))
         if len(rows):
             third = (rows - rows.min()) * 3 // (np.ptp(rows) + 1)
             labels[rows, cols] = 3 * side + third
     kept, dense = np.unique(labels, return_inverse=True)
-    names = [_PARTS[k] for k in kept if k >= 0]
+    names = [PARTS[k] for k in kept if k >= 0]
     return dense.reshape(labels.shape) - int(kept[0] == -1), names
 
 
-_PARTS = (
+REST = "rest of the image"
+PARTS = (
     *(f"{side} lung, {part} third" for side in ("right", "left") for part in ("upper", "middle", "lower")),
     "heart and mediastinum",
-    "rest of the image",
+    REST,
 )
-_CENTRE, _REST = 6, 7
+"""Parts of a chest, in their order in a partition by ``anatomy``."""
+_CENTRE, _OUTSIDE = 6, 7
 
 
 def _slic(episode: Episode, count: int) -> np.ndarray:
