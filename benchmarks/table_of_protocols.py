@@ -150,14 +150,15 @@ def both_lvlms(results: Sequence[ProtocolResult], measure: str) -> str:
 
 
 def columns_of(results: Sequence[ProtocolResult]) -> list[tuple[str, Measure]]:
-    """The measures that are shown: each protocol's first, and those beside it."""
-    fronts = {r.protocol: r.measures for r in results}
+    """The measures shown: each protocol's first and those beside it, where there is a value; IoU has its column."""
+    fronts = {r.protocol: r.measures for r in results if r.protocol != "strata"}
+    known = {(r.protocol, name) for r in results for name, column in r.values.items() if not np.isnan(column).all()}
     return [
         (protocol, measure)
         for protocol, measures in fronts.items()
         for wanted in (measures[0].name, *BESIDE.get(protocol, ()))
         for measure in measures
-        if measure.name == wanted
+        if measure.name == wanted and (protocol, wanted) in known
     ]
 
 
