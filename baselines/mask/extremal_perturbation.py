@@ -42,7 +42,8 @@ class ExtremalParameters:
     gain : float
         What the change by blurring all counts: beside the constraint, a score of one nat alone would choose nothing.
     variant : {"preserve", "delete", "dual"}
-        The image inside the mask is to keep the score; the image outside is to lose it; or both, at twice the cost.
+        The image inside the mask is to keep the score; the image outside is to lose it; or both, at twice the cost. The
+        search begins with the whole image shown.
     smooth : float
         Standard deviation of a Gaussian over the map, as a share of its side (0.09 for the paper's pointing game).
     """
@@ -92,7 +93,7 @@ def extremal_perturbation(lvlm: Lvlm, episode: Episode, parameters: ExtremalPara
     grid = -(-height // parameters.step), -(-width // parameters.step)
     sums, areas = np.zeros((height, width)), []
     for area in parameters.areas if change > 1e-3 else ():
-        control = torch.ones(1, 1, *grid, requires_grad=True)
+        control = torch.full((1, 1, *grid), float(parameters.variant != "delete"), requires_grad=True)
         descent = torch.optim.SGD([control], lr=parameters.rate, momentum=0.9, dampening=0.9)
         for iteration in range(parameters.iterations):
             with torch.enable_grad():

@@ -17,13 +17,14 @@ from tests.baselines.mask.test_planted_patch import PIXELS  # noqa: E402
 
 
 @pytest.mark.parametrize(
-    ("variant", "near"),
+    ("variant", "share"),
     [
-        ("preserve", 0.02),
-        *(pytest.param(*case, marks=pytest.mark.heavy) for case in (("delete", 0.03), ("dual", 0.02))),
+        ("preserve", 0.95),
+        # A little blur deletes all contrast: the rest of the area may lie anywhere.
+        *(pytest.param(*case, marks=pytest.mark.heavy) for case in (("delete", 0.75), ("dual", 0.95))),
     ],
 )
-def test_the_mask_keeps_the_area_and_lies_where_the_score_is(variant: str, near: float) -> None:
+def test_the_mask_keeps_the_area_and_lies_where_the_score_is(variant: str, share: float) -> None:
     """A checkered image (the blur destroys it) whose top left quarter alone is scored by its contrast."""
     pixels = (np.indices((56, 56)).sum(0) % 2 * 255).astype(np.uint8)
 
@@ -35,9 +36,9 @@ def test_the_mask_keeps_the_area_and_lies_where_the_score_is(variant: str, near:
     options = {"areas": (0.25,), "iterations": 300, "step": 4, "sigma": 8.0, "variant": variant}
     found = method.run(player, of_image(pixels), method.make_parameters(options))
     (area,) = found.extras["areas"]
-    assert area == pytest.approx(0.25, abs=near)
+    assert area == pytest.approx(0.25, abs=0.02)
     heat = np.asarray(found.heatmap)
-    assert heat[:36, :36].sum() > 0.95 * heat.sum()
+    assert heat[:36, :36].sum() > share * heat.sum()
     if variant == "preserve":
         again = method.run(player, of_image(pixels), method.make_parameters(options | {"smooth": 0.05}))
         np.testing.assert_allclose(
