@@ -2,8 +2,9 @@
 
     python benchmarks/rank_agreement.py phantoms/results/direct/scores.json planted/results/direct/scores.json
 
-Every method that both files score by the same LVLM is ranked by its mean IoU; controls are left out, since methods only
-have to agree about methods. The interval (95 %, percentile) resamples the patients of both files, each by themselves.
+Every method that both files score by the same LVLM is ranked by its mean IoU. Controls are left out, since methods only
+have to agree about methods, and so are methods on fewer than a tenth of the records that another has: their rank is
+noise. The interval (95 %, percentile) resamples the patients of both files, each by themselves.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ def agreements(
             for s in first.submissions
             if (s.lvlm, s.mode, s.kind) == (lvlm, mode, "method") and s.method in others
         ]
+        most = [max((len(pair[k].positions) for pair in pairs), default=0) for k in (0, 1)]
+        pairs = [pair for pair in pairs if all(len(pair[k].positions) * 10 >= most[k] for k in (0, 1))]
         if len(pairs) < 3:
             yield f"{lvlm} {mode}: {len(pairs)} methods in both files, at least 3 are needed"
             continue
