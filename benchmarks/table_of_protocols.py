@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -170,13 +171,24 @@ def table_of_methods(name: str, results: Sequence[ProtocolResult], file: ScoreFi
         found = [[r for r in results if (r.method, r.protocol) == (method, protocol)] for protocol, _ in columns]
         cells = [both_lvlms(some, m.name) if some else "" for some, (_, m) in zip(found, columns, strict=True)]
         rows.append((iou, f"| `{method}` | {iou:.3f} | " + " | ".join(cells) + " |"))
+
+    def most(protocol: str, measure: str) -> int:
+        """Of how many records of one method it is."""
+        counts: Counter[str] = Counter()
+        for r in results:
+            if r.protocol == protocol and measure in r.values:
+                counts[r.method] += int((~np.isnan(r.values[measure])).sum())
+        return max(counts.values())
+
     lvlms = sorted({r.lvlm for r in results})
     counts = {lvlm: len({record for r in results if r.lvlm == lvlm for record in r.ids}) for lvlm in lvlms}
     arrows = {"high": " ↑", "low": " ↓"}
     return [
         f"**{name}**: " + ", ".join(f"{n} records of `{lvlm}`" for lvlm, n in counts.items()),
         "",
-        "| method | IoU | " + " | ".join(f"`{p}.{m.name}`{arrows.get(m.better, '')}" for p, m in columns) + " |",
+        "| method | IoU | "
+        + " | ".join(f"`{p}.{m.name}`{arrows.get(m.better, '')} ({most(p, m.name)})" for p, m in columns)
+        + " |",
         "| --- " * (len(columns) + 2) + "|",
         *(row for _, row in sorted(rows, reverse=True)),
         "| *chance* | | " + " | ".join("" if m.chance is None else str(m.chance) for _, m in columns) + " |",
