@@ -29,8 +29,8 @@ def gradcam(lvlm: Lvlm, episode: Episode, parameters: CamParameters) -> Attribut
     Unsigned, question-aware through the gradient. The paper's channels are those of a convolution; H is here the last
     hidden state whose image tokens reach the answer (``extras["layer"]``).
     """
-    layer, states, gradients = image_gradients(lvlm, episode, parameters.layer, "gradcam")
-    return cam_map(episode, states, cam_weights(gradients), layer)
+    layer, states, gradients = image_gradients(lvlm, episode, parameters, "gradcam")
+    return cam_map(episode, states @ cam_weights(gradients), layer)
 
 
 def cam_weights(gradients: np.ndarray) -> np.ndarray:

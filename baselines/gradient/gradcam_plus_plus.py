@@ -24,6 +24,7 @@ class CamPlusPlusParameters(CamParameters):
     Attributes
     ----------
     layer : int or None
+    normed : bool
         As in :class:`CamParameters`.
     eps : float
         Added to the denominator of alpha, in units of the squared gradient.
@@ -49,8 +50,8 @@ def gradcam_plus_plus(lvlm: Lvlm, episode: Episode, parameters: CamPlusPlusParam
     Unsigned, question-aware through the gradient. Released codes add an absolute epsilon to the denominator, which is
     larger than the squared gradients of an LVLM; here it is relative to them.
     """
-    layer, states, gradients = image_gradients(lvlm, episode, parameters.layer, "gradcam++")
-    return cam_map(episode, states, cam_plus_plus_weights(states, gradients, parameters.eps), layer)
+    layer, states, gradients = image_gradients(lvlm, episode, parameters, "gradcam++")
+    return cam_map(episode, states @ cam_plus_plus_weights(states, gradients, parameters.eps), layer)
 
 
 def cam_plus_plus_weights(states: np.ndarray, gradients: np.ndarray, eps: float) -> np.ndarray:

@@ -81,21 +81,22 @@ def hidden_states(
 
 
 def hidden_gradients(
-    lvlm: Lvlm, episode: Episode, layers: Iterable[int] | None = None, image: Any = None
+    lvlm: Lvlm, episode: Episode, layers: Iterable[int] | None = None, image: Any = None, *, read: bool = False
 ) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
     """Hidden states of chosen layers and the score's gradients there: {layer: (states, gradients)}, each (S, D).
 
     One forward and one backward pass. The gradient at the image positions of the last hidden state is zero: only
-    the predicting rows of that layer reach the score.
+    the predicting rows of that layer reach the score. With ``read`` hidden state l is taken as the attention of layer l
+    reads it, after the norm, and gradients are those that go through that attention; nothing reads the last.
 
     Raises
     ------
     LvlmError
-        If a gradient is not finite.
+        If a gradient is not finite, or nothing reads a state.
     """
-    wanted = layer_numbers(layers, len(lvlm.layers) + 1, "hidden states")
+    wanted = layer_numbers(layers, len(lvlm.layers) + (not read), "hidden states")
     with torch.enable_grad(), ExitStack() as stack:
-        seen = _watch_hidden(lvlm, wanted, stack)
+        seen = (_watch_read if read else _watch_hidden)(lvlm, wanted, stack)
         scores, _ = score_from_entry(lvlm, episode, image, leaves=True)
         states = [seen[layer] for layer in wanted]
         gradients = torch.autograd.grad(scores.sum(), states)
@@ -176,6 +177,24 @@ def _watch_hidden(lvlm: Lvlm, wanted: Sequence[int], stack: ExitStack) -> dict[i
         else:
             handle = layers[number - 1].register_forward_hook(after(number))
         stack.callback(handle.remove)
+    return seen
+
+
+def _watch_read(lvlm: Lvlm, wanted: Sequence[int], stack: ExitStack) -> dict[int, torch.Tensor]:
+    """As :func:`_watch_hidden`, of what enters the attention of each layer."""
+    seen: dict[int, torch.Tensor] = {}
+
+    def before(layer: int) -> Any:
+        def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            seen[layer] = args[0] if args else kwargs["hidden_states"]
+
+        return hook
+
+    for number in wanted:
+        attention = getattr(lvlm.layers[number], "self_attn", None)
+        if attention is None:
+            raise LvlmError(f"layer {number} has no attention that could be watched", where=lvlm.key)
+        stack.callback(attention.register_forward_pre_hook(before(number), with_kwargs=True).remove)
     return seen
 
 

@@ -34,6 +34,7 @@ STATES = [
     ),
     *("grad_attention", "gradcam", "gradcam++", "integrated_gradients", "occlusion", "rise", "prompting"),
     *("token_patching", "atp", "relp", "gim", "logit_attribution", "ifr", "ifr_two_hop", "globenc", "alti_logit"),
+    *("hirescam", "layercam", "xgradcam", "eigencam"),
     *("tam", "llava_cam", "saliency", "input_x_gradient", "iia", "glimpse", "dave"),
 ]
 """Methods that read states, attention or one gradient: precision and weights tell in their maps."""
@@ -42,7 +43,7 @@ LOCAL = [
     *STATES,
     *("smoothgrad", "expected_gradients", "xrai", "guided_ig", "blur_ig", "samp", "igos_plus", "igos_pp"),
     *("extremal_perturbation", "cem", "wcam", "tis", "craft", "msea", "ensemble_rank", "eagle", "smdl", "lima", "vps"),
-    *("kernel_shap", "lime", "sobol", "hsic", "shap_kl"),
+    *("kernel_shap", "lime", "sobol", "hsic", "shap_kl", "scorecam"),
 ]
 DEAR = ("extremal_perturbation", "cem", "wcam", "guided_ig", "blur_ig", "igos_plus", "igos_pp", "expected_gradients")
 """Their declared passes are counted by the heavy tests."""
@@ -73,6 +74,7 @@ QUICK = {
     **{name: {"regions": "tiles:2x2"} for name in ("eagle", "smdl", "lima", "vps")},
     **{name: {"budget": 12} for name in ("kernel_shap", "lime", "hsic")},
     "sobol": {"regions": "tiles:2x2", "points": 2},
+    "scorecam": {"budget": 9},
     "shap_kl": {"budget": 16},
     "prompting": {"max_new_tokens": 8},
 }
