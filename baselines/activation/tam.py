@@ -13,9 +13,13 @@ from medground_bench.attribution.method import method
 from medground_bench.core.errors import MethodError
 
 if TYPE_CHECKING:
+    import torch
+
     from medground_bench.lvlm import Episode, Lvlm
 
-__all__ = ["TamParameters", "rank_gaussian", "tam", "without_interference"]
+__all__ = ["TamParameters", "rank_gaussian", "rank_weights", "tam", "without_interference"]
+
+_TOP = 50  # next tokens that ARC compares
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,9 @@ class TamParameters:
     ----------
     context : bool
         Subtract what the tokens before explain.
+    weights : {"activation", "arc"}
+        How much a token before counts in that: by how much its state activates the token that is explained, or by how
+        alike the two places rank the next token (Liang et al., arXiv 2509.22415; see :func:`rank_weights`).
     window : int
         Side of the rank filter in token cells, odd; 1 leaves the map as it is.
     tokens : {"all", "answer", "keywords"}
@@ -33,11 +40,13 @@ class TamParameters:
     """
 
     context: bool = True
+    weights: str = "activation"
     window: int = 3
     tokens: str = "all"
 
     def __post_init__(self) -> None:
         require(self.window >= 1 and self.window % 2 == 1, "tam", "window must be an odd number of cells")
+        require(self.weights in ("activation", "arc"), "tam", "weights must be activation or arc")
         require(self.tokens in TOKENS, "tam", f"tokens must be one of {', '.join(TOKENS)}")
 
 
@@ -91,7 +100,10 @@ def tam(lvlm: Lvlm, episode: Episode, parameters: TamParameters) -> np.ndarray:
         raw = read(states[image] @ own)
         before = [k for k, p in enumerate(text) if p <= row and ids[p] != token]
         if parameters.context and before:
-            raw = without_interference(raw, maps[before], read(states[[places[k] for k in before]] @ own))
+            at = states[[places[k] for k in before]]
+            arc = parameters.weights == "arc"
+            weights = rank_weights(at, states[row], table) if arc else read(at @ own)
+            raw = without_interference(raw, maps[before], weights)
         found.append(rank_gaussian(grid.as_map(raw), parameters.window))
     return np.mean(found, axis=0)
 
@@ -101,6 +113,31 @@ def without_interference(raw: np.ndarray, contexts: np.ndarray, weights: np.ndar
     mixture = weights @ contexts / (weights.sum() + 1e-8)
     size = float(mixture @ mixture)
     out: np.ndarray = np.maximum(raw - (float(raw @ mixture) / size if size else 0.0) * mixture, 0)
+    return out
+
+
+def rank_weights(places: torch.Tensor, row: torch.Tensor, table: torch.Tensor) -> np.ndarray:
+    """ARC's weights of n places, (n,): the rank correlation of their predictions with a row's, 0 where it is negative.
+
+    How the paper chooses what is compared could not be found: here it is Spearman's correlation of the logits of the 50
+    tokens that the row finds likeliest.
+
+    Parameters
+    ----------
+    places, row : tensor, (n, D) and (D,)
+        Normed last states.
+    table : tensor, (V, D)
+        The head.
+    """
+    from scipy.stats import rankdata
+
+    likeliest = (table.float() @ row).topk(min(_TOP, len(table))).indices
+    head = table[likeliest].float()
+    own, others = (rankdata((head @ s.T).double().cpu().numpy(), axis=0) for s in (row[None], places))
+    own, others = own - own.mean(0), others - others.mean(0)  # (k, 1), (k, n)
+    sizes = np.linalg.norm(own) * np.linalg.norm(others, axis=0)
+    found = np.divide(own[:, 0] @ others, sizes, out=np.zeros(len(places)), where=sizes > 0)
+    out: np.ndarray = np.maximum(found, 0)
     return out
 
 

@@ -70,7 +70,8 @@ def craft(lvlm: Lvlm, episode: Episode, parameters: CraftParameters) -> Attribut
     Concepts are the factors of a non-negative factorisation of the pool's image embeddings, whose positive and negative
     parts stand side by side; u are the image's coefficients, S the indices of the score when shares of the concepts are
     taken out of its embeddings. Unsigned, question-aware through S. ``concept_scores`` hold S. The paper takes crops
-    and activations that are positive already, and zooms in on concepts again.
+    and activations that are positive already, 25 concepts (here 10, of a pool of 16 radiographs), and zooms in on
+    concepts again.
     """
     from medground_bench.lvlm.embeddings import leaf_embeddings
     from medground_bench.lvlm.whitebox import embedding_log_probs

@@ -29,6 +29,8 @@ def igos_plus(lvlm: Lvlm, episode: Episode, parameters: IgosParameters) -> Attri
 
     The mask keeps the image in the first term and hides it in the second. Unsigned, question-aware; on a 32 x 32 grid
     over the frame. The values are those of the LVLM code's README, from which its own defaults differ in six of eight.
+    The mask's variation, where the image is smooth, is a mean over its cells, in the paper a sum; released codes take
+    means, too, of half of it over the frame's pixels and of half of the plain one.
     """
     problem = MaskProblem(lvlm, episode, parameters)
 

@@ -29,7 +29,8 @@ def igos_pp(lvlm: Lvlm, episode: Episode, parameters: IgosParameters) -> Attribu
 
     The sum of ``S(x, b, m_d) - S(b, x, m_i) + S(x, b, m_d m_i) - S(b, x, m_d m_i)`` and each mask's penalties is
     minimised. Unsigned, question-aware; on a 32 x 32 grid over the frame. EAGLE's port gives all four terms the same
-    orientation, so that its insertion never inserts.
+    orientation, so that its insertion never inserts. The masks' variation is a mean over their cells, as in
+    ``igos_plus``; in the paper it is a sum.
     """
     problem = MaskProblem(lvlm, episode, parameters)
 

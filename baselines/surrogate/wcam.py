@@ -61,8 +61,8 @@ def wcam(lvlm: Lvlm, episode: Episode, parameters: WcamParameters) -> Attributio
     """``sobol`` on masks of the Haar coefficients (3 levels); the bands' indices, enlarged and added up, on the frame.
 
     Unsigned, question-aware. ``extras["scale_profile"]`` has the indices' sum for each level, the coarsest mean first:
-    does the answer rest on shape or on texture? Reconstructions are cut to 0-255; the released code stretches each to
-    the whole range, which changes its brightness.
+    does the answer rest on shape or on texture? Cells are 16 x 16, the paper's 28 x 28 at three times the passes.
+    Reconstructions are cut to 0-255; the released code stretches each to the whole range, which changes its brightness.
     """
     frame = episode.frame_array
     x1, y1, x2, y2 = episode.letterbox.content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ torch = pytest.importorskip("torch")
 from PIL import Image  # noqa: E402
 
 from baselines.activation.llava_cam import cam, mlp_inputs  # noqa: E402
-from baselines.activation.tam import rank_gaussian, without_interference  # noqa: E402
+from baselines.activation.tam import rank_gaussian, rank_weights, without_interference  # noqa: E402
 from medground_bench.attribution.method import get_method  # noqa: E402
 from medground_bench.core.errors import MethodError  # noqa: E402
 from medground_bench.lvlm.testing import tiny_gemma, tiny_qwen  # noqa: E402
@@ -82,6 +83,37 @@ def test_only_the_context_knows_the_question() -> None:
     np.testing.assert_allclose(*blind, rtol=1e-4, atol=1e-5)
     aware = [heat("tam", lvlm, prepare(lvlm, *q)) for q in ((), (other,))]
     assert not np.allclose(*aware, rtol=1e-3)
+
+
+def test_ranks_by_hand() -> None:
+    row = torch.tensor([4.0, 3, 2, 1])
+    places = torch.stack([row**3, -row, torch.tensor([1.0, 1, 1, 1]), torch.tensor([3.0, 4, 2, 1])])
+    # The same order, the reverse (below 0), none, and two neighbours exchanged: 1 - 6 * 2 / (4 * 15).
+    np.testing.assert_allclose(rank_weights(places, row, torch.eye(4)), [1, 0, 0, 0.8])
+
+
+def test_arc_weighs_the_context_by_what_is_predicted_there() -> None:
+    """From the model's own logits, by scipy; a response of one token, whose context is the prompt's text."""
+    from scipy.stats import spearmanr
+
+    lvlm = build("qwen")
+    episode = prepare(lvlm)
+    with torch.no_grad():
+        logits = lvlm.model(**lvlm.model_inputs(episode), use_cache=False).logits[0].double()
+    ids, row, token = episode.inputs["input_ids"][0].tolist(), episode.rows[0], episode.token_ids[0]
+    skipped = {*lvlm.processor.tokenizer.all_special_ids, token, *(ids[p] for p in episode.image_positions)}
+    before = [p for p in range(row + 1) if ids[p] not in skipped]
+    maps = logits[list(episode.image_positions)].clamp(min=0).numpy()
+    top = logits[row].topk(50).indices
+    weights = np.array([max(spearmanr(logits[p, top], logits[row, top]).statistic, 0) for p in before])
+    mixture = weights @ maps[:, [ids[p] for p in before]].T / weights.sum()
+    raw = maps[:, token]
+    expected = np.maximum(raw - raw @ mixture / (mixture @ mixture) * mixture, 0)
+    method = get_method("tam")
+    one = dataclasses.replace(episode, tokens=episode.tokens[:1], rows=episode.rows[:1])
+    found = method.run(lvlm, one, method.make_parameters({"weights": "arc", "window": 1})).heatmap
+    np.testing.assert_allclose(np.ravel(found), expected, rtol=1e-3, atol=1e-4 * expected.max())
+    assert not np.allclose(found, heat("tam", lvlm, one, window=1), rtol=1e-2)
 
 
 @pytest.mark.parametrize("family", ["qwen", "gemma"])

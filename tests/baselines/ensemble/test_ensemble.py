@@ -47,6 +47,10 @@ def test_one_scale_is_the_inner_method() -> None:
     np.testing.assert_allclose(found, (alone - alone.min()) / np.ptp(alone), atol=1e-6)
     several = heat("msea", lvlm, episode, scales=(1.0, 1.5), inner="grad_attention")
     assert not np.allclose(found, several)
+    weighed = resize_heatmap(heat("tam", lvlm, episode, weights="arc"), (224, 224))
+    np.testing.assert_allclose(
+        heat("msea", lvlm, episode, scales=(1.0,), arc=True), (weighed - weighed.min()) / np.ptp(weighed), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("family", ["qwen", "gemma"])
