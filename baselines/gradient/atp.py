@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from baselines.shared.checks import require
-from baselines.shared.patching import patching_estimate
+from baselines.shared.patching import patching_estimate, reading_estimate
 from baselines.shared.references import EMBEDDING_REFERENCES
 from medground_bench.attribution.method import Attribution, from_heatmap, method
 
@@ -31,16 +31,22 @@ class AtpParameters:
     drop : bool
         AtP*'s GradDrop: the mean size of the estimate over passes in each of which the gradient does not go through one
         layer, so that effects which cancel are seen; unsigned, at one forward and backward for each layer.
+    qk_fix : bool
+        AtP*'s other repair: attention is computed again with the token's own patched keys, so that effects which run
+        through saturated attention are seen (see :func:`~baselines.shared.patching.reading_estimate`).
     """
 
     reference: str = "token_mean"
     steps: int = 1
     drop: bool = False
+    qk_fix: bool = False
 
     def __post_init__(self) -> None:
         known = ", ".join(EMBEDDING_REFERENCES)
         require(self.reference in EMBEDDING_REFERENCES, "atp", f"reference must be one of {known}")
         require(self.steps >= 1, "atp", "steps must be at least 1")
+        alone = not self.qk_fix or (self.steps == 1 and not self.drop)
+        require(alone, "atp", "qk_fix goes with neither steps nor drop")
 
 
 @method(
@@ -57,9 +63,11 @@ def atp(lvlm: Lvlm, episode: Episode, parameters: AtpParameters) -> Attribution:
     """``<e_p - e'_p, ds/de_p>`` at the image, for every image token p, on the token grid.
 
     Signed, question-aware: the estimate of ``token_patching`` that one backward pass gives. With ``reference="zero"``
-    it is gradient times input of the embeddings. Of the two repairs of AtP* ``drop`` is one; the other, a recomputed
-    softmax, is not in it.
+    it is gradient times input of the embeddings. AtP* has two repairs, ``drop`` and ``qk_fix``, and uses both at once;
+    its nodes are queries, keys and values by themselves, here a token's are patched together, in every layer.
     """
+    if parameters.qk_fix:
+        return from_heatmap(reading_estimate(lvlm, episode, parameters.reference), episode, signed=True)
     if not parameters.drop:
         return from_heatmap(
             patching_estimate(lvlm, episode, parameters.reference, parameters.steps), episode, signed=True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from medground_bench.lvlm.embeddings import check_finite, layer_numbers, score_e
 from medground_bench.lvlm.norms import frozen_scale
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from medground_bench.lvlm.episode import Episode
     from medground_bench.lvlm.model import Lvlm
@@ -166,6 +166,14 @@ class AttentionTrace:
             raise LvlmError("the trace has no gradients", remedy="trace_attention(..., gradients=True)")
         return self._onto_weights(record.gradient[self._rows(rows)], self._keys_values(record)[1])
 
+    @torch.no_grad()
+    def output_gradient(self, layer: int) -> torch.Tensor:
+        """Gradient of the score at the heads' output of one layer, (H, S, d) float32."""
+        record = self._record(layer)
+        if record.gradient is None:
+            raise LvlmError("the trace has no gradients", remedy="trace_attention(..., gradients=True)")
+        return record.gradient.float().reshape(self.length, -1, record.module.head_dim).transpose(0, 1)
+
     def lens_gradient(self, layer: int, rows: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
         """Gradient of the layer's own logits with respect to its attention, (H, R, S) float32.
 
@@ -193,12 +201,66 @@ class AttentionTrace:
         with torch.enable_grad():
             leaf = heads.to(values.dtype).requires_grad_(True)
             token = None if record.token is None else record.token[chosen]
-            left = _leave(self._lvlm.layers[self._number(layer)], record.residual[chosen], leaf, token)
+            attend = record.module.o_proj
+            left = _leave(
+                self._lvlm.layers[self._number(layer)], record.residual[chosen], lambda _: attend(leaf), token
+            )
             logits = self._lens(left, torch.tensor(list(tokens), device=left.device))
             (upstream,) = torch.autograd.grad(logits.sum(), leaf)
         check_finite(upstream, f"the gradient at attention layer {layer}", self._lvlm)
         with torch.no_grad():
             return self._onto_weights(upstream, values)
+
+    @torch.no_grad()
+    def alone(self, positions: Sequence[int], states: torch.Tensor) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+        """Keys and values of positions into each of which, and into no other, another state had entered the decoder.
+
+        All positions at once: each reads the keys and values of this trace, and its own new ones. What it changes in
+        others, and reads from them again, is left out; under causal attention that is nothing.
+
+        Parameters
+        ----------
+        positions : sequence of int, length P
+        states : tensor, (P, D)
+            What enters the first layer there.
+
+        Yields
+        ------
+        layer : int
+        keys, values : tensor, (H, P, d) float32
+            As :meth:`keys` and :meth:`values` have them.
+        """
+        rows, count = self._rows(positions), len(positions)
+        twice = torch.cat([rows, rows])  # as it was, and as it would be
+        entered = torch.cat([self._record(0).residual[rows], states.to(self._record(0).residual)])
+        made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        for number in range(len(self._lvlm.layers)):
+            record = self._record(number)
+            source = self._lvlm.adapter.keys_of(self._lvlm.layers, number)
+
+            def write(hidden: torch.Tensor, record: _Layer = record, number: int = number, source: int = source) -> Any:
+                mine = replace(record, hidden=hidden, cos=record.cos[twice], sin=record.sin[twice], keys=None)
+                if source == number:
+                    keys, values = self._keys_values(mine)
+                    made[number] = self._per_head(record, keys), self._per_head(record, values)
+                keys, values = made[source]
+                queries = self._queries(mine, torch.arange(len(twice))).float()
+                old_keys, old_values = (self._per_head(record, x) for x in self._keys_values(record))
+                scores = self._masked(record, queries @ old_keys.transpose(1, 2) * record.module.scaling, twice)
+                here = torch.arange(len(twice))
+                scores[:, here, twice] = (queries * keys).sum(-1) * record.module.scaling
+                weights = scores.softmax(-1)
+                heads = weights @ old_values + weights[:, here, twice, None] * (values - old_values[:, twice])
+                return record.module.o_proj(heads.transpose(0, 1).flatten(1).to(hidden.dtype))
+
+            token = None if record.token is None else record.token[twice]
+            left = _leave(self._lvlm.layers[number], entered, write, token)
+            keys, values = made[source]
+            yield number, keys[:, count:], values[:, count:]
+            if number + 1 < len(self._lvlm.layers):
+                after = self._record(number + 1).residual[rows]
+                # A family may add image features between layers: what was and what would be get the same.
+                entered = torch.cat([after, left[count:] + (after - left[:count])])
 
     def _lens(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Raw logits of one token a row, (R,) float32, from hidden states (R, D) that no norm has seen."""
@@ -451,24 +513,27 @@ def _watch_attention(
 
 
 class _Attended(torch.nn.Module):
-    """Stands for an attention layer whose heads have already attended."""
+    """Stands for an attention layer: what it writes is a function of what enters it, (R, D) -> (R, D)."""
 
-    def __init__(self, output: torch.Tensor) -> None:
+    def __init__(self, write: Callable[[torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
-        self.output = output
+        self.write = write
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
-        return self.output, None
+        entered = args[0] if args else kwargs["hidden_states"]
+        return self.write(entered[0])[None], None
 
 
-def _leave(layer: Any, residual: torch.Tensor, heads: torch.Tensor, token: torch.Tensor | None) -> torch.Tensor:
-    """What leaves a decoder layer at some rows, (R, D), from what entered it there and its heads' output (R, H * d).
+def _leave(
+    layer: Any, residual: torch.Tensor, write: Callable[[torch.Tensor], torch.Tensor], token: torch.Tensor | None
+) -> torch.Tensor:
+    """What leaves a decoder layer at some rows, (R, D), from what entered it there and what its attention writes.
 
     The layer's own forward runs, with its norms and its MLP (all of them act on each row by itself) wherever the family
     has them; only its attention is replaced, for as long as that takes.
     """
     attention = layer.self_attn
-    layer.self_attn = _Attended(attention.o_proj(heads)[None])
+    layer.self_attn = _Attended(write)
     try:
         needed = "position_embeddings" in inspect.signature(layer.forward).parameters
         own = {} if token is None else {"per_layer_input": token[None]}

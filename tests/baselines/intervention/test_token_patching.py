@@ -12,12 +12,14 @@ torch = pytest.importorskip("torch")
 from PIL import Image  # noqa: E402
 
 from baselines.shared.attnlrp import attnlrp_rules  # noqa: E402
-from baselines.shared.patching import patching_estimate  # noqa: E402
+from baselines.shared.patching import one_key_changed, patching_estimate  # noqa: E402
 from medground_bench.attribution.method import get_method  # noqa: E402
+from medground_bench.core.errors import MethodError  # noqa: E402
 from medground_bench.lvlm.embeddings import score_embeddings  # noqa: E402
 from medground_bench.lvlm.tempered import tempered_attention  # noqa: E402
 from medground_bench.lvlm.testing import tiny_gemma, tiny_qwen  # noqa: E402
-from medground_bench.lvlm.whitebox import merged_embeddings  # noqa: E402
+from medground_bench.lvlm.whitebox import merged_embeddings, trace_attention  # noqa: E402
+from tests.baselines.kit import linear_decoder  # noqa: E402
 
 
 def build(family: str, **options: Any) -> Any:
@@ -276,3 +278,85 @@ def test_dropped_gradients_show_effects_that_cancel() -> None:
     np.testing.assert_allclose(found.ravel(), torch.stack(sizes).mean(0), rtol=1e-3, atol=1e-6)
     assert (found >= 0).all()
     assert not any(layer._forward_hooks for layer in lvlm.layers)
+
+
+def saturating(family: str, size: float) -> tuple[Any, Any]:
+    """The kit's linear decoder, but with queries: the softmax is all that is not linear."""
+    lvlm, episode, _, _ = linear_decoder(family)
+    attention: Any = lvlm.layers[-1].self_attn
+    other: Any = build(family, layers=1, seed=5).layers[0].self_attn
+    with torch.no_grad():
+        attention.q_proj.weight.copy_(size * other.q_proj.weight)
+    return lvlm, episode
+
+
+@pytest.mark.parametrize(("family", "size"), [("qwen", 1e6), ("gemma", 300.0)])
+def test_effects_through_saturated_attention_are_seen(family: str, size: float) -> None:
+    lvlm, episode = saturating(family, size)
+    assert float(trace_attention(lvlm, episode, [0]).weights(0, episode.rows).max()) > 0.99
+    effect, plain = heat("token_patching", lvlm, episode), heat("atp", lvlm, episode)
+    fixed = heat("atp", lvlm, episode, qk_fix=True)
+    np.testing.assert_allclose(fixed, effect, atol=1e-4 * np.abs(effect).max())
+    assert np.abs(plain - effect).max() > 0.5 * np.abs(effect).max()
+    assert np.corrcoef(plain.ravel(), effect.ravel())[0, 1] < 0.9
+
+
+@pytest.mark.parametrize("family", ["qwen", "gemma"])
+def test_where_the_softmax_is_linear_the_repair_changes_nothing(family: str) -> None:
+    lvlm, episode = saturating(family, 1e-3)
+    plain, fixed = heat("atp", lvlm, episode), heat("atp", lvlm, episode, qk_fix=True)
+    np.testing.assert_allclose(fixed, plain, atol=1e-4 * np.abs(plain).max())
+
+
+@pytest.mark.parametrize("family", ["qwen", "gemma"])
+def test_the_repair_comes_near_patching_in_a_random_decoder(family: str) -> None:
+    lvlm = build(family)
+    episode = prepare(lvlm)
+    effect = heat("token_patching", lvlm, episode)
+    plain, fixed = (heat("atp", lvlm, episode, qk_fix=on) for on in (False, True))
+    assert np.linalg.norm(fixed - effect) < 0.4 * np.linalg.norm(plain - effect)
+    assert np.corrcoef(fixed.ravel(), effect.ravel())[0, 1] > 0.99
+    assert not any(vars(layer.self_attn)["_forward_hooks"] for layer in lvlm.layers)
+    for options in ({"steps": 2}, {"drop": True}):
+        with pytest.raises(MethodError, match="neither steps nor drop"):
+            get_method("atp").make_parameters({"qk_fix": True, **options})
+
+
+@pytest.mark.parametrize("size", [1.0, 40.0])
+def test_one_changed_key_is_a_new_softmax(size: float) -> None:
+    """By a softmax for each column, also where a weight is all but 1 (40: e^-100 is left to the others)."""
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    scores, slope, moved, bent = size * draw(2, 3, 5), draw(2, 3, 5), size * draw(2, 3, 2), draw(2, 3, 2)
+    scores[0, 0, 4] = -float("inf")
+    found = one_key_changed(scores, slope, [1, 3], moved, bent)
+    before = (scores.softmax(-1) * slope).sum(-1)
+    for k, column in enumerate((1, 3)):
+        new, bend = scores.clone(), slope.clone()
+        new[..., column] += moved[..., k]
+        bend[..., column] += bent[..., k]
+        np.testing.assert_allclose(found[..., k], (new.softmax(-1) * bend).sum(-1) - before, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("family", ["qwen", "gemma"])
+def test_a_token_alone_has_the_keys_that_patching_gives_it(family: str) -> None:
+    """In causal attention exactly those of a pass in which it alone is patched; where the image sees itself, nearly."""
+    lvlm = build(family)
+    episode = prepare(lvlm)
+    own, image = merged_embeddings(lvlm, episode).detach(), list(episode.image_positions)
+    patched = own.clone()
+    patched[0, image[5]] = own[0, image].mean(0)
+    trace = trace_attention(lvlm, episode, embeddings=own)
+    passed = trace_attention(lvlm, episode, embeddings=patched)
+    layers = 0
+    for layer, keys, values in trace.alone(image, own[0, image].mean(0).expand(len(image), -1)):
+        for found, expected, before in (
+            (keys[:, 5], passed.keys(layer)[:, image[5]], trace.keys(layer)[:, image[5]]),
+            (values[:, 5], passed.values(layer)[:, image[5]], trace.values(layer)[:, image[5]]),
+        ):
+            least = 1e-4 if family == "qwen" or layer == 0 else 0.1
+            np.testing.assert_allclose(found, expected, atol=least * float((expected - before).abs().max()))
+        layers += 1
+    assert layers == len(lvlm.layers)
+    for layer, keys, _ in trace.alone(image, own[0, image]):  # nothing patched, nothing changed
+        np.testing.assert_allclose(keys, trace.keys(layer)[:, image], atol=1e-4 * float(keys.abs().max()))
