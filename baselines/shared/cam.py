@@ -46,11 +46,17 @@ def cam_map(episode: Episode, values: np.ndarray, layer: int, **extras: Any) -> 
 
 
 def image_states(lvlm: Lvlm, episode: Episode, layer: int) -> tuple[int, np.ndarray]:
-    """Which hidden state it is, counted from 0, and what it holds at the image positions, (P, D) float64."""
+    """Which hidden state it is, counted from 0, and what it holds at the image positions, (P, D) float64.
+
+    Tokens that see nothing (newlines between tiles) stand out of everything: they have the mean of those that do.
+    """
     from medground_bench.lvlm.whitebox import hidden_states
 
     ((number, states),) = hidden_states(lvlm, episode, [layer]).items()
-    return number, states[list(episode.image_positions)].double().cpu().numpy()
+    held = states[list(episode.image_positions)].double().cpu().numpy()
+    blind = np.array([box is None for box in episode.grid.boxes])
+    held[blind] = held[~blind].mean(axis=0)
+    return number, held
 
 
 def image_gradients(

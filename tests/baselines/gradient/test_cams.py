@@ -216,3 +216,24 @@ def test_scores_weigh_as_in_grad_cam(golden: Any) -> None:
     expected = golden["score_weights"][order]
     assert np.ptp(expected) > 0.1
     np.testing.assert_allclose(found, expected, atol=0.01)
+
+
+def test_newlines_are_no_component() -> None:
+    """Tokens between tiles that see nothing lie farther out than any other, and would be all that is found."""
+    from medground_bench.lvlm.model import Lvlm
+    from medground_bench.lvlm.testing import generic_parts
+
+    lvlm = Lvlm.from_parts(*generic_parts("llava_next"), key="llava_next")
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 96), dtype=np.uint8)
+    episode = lvlm.prepare(Image.fromarray(pixels), "Is there evidence of cardiomegaly in the image?", "Yes")
+    blind = [k for k, box in enumerate(episode.grid.boxes) if box is None]
+    ((_, states),) = whitebox.hidden_states(lvlm, episode, [-2]).items()
+    held = states[list(episode.image_positions)].double().numpy()
+    everything, _ = first_component(held, True)
+    assert int(np.argmax(everything)) in blind
+    seen, _ = first_component(np.delete(held, blind, axis=0), True)
+    expected = np.zeros(len(held))
+    expected[np.delete(np.arange(len(held)), blind)] = np.maximum(seen, 0)
+    found = heat("eigencam", lvlm, episode)
+    np.testing.assert_allclose(found, episode.grid.as_map(expected), atol=1e-6 * expected.max())
+    assert np.ptp(found) > 0
