@@ -27,7 +27,8 @@ class EigencamParameters:
         The default is what enters the last layer.
     centred : bool
         Take the mean over the image tokens off first, as released code does. The paper does not: of channels that come
-        out of a ReLU the first component then shows where they are active, of a decoder's what all tokens share.
+        out of a ReLU the first component then shows where they are active, of a decoder's what all tokens share (mean
+        IoU 0.00 on thirty phantom records of each toy, 0.10 and 0.22 with it).
     """
 
     layer: int = LAST

@@ -102,6 +102,7 @@ GRADIENT = {
 LINEAR: dict[str, tuple[dict[str, Any], float]] = {
     "token_patching": ({"reference": "zero"}, 1.0),
     "atp": ({"reference": "zero"}, 1.0),
+    "atp, repaired": ({"reference": "zero", "qk_fix": True}, 1.0),
     "relp": ({"reference": "zero"}, 1.0),
     "relp, attnlrp": ({"reference": "zero", "attention": "attnlrp"}, 0.5),
     "gim": ({"reference": "zero"}, 0.5),
