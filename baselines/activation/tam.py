@@ -9,17 +9,14 @@ import numpy as np
 
 from baselines.shared.checks import require
 from baselines.shared.chosen_tokens import TOKENS, chosen_tokens
+from baselines.shared.rank_weights import rank_weights
 from medground_bench.attribution.method import method
 from medground_bench.core.errors import MethodError
 
 if TYPE_CHECKING:
-    import torch
-
     from medground_bench.lvlm import Episode, Lvlm
 
-__all__ = ["TamParameters", "rank_gaussian", "rank_weights", "tam", "without_interference"]
-
-_TOP = 50  # next tokens that ARC compares
+__all__ = ["TamParameters", "rank_gaussian", "tam", "without_interference"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,8 @@ class TamParameters:
         Subtract what the tokens before explain.
     weights : {"activation", "arc"}
         How much a token before counts in that: by how much its state activates the token that is explained, or by how
-        alike the two places rank the next token (Liang et al., arXiv 2509.22415; see :func:`rank_weights`).
+        alike the two places rank the next token (Liang et al., arXiv 2509.22415; see
+        :func:`~baselines.shared.rank_weights.rank_weights`).
     window : int
         Side of the rank filter in token cells, odd; 1 leaves the map as it is.
     tokens : {"all", "answer", "keywords"}
@@ -113,31 +111,6 @@ def without_interference(raw: np.ndarray, contexts: np.ndarray, weights: np.ndar
     mixture = weights @ contexts / (weights.sum() + 1e-8)
     size = float(mixture @ mixture)
     out: np.ndarray = np.maximum(raw - (float(raw @ mixture) / size if size else 0.0) * mixture, 0)
-    return out
-
-
-def rank_weights(places: torch.Tensor, row: torch.Tensor, table: torch.Tensor) -> np.ndarray:
-    """ARC's weights of n places, (n,): the rank correlation of their predictions with a row's, 0 where it is negative.
-
-    How the paper chooses what is compared could not be found: here it is Spearman's correlation of the logits of the 50
-    tokens that the row finds likeliest.
-
-    Parameters
-    ----------
-    places, row : tensor, (n, D) and (D,)
-        Normed last states.
-    table : tensor, (V, D)
-        The head.
-    """
-    from scipy.stats import rankdata
-
-    likeliest = (table.float() @ row).topk(min(_TOP, len(table))).indices
-    head = table[likeliest].float()
-    own, others = (rankdata((head @ s.T).double().cpu().numpy(), axis=0) for s in (row[None], places))
-    own, others = own - own.mean(0), others - others.mean(0)  # (k, 1), (k, n)
-    sizes = np.linalg.norm(own) * np.linalg.norm(others, axis=0)
-    found = np.divide(own[:, 0] @ others, sizes, out=np.zeros(len(places)), where=sizes > 0)
-    out: np.ndarray = np.maximum(found, 0)
     return out
 
 

@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch")
 from PIL import Image  # noqa: E402
 
 from baselines.activation.llava_cam import cam, mlp_inputs  # noqa: E402
-from baselines.activation.tam import rank_gaussian, rank_weights, without_interference  # noqa: E402
+from baselines.activation.tam import rank_gaussian, without_interference  # noqa: E402
+from baselines.shared.rank_weights import rank_weights  # noqa: E402
 from medground_bench.attribution.method import get_method  # noqa: E402
 from medground_bench.core.errors import MethodError  # noqa: E402
 from medground_bench.lvlm.testing import tiny_gemma, tiny_qwen  # noqa: E402
