@@ -90,12 +90,15 @@ class DemoSettings:
         Methods that are run. A folder keeps its own: a method that is installed later does not come in.
     canvas : str
         Folder of normal radiographs that findings are planted in; empty for phantoms.
+    reason_records : int, optional
+        Candidates in reason mode. By default a third, since reasoning takes longer, but at least eight.
     """
 
     records: int
     seed: int
     methods: tuple[str, ...]
     canvas: str = ""
+    reason_records: int | None = None
 
     @property
     def source(self) -> str:
@@ -103,8 +106,15 @@ class DemoSettings:
         return "planted" if self.canvas else "phantom"
 
     def candidates(self, mode: str) -> int:
-        """Candidates put to the filter in a mode: reasoning takes longer, so it gets a third, but at least eight."""
-        return self.records if mode == "direct" else min(self.records, max(8, self.records // 3))
+        """Candidates put to the filter in a mode."""
+        if mode == "direct":
+            return self.records
+        return min(self.records, max(8, self.records // 3)) if self.reason_records is None else self.reason_records
+
+    @property
+    def drawn(self) -> int:
+        """Candidates that both modes can do with."""
+        return max(self.candidates(mode) for mode in MODES)
 
 
 @dataclass
@@ -166,6 +176,7 @@ def run_demo(
     seed: int = 0,
     methods: Sequence[str] | None = None,
     canvas: str | Path | None = None,
+    reason_records: int | None = None,
     processes: int | None = None,
     progress: Progress,
     say: Callable[[str], None],
@@ -177,13 +188,15 @@ def run_demo(
     out : path
         The folder.
     records : int
-        Candidates per LVLM that the filter judges in direct mode, and a third of it in reason mode; most pass.
+        Candidates per LVLM that the filter judges in direct mode; most pass.
     seed : int
         Chooses the phantoms.
     methods : sequence of str, optional
         As in :func:`choose_methods`; by default those that the folder was begun with.
     canvas : path, optional
         Folder of normal radiographs that findings are planted in instead.
+    reason_records : int, optional
+        Candidates per LVLM in reason mode; by default a third of ``records``, but at least eight.
     processes : int, optional
         By default two where there are two cores.
     progress : callable
@@ -199,7 +212,7 @@ def run_demo(
     out = Path(out)
     begun = _begun(out)
     chosen, left_out = (begun.methods, {}) if begun and methods is None else choose_methods(methods)
-    settings = DemoSettings(records, seed, chosen, str(Path(canvas).absolute()) if canvas else "")
+    settings = DemoSettings(records, seed, chosen, str(Path(canvas).absolute()) if canvas else "", reason_records)
     _check_settings(out, settings)
     result = DemoResult(dataset=out / "medground-bench", left_out=left_out)
     for name, reason in left_out.items():
@@ -340,7 +353,7 @@ def _draw(out: Path, settings: DemoSettings, progress: Progress) -> None:
     if not marked.is_dir():
         write_source("phantom", marked, MARKED, seed=settings.seed, size=SIZE, markers=True)
     # One candidate of each image, as far as it goes: intervals and tests count patients, not records.
-    folder, count = out / settings.source, settings.records
+    folder, count = out / settings.source, settings.drawn
     with progress("drawing") as update:
         if settings.canvas and not folder.is_dir():
             localizer = load_localizer("multi_atlas", pool="phantom")
@@ -349,7 +362,7 @@ def _draw(out: Path, settings: DemoSettings, progress: Progress) -> None:
             )
         elif not folder.is_dir():
             write_source("phantom", folder, count, seed=settings.seed, size=SIZE, progress=update)
-        while not settings.canvas and len(open_source("phantom", folder)) < settings.records:
+        while not settings.canvas and len(open_source("phantom", folder)) < settings.drawn:
             count *= 2  # a set of few findings: draw a larger one
             write_source("phantom", folder, count, seed=settings.seed, size=SIZE, progress=update)
 

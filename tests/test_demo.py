@@ -93,6 +93,22 @@ def test_other_settings_and_foreign_folders_are_refused(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
+def test_candidates_of_each_mode() -> None:
+    assert [DemoSettings(60, 0, ()).candidates(mode) for mode in ("direct", "reason")] == [60, 20]
+    assert [DemoSettings(4, 0, ()).candidates(mode) for mode in ("direct", "reason")] == [4, 4]
+    more = DemoSettings(60, 0, (), reason_records=90)
+    assert [more.candidates(mode) for mode in ("direct", "reason")] == [60, 90]
+    assert more.drawn == 90 and DemoSettings(60, 0, ()).drawn == 60
+
+
+def test_a_folder_from_before_the_reason_candidates_could_be_chosen_goes_on(tmp_path: Path) -> None:
+    old = {"records": 4, "seed": 0, "methods": ["attention"], "canvas": ""}
+    (tmp_path / "demo.json").write_text(json.dumps(old))
+    module._check_settings(tmp_path, DemoSettings(4, 0, ("attention",)))
+    with pytest.raises(MedGroundError, match="reason_records was None, is 9"):
+        module._check_settings(tmp_path, DemoSettings(4, 0, ("attention",), reason_records=9))
+
+
 def results(out: Path) -> dict[str, Any]:
     """Predictions and scores below a demo's folder, without times."""
     found: dict[str, Any] = {}

@@ -11,8 +11,9 @@ __all__ = ["command"]
 
 def command(
     out: Path = typer.Option(Path("demo"), help="Folder for everything the demo makes."),
-    records: int = typer.Option(
-        24, min=1, help="Candidates per LVLM that the causal filter judges in direct mode; a third in reason mode."
+    records: int = typer.Option(24, min=1, help="Candidates per LVLM that the causal filter judges in direct mode."),
+    reason_records: int = typer.Option(
+        None, min=1, help="Candidates in reason mode; by default a third of --records, but at least eight."
     ),
     seed: int = typer.Option(0, min=0, help="Chooses the radiographs."),
     methods: str = typer.Option(
@@ -45,6 +46,7 @@ def command(
     result = run_demo(
         out,
         records=records,
+        reason_records=reason_records,
         seed=seed,
         methods=[name.strip() for name in methods.split(",") if name.strip()] if methods else None,
         canvas=canvas,
