@@ -98,7 +98,7 @@ def test_candidates_of_each_mode() -> None:
     assert [DemoSettings(4, 0, ()).candidates(mode) for mode in ("direct", "reason")] == [4, 4]
     more = DemoSettings(60, 0, (), reason_records=90)
     assert [more.candidates(mode) for mode in ("direct", "reason")] == [60, 90]
-    assert more.drawn == 90 and DemoSettings(60, 0, ()).drawn == 60
+    assert [settings.drawn for settings in (more, DemoSettings(60, 0, ()))] == [90, 60]
 
 
 def test_a_folder_from_before_the_reason_candidates_could_be_chosen_goes_on(tmp_path: Path) -> None:
