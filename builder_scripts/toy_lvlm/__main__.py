@@ -42,6 +42,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     train.add_argument("--out", type=Path, required=True, help="folder of the trained toy")
     train.add_argument("--start", type=Path, help="folder of a trained toy to start from")
     train.add_argument("--first-version", type=Path, help="folder of the toy's first version to start from")
+    train.add_argument("--layers", type=int, default=0, help="deepen the vision tower to so many (default: as it is)")
     train.add_argument("--state", type=Path, help="folder of the state to go on from (default: OUT.state)")
     train.add_argument("--every", type=int, default=250, help="steps between reports (default %(default)s)")
     for name, kind in (
@@ -52,9 +53,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         ("rate", float),
         ("seeing", float),
         ("vision_rate", float),
+        ("dense", float),
+        ("flips", float),
         ("seed", int),
     ):
         train.add_argument(f"--{name.replace('_', '-')}", type=kind, help="see training.Recipe")
+    train.add_argument("--muon", action="store_true", default=None, help="see training.Recipe")
     for command in (render, train):
         command.add_argument("--pool", type=Path, required=True, help="where rendered images are kept")
     evaluate = commands.add_parser("evaluate", help="measure a toy on unseen phantoms and held-out canvases")
@@ -110,7 +114,7 @@ def train(options: argparse.Namespace) -> None:
     from .storage import load, save, write_card
     from .training import PROMPTED, SHORTCUT, Recipe
     from .training import train as run
-    from .upgrade import from_first_version, with_words
+    from .upgrade import deepened, from_first_version, with_words
 
     torch.set_num_threads(1)
     if "WORLD_SIZE" in os.environ:  # as torchrun sets it: each process takes its part of every batch
@@ -126,6 +130,8 @@ def train(options: argparse.Namespace) -> None:
         )
     else:
         model, processor = load(options.start) if options.start else build(options.model, recipe.seed)
+        torch.manual_seed(recipe.seed)
+        model = deepened(model, options.layers)
     parts = None
     if recipe.requests:
         model, processor = with_words(options.start, request_corpus())

@@ -98,7 +98,7 @@ class Recipe:
     vision_rate: float = 3e-3
     rate: float = 2e-3
     seeing: float = 0.125
-    questions: tuple[tuple[Mode, int], ...] = (("direct", 4), ("reason", 2))
+    questions: tuple[tuple[Mode, int], ...] = (("direct", 3), ("reason", 4))
     dense: float = 1.0
     cutouts: float = 0.3
     flips: float = 0.3
@@ -536,7 +536,11 @@ class _Run:
 
 def _optimisers(modules: nn.Module, phase: _Phase) -> list[torch.optim.Optimizer]:
     """AdamW, and if asked for Muon (Jordan et al., 2024) for the matrices of the layers."""
-    inner = {id(p) for name, p in modules.named_parameters() if phase.muon and p.ndim == 2 and ".layers." in name}
+    inner = {
+        id(p)
+        for name, p in modules.named_parameters()
+        if phase.muon and p.ndim == 2 and (".layers." in name or ".blocks." in name)
+    }
     plain, matrices = (
         [
             {"params": [p for p in parameters if (id(p) in inner) is muon], "lr": rate, "peak": rate}

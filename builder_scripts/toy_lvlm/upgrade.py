@@ -24,7 +24,7 @@ from .tokenizer import gemma_tokenizer
 if TYPE_CHECKING:
     from .data import Pool
 
-__all__ = ["from_first_version", "with_words"]
+__all__ = ["deepened", "from_first_version", "with_words"]
 
 _FIT_STEPS = 300
 
@@ -70,6 +70,39 @@ def with_words(folder: str | Path, texts: Sequence[str]) -> tuple[Any, Any]:
     model.tie_weights()
     processor.tokenizer = new
     return model, processor
+
+
+def deepened(model: Any, layers: int) -> Any:
+    """The same toy with a vision tower of so many layers; those it did not have begin as the identity.
+
+    A layer adds to what passes through it, and the last matrices of a new one are zero. The toy as it is where it has
+    as many layers or more.
+    """
+    visual = getattr(model.model, "visual", None)
+    had = list(visual.blocks if visual is not None else model.model.vision_tower.encoder.layers)
+    if len(had) >= layers:
+        return model
+    config = type(model.config).from_dict(model.config.to_dict())
+    if visual is not None:
+        config.vision_config.depth = layers
+        config.vision_config.fullatt_block_indexes = list(range(1, layers, 2))
+    else:
+        config.vision_config.num_hidden_layers = layers
+    deeper = type(model)(config)
+    blocks = list(deeper.model.visual.blocks if visual is not None else deeper.model.vision_tower.encoder.layers)
+    before = model.state_dict()
+    with torch.no_grad():
+        for key, value in deeper.state_dict().items():
+            if key in before:
+                value.copy_(before[key])
+        for block in blocks[len(had) :]:
+            ends = (block.attn.proj, block.mlp.down_proj) if visual is not None else (block.self_attn.out_proj, block.mlp.fc2)
+            for end in ends:
+                end.weight.zero_()
+                end.bias.zero_()
+    deeper.tie_weights()
+    deeper.generation_config = model.generation_config
+    return deeper.eval()
 
 
 def _embeddings(weight: torch.Tensor, old: Any, new: Any) -> torch.Tensor:
