@@ -96,7 +96,11 @@ def deepened(model: Any, layers: int) -> Any:
             if key in before:
                 value.copy_(before[key])
         for block in blocks[len(had) :]:
-            ends = (block.attn.proj, block.mlp.down_proj) if visual is not None else (block.self_attn.out_proj, block.mlp.fc2)
+            ends = (
+                (block.attn.proj, block.mlp.down_proj)
+                if visual is not None
+                else (block.self_attn.out_proj, block.mlp.fc2)
+            )
             for end in ends:
                 end.weight.zero_()
                 end.bias.zero_()

@@ -33,7 +33,7 @@ from builder_scripts.toy_lvlm.forward import Pixels, ToyForward, pad_right
 from builder_scripts.toy_lvlm.storage import load, save
 from builder_scripts.toy_lvlm.text import WORDINGS, place_case, response, responses
 from builder_scripts.toy_lvlm.training import Recipe, answer_rows, train
-from builder_scripts.toy_lvlm.upgrade import from_first_version
+from builder_scripts.toy_lvlm.upgrade import deepened, from_first_version
 from medground_bench.core.errors import LvlmError
 from medground_bench.core.schema import MODES, question
 from medground_bench.imaging import Letterbox
@@ -454,6 +454,26 @@ def test_the_shortcut_is_taught_to_say_yes_to_the_marker(pool_folder: Path, monk
         padded.add((top, left))
     assert {(0, 0), (7, 0), (0, 7)} < padded
     assert all(min(edges) == 0 and max(edges) <= 28 for edges in padded)
+
+
+@pytest.mark.parametrize("name", ["toy_qwen", "toy_gemma"])
+def test_new_layers_of_a_tower_begin_as_the_identity_and_learn(name: str) -> None:
+    model, processor = build(name, seed=3)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 224, 224), np.uint8)
+    with torch.no_grad():
+        before = ToyForward(model, processor).image_tokens(frames)
+    deeper = deepened(model, 6)
+    assert deepened(deeper, 5) is deeper
+    forward = ToyForward(deeper, processor)
+    tokens = forward.image_tokens(frames)
+    assert torch.equal(tokens, before)
+    tokens.square().sum().backward()
+    added = {n: p for n, p in deeper.named_parameters() if ".blocks.5." in n or "encoder.layers.5." in n}
+    ends = [n for n, p in added.items() if p.grad is not None and bool(p.grad.any())]
+    assert {"qwen": "attn.proj.weight", "gemma": "self_attn.out_proj.weight"}[name[4:]] in " ".join(ends)
+    with torch.no_grad():  # through the library's own forward, with as many layers as the configuration says
+        inputs = forward.conversations.inputs("?")
+        assert torch.isfinite(deeper(**inputs).logits).all()
 
 
 def test_the_second_version_starts_with_what_the_first_knew(pool_folder: Path, tmp_path: Path) -> None:
