@@ -1,10 +1,13 @@
-"""Chance rows on real evidence: the NIH ChestX-ray14 boxes, with intervals from resampled patients.
+"""Chance rows on the candidates of sources, with intervals from resampled patients: all, by size and by finding.
 
-What a method that never looks at the image would score on the candidates of the open fourth source: the whole image, a
-randomly placed box of the evidence's size, and the mean evidence box of the same finding in other patients. Also draws
+What a method that never looks at the image would score: the whole image, a randomly placed box of the evidence's size,
+and the mean evidence box of the same finding in other patients. These are candidates, before any causal filter: an LVLM
+that sees large and regular findings best keeps more of those, and the guess does better on its records. Also draws
 every number a second time by scoring explicit whole-image predictions, as a check of the closed form. Usage::
 
-    python benchmarks/chance_rows_nih.py PATH/TO/nih_cxr14 [--resamples 10000] [--seed 0]
+    python benchmarks/chance_rows.py nih_cxr14=DIR [KEY=DIR ...] [--resamples 10000] [--seed 0]
+
+Several folders of one source (seeds of planted findings) count together; a patient in two of them is one patient.
 """
 
 from __future__ import annotations
@@ -34,42 +37,50 @@ COLUMNS = {"iou": "IoU", "f1": "F1", "precision": "Precision", "recall": "Recall
 NAMES = {"whole_image": "whole image", "random_box": "random box", "centre_prior": "centre prior"}
 
 
-def read(root: Path, seed: int) -> tuple[Reference, list[dict[str, Any]]]:
+def read(folders: list[tuple[str, Path]], seed: int) -> tuple[Reference, list[dict[str, Any]]]:
     """The candidates with evidence and their chance rows."""
-    source = open_source("nih_cxr14", root)
     rows = []
-    for c in source:
-        if not c.boxes:
-            continue  # every box of the group is broken: reported by 'medground-bench sources'
-        width, height = image_size(c.image_path)
-        rows.append(
-            {
-                "id": candidate_id(c.dataset, c.image_id, c.attribute),
-                "dataset": c.dataset,
-                "image_id": c.image_id,
-                "patient_id": c.patient_id,
-                "width": width,
-                "height": height,
-                "attribute": c.attribute,
-                "boxes": [list(box) for box in c.boxes],
-            }
-        )
+    for number, (key, folder) in enumerate(folders):
+        for c in open_source(key, folder):
+            if not c.boxes:
+                continue  # every box of the group is broken: reported by 'medground-bench sources'
+            width, height = image_size(c.image_path)
+            rows.append(
+                {
+                    "id": f"{number}/{candidate_id(c.dataset, c.image_id, c.attribute)}",
+                    "dataset": c.dataset,
+                    "image_id": f"{number}/{c.image_id}",
+                    "patient_id": c.patient_id,
+                    "width": width,
+                    "height": height,
+                    "attribute": c.attribute,
+                    "boxes": [list(box) for box in c.boxes],
+                }
+            )
     return load_reference(
         (Record.from_row({**row, "question": "", "answer": "Yes"}) for row in rows), config="candidates", seed=seed
     ), rows
 
 
+def named_folder(text: str) -> tuple[str, Path]:
+    key, _, folder = text.partition("=")
+    if not folder:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=DIR, e.g. nih_cxr14=NIH")
+    return key, Path(folder)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", type=Path)
+    parser.add_argument("sources", nargs="+", type=named_folder, metavar="KEY=DIR")
     parser.add_argument("--resamples", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    reference, rows = read(options.root, options.seed)
+    reference, rows = read(options.sources, options.seed)
     levels = ("all", "size", "attribute")
     found = aggregate_chance(reference.chance, reference.table, levels, resamples=options.resamples, seed=options.seed)
     console = Console() if sys.stdout.isatty() else Console(width=160)
-    table = Table(title="Chance on NIH ChestX-ray14 candidates (95 % intervals, by patient)")
+    kinds = ", ".join(sorted({key for key, _ in options.sources}))
+    table = Table(title=f"Chance on candidates of {kinds} (95 % intervals, by patient)")
     for k, column in enumerate(("records", "n", "patients", "row", *COLUMNS.values())):
         table.add_column(column, no_wrap=True, justify="right" if k in (1, 2) else "left")
     for k, first in enumerate(found["whole_image"]):
