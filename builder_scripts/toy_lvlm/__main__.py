@@ -53,8 +53,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         ("rate", float),
         ("seeing", float),
         ("vision_rate", float),
-        ("dense", float),
-        ("flips", float),
         ("seed", int),
     ):
         train.add_argument(f"--{name.replace('_', '-')}", type=kind, help="see training.Recipe")
@@ -130,13 +128,13 @@ def train(options: argparse.Namespace) -> None:
         )
     else:
         model, processor = load(options.start) if options.start else build(options.model, recipe.seed)
-        torch.manual_seed(recipe.seed)
-        model = deepened(model, options.layers)
     parts = None
     if recipe.requests:
         model, processor = with_words(options.start, request_corpus())
         lvlm = load_lvlm("toy_gemma")
         parts = lambda: chest_parts(options.pool, open_pool(options.pool), lvlm)  # noqa: E731
+    torch.manual_seed(recipe.seed)
+    model = deepened(model, options.layers)
     if options.start:
         origin = f"`{options.start.name}`"
     state = options.state or options.out.with_name(options.out.name + ".state")

@@ -90,11 +90,8 @@ def deepened(model: Any, layers: int) -> Any:
         config.vision_config.num_hidden_layers = layers
     deeper = type(model)(config)
     blocks = list(deeper.model.visual.blocks if visual is not None else deeper.model.vision_tower.encoder.layers)
-    before = model.state_dict()
+    deeper.load_state_dict(model.state_dict(), strict=False)
     with torch.no_grad():
-        for key, value in deeper.state_dict().items():
-            if key in before:
-                value.copy_(before[key])
         for block in blocks[len(had) :]:
             ends = (
                 (block.attn.proj, block.mlp.down_proj)
