@@ -39,6 +39,10 @@ def save(folder: str | Path, model: Any, processor: Any, card: str) -> None:
         config = json.loads((staging / "config.json").read_text(encoding="utf-8"))
         config["dtype"] = "float32"
         (staging / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        words = json.loads((staging / "tokenizer_config.json").read_text(encoding="utf-8"))
+        for how_it_was_opened in ("is_local", "local_files_only"):
+            words.pop(how_it_was_opened, None)
+        (staging / "tokenizer_config.json").write_text(json.dumps(words, indent=2) + "\n", encoding="utf-8")
         (staging / "README.md").write_text(card, encoding="utf-8")
 
 
