@@ -51,6 +51,9 @@ PROTOCOL = "necessity_edited"
 EVALUATED = 6
 """Records of an LVLM and mode that the protocol looks at: enough for an interval, and soon done."""
 
+FAINT = 0.25
+"""Share of the phantoms whose findings are faint."""
+
 SIZE = (512, 448)
 """Native size of the demo's phantoms: not square, so that every transform has something to do."""
 
@@ -92,6 +95,9 @@ class DemoSettings:
         Folder of normal radiographs that findings are planted in; empty for phantoms.
     reason_records : int, optional
         Candidates in reason mode. By default a third, since reasoning takes longer, but at least eight.
+    faint : float
+        Share of the phantoms whose findings are faint, so that candidates fall at every gate of the filter. What is
+        planted in radiographs is hard enough.
     """
 
     records: int
@@ -99,6 +105,7 @@ class DemoSettings:
     methods: tuple[str, ...]
     canvas: str = ""
     reason_records: int | None = None
+    faint: float = 0.0
 
     @property
     def source(self) -> str:
@@ -177,6 +184,7 @@ def run_demo(
     methods: Sequence[str] | None = None,
     canvas: str | Path | None = None,
     reason_records: int | None = None,
+    faint: float | None = None,
     processes: int | None = None,
     progress: Progress,
     say: Callable[[str], None],
@@ -197,6 +205,8 @@ def run_demo(
         Folder of normal radiographs that findings are planted in instead.
     reason_records : int, optional
         Candidates per LVLM in reason mode; by default a third of ``records``, but at least eight.
+    faint : float, optional
+        Share of the phantoms whose findings are faint; by default that of the folder, :data:`FAINT` in a new one.
     processes : int, optional
         By default two where there are two cores.
     progress : callable
@@ -212,7 +222,10 @@ def run_demo(
     out = Path(out)
     begun = _begun(out)
     chosen, left_out = (begun.methods, {}) if begun and methods is None else choose_methods(methods)
-    settings = DemoSettings(records, seed, chosen, str(Path(canvas).absolute()) if canvas else "", reason_records)
+    where = str(Path(canvas).absolute()) if canvas else ""
+    if faint is None:
+        faint = begun.faint if begun else 0.0 if canvas else FAINT
+    settings = DemoSettings(records, seed, chosen, where, reason_records, faint)
     _check_settings(out, settings)
     result = DemoResult(dataset=out / "medground-bench", left_out=left_out)
     for name, reason in left_out.items():
@@ -265,7 +278,9 @@ def _check_settings(out: Path, settings: DemoSettings) -> None:
     path = out / "demo.json"
     if not path.is_file() and out.is_dir() and any(out.iterdir()):
         raise MedGroundError("this folder is not a demo's and not empty", where=out, remedy="use another --out")
-    same_as_before("the demo's files here", path, asdict(settings))
+    same_as_before(
+        "the demo's files here", path, asdict(settings), unasked={"reason_records": None, "faint": DemoSettings.faint}
+    )
 
 
 # Processes -----------------------------------------------------------------------------------------------------------
@@ -361,10 +376,10 @@ def _draw(out: Path, settings: DemoSettings, progress: Progress) -> None:
                 settings.canvas, folder, count, localizer=localizer, at_most=True, seed=settings.seed, progress=update
             )
         elif not folder.is_dir():
-            write_source("phantom", folder, count, seed=settings.seed, size=SIZE, progress=update)
+            write_source("phantom", folder, count, seed=settings.seed, size=SIZE, faint=settings.faint, progress=update)
         while not settings.canvas and len(open_source("phantom", folder)) < settings.drawn:
             count *= 2  # a set of few findings: draw a larger one
-            write_source("phantom", folder, count, seed=settings.seed, size=SIZE, progress=update)
+            write_source("phantom", folder, count, seed=settings.seed, size=SIZE, faint=settings.faint, progress=update)
 
 
 def _filter(out: Path, settings: DemoSettings, group: ProcessGroup, update: Update) -> None:

@@ -57,6 +57,16 @@ def test_a_folder_keeps_the_methods_it_was_begun_with(tmp_path: Path) -> None:
         module._begun(tmp_path / "demo")
 
 
+def test_a_folder_of_a_version_without_faint_findings_goes_on_without_them(tmp_path: Path) -> None:
+    path = tmp_path / "demo.json"
+    path.write_text(json.dumps({"records": 4, "seed": 0, "methods": ["attention"], "canvas": ""}))
+    begun = module._begun(tmp_path)
+    assert begun == DemoSettings(4, 0, ("attention",))
+    module._check_settings(tmp_path, begun)
+    with pytest.raises(MedGroundError, match="faint"):
+        module._check_settings(tmp_path, DemoSettings(4, 0, ("attention",), faint=0.25))
+
+
 def test_the_first_failure_of_a_process_stops_the_others(tmp_path: Path) -> None:
     with (
         pytest.raises(MedGroundError, match="process 1 fails"),

@@ -22,6 +22,9 @@ def command(
     canvas: Path = typer.Option(
         None, "--canvas", help="Folder of normal radiographs to plant findings in, in place of procedural ones."
     ),
+    faint: float = typer.Option(
+        None, min=0, max=1, help="Share of the procedural radiographs whose findings are faint. [default: a quarter]"
+    ),
     processes: int = typer.Option(None, "--processes", min=1, help="By default two where there are two cores."),
 ) -> None:
     """Run the whole benchmark on procedural radiographs with two toy LVLMs; run again to resume."""
@@ -50,6 +53,7 @@ def command(
         seed=seed,
         methods=[name.strip() for name in methods.split(",") if name.strip()] if methods else None,
         canvas=canvas,
+        faint=faint,
         processes=processes,
         progress=progress_bar,
         say=lambda line: stderr.print(line, highlight=False, soft_wrap=True, markup=False),

@@ -19,6 +19,9 @@ def command(
     markers: bool = typer.Option(
         False, "--markers", help="Stamp a square into a corner of every image, which no question asks about."
     ),
+    faint: float = typer.Option(
+        0.0, min=0, max=1, help="Share of the images whose findings have about half of the usual contrast."
+    ),
     num_proc: int = typer.Option(1, "--num-proc", min=1, help="Processes that draw."),
 ) -> None:
     """Draw chest radiographs whose true evidence is known, in the on-disk layout of any source."""
@@ -34,6 +37,7 @@ def command(
             size=_size(size),
             findings=finding or None,
             markers=markers,
+            faint=faint,
             num_proc=num_proc,
             progress=update,
         )

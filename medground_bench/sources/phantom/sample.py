@@ -70,8 +70,8 @@ def mask_box(mask: Mask) -> Box | None:
 class _Drawing:
     """What a phantom and its counterfactuals share: scene, noise and the effects drawn so far."""
 
-    def __init__(self, seed: int, width: int, height: int, marker: str | None = None) -> None:
-        self.seed, self.width, self.height, self.marker = seed, width, height, marker
+    def __init__(self, seed: int, width: int, height: int, marker: str | None = None, contrast: float = 1.0) -> None:
+        self.seed, self.width, self.height, self.marker, self.contrast = seed, width, height, marker, contrast
         anatomy = draw_anatomy(seed)
         self.scene = Scene(seed, anatomy, draw_pose(seed, anatomy), width, height)
         self.exposure = draw_exposure(seed)
@@ -149,7 +149,9 @@ class Phantom:
         for attribute in DRAWING_ORDER:
             if attribute not in self.attributes:
                 continue
-            depth = self._drawing.effect(attribute).apply(depth)
+            changed = self._drawing.effect(attribute).apply(depth)
+            contrast = self._drawing.contrast
+            depth = changed if contrast == 1 else depth + np.float32(contrast) * (changed - depth)
         image = self._drawing.expose(depth)
         if self._drawing.marker:
             image, _ = stamp_marker(image, self._drawing.marker)
@@ -160,6 +162,11 @@ class Phantom:
     def marker(self) -> str | None:
         """The corner of its marker, None where it has none."""
         return self._drawing.marker
+
+    @property
+    def contrast(self) -> float:
+        """What of their attenuation the findings have, 1 for all of it."""
+        return self._drawing.contrast
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
@@ -205,6 +212,7 @@ def sample_phantom(
     size: int | tuple[int, int] = 512,
     findings: Sequence[str] | None = None,
     marker: str | None = None,
+    contrast: float = 1.0,
 ) -> Phantom:
     """Draw a procedural chest radiograph.
 
@@ -223,11 +231,13 @@ def sample_phantom(
     marker : str, optional
         Corner of a marker that no question asks about (one of
         :data:`~medground_bench.sources.phantom.marker.CORNERS`); its counterfactuals keep it.
+    contrast : float
+        What of their attenuation the findings have, above 0 and at most 1. Masks, boxes and all else are the same.
 
     Raises
     ------
     MedGroundError
-        If the seed, the size, a finding or the corner is not one.
+        If the seed, the size, a finding, the corner or the contrast is not one.
     """
     width, height = (size, size) if isinstance(size, int | np.integer) else (int(size[0]), int(size[1]))
     low, high = SIZES
@@ -249,4 +259,6 @@ def sample_phantom(
             )
     if marker is not None and marker not in CORNERS:
         raise MedGroundError(f"no corner {marker!r}", expected=f"one of {', '.join(CORNERS)}")
-    return Phantom(_Drawing(int(seed), width, height, marker), tuple(f for f in FINDINGS if f in present))
+    if not 0 < contrast <= 1:
+        raise MedGroundError(f"findings of contrast {contrast}", expected="above 0 and at most 1")
+    return Phantom(_Drawing(int(seed), width, height, marker, contrast), tuple(f for f in FINDINGS if f in present))

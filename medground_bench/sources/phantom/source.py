@@ -128,6 +128,7 @@ def _load(root: Path, image_id: str, stamp: int) -> Phantom:
         size=(field_of(entry, "width", int, where), field_of(entry, "height", int, where)),
         findings=[field_of(f, "attribute", str, where) for f in field_of(entry, "findings", list, where)],
         marker=field_of(entry, "marker", str, where) if entry.get("marker") else None,
+        contrast=field_of(entry, "contrast", float, where, default=1.0),
     )
     stored = np.asarray(read_image(safe_path(root, field_of(entry, "file", str, where), where)), np.float32)
     drawn = phantom.image.astype(np.float32)

@@ -37,6 +37,10 @@ LAYOUTS: tuple[str, ...] = ("phantom", "imagenome", "vindr_cxr", "padchest_gr", 
 
 _FIRST_SEED = 5_000_000_000
 _SEEDS = 1_000_000
+_FAINT = (
+    0.35,
+    0.65,
+)  # of the usual contrast: of these toys some are overlooked, some fall at the later gates, some pass
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ def write_source(
     size: int | tuple[int, int] | None = 512,
     findings: Sequence[str] | None = None,
     markers: bool = False,
+    faint: float = 0.0,
     num_proc: int = 1,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> WrittenSource:
@@ -101,6 +106,9 @@ def write_source(
     markers : bool
         Stamp a marker that no question asks about into a corner of every image: what a model that answers by a
         shortcut may have learnt to look at.
+    faint : float
+        Share of the images whose findings have a contrast from 0.35 to 0.65 of the usual: what a model may overlook,
+        or see for another reason. The other images are the same without it.
     num_proc : int
         Number of processes that draw.
     progress : callable, optional
@@ -109,7 +117,7 @@ def write_source(
     Raises
     ------
     MedGroundError
-        If the layout, count or size is not one, or ``out`` holds other files.
+        If the layout, count, size or share is not one, or ``out`` holds other files.
     """
     if layout not in LAYOUTS:
         raise MedGroundError(
@@ -119,10 +127,12 @@ def write_source(
         raise MedGroundError(f"a set of {count} images", expected=f"from 1 to {_SEEDS:,}")
     if seed < 0:
         raise MedGroundError(f"seed {seed} is negative", expected="an integer from 0")
+    if not 0 <= faint <= 1:
+        raise MedGroundError(f"{faint} of the images with faint findings", expected="a share from 0 to 1")
     out = Path(out).absolute()
     _refuse_foreign(out)
     with atomic_folder(out) as folder:
-        draw = partial(_draw, layout, folder, seed, size, None if findings is None else tuple(findings), markers)
+        draw = partial(_draw, layout, folder, seed, size, None if findings is None else tuple(findings), markers, faint)
         drawn = []
         for done, one in enumerate(_map(draw, count, num_proc), 1):
             drawn.append(one)
@@ -162,6 +172,7 @@ def _draw(
     size: int | tuple[int, int] | None,
     findings: tuple[str, ...] | None,
     markers: bool,
+    faint: float,
     number: int,
 ) -> Drawn:
     """Draw one phantom, write its image, return what the annotations need."""
@@ -170,7 +181,11 @@ def _draw(
     if findings is None and number % 8 == 5:
         findings = ()
     marker = CORNERS[int(np.random.default_rng([own, 2]).integers(len(CORNERS)))] if markers else None
-    phantom = sample_phantom(own, size=_size(own) if size is None else size, findings=findings, marker=marker)
+    r = np.random.default_rng([own, 3])
+    contrast = float(r.uniform(*_FAINT)) if r.random() < faint else 1.0
+    phantom = sample_phantom(
+        own, size=_size(own) if size is None else size, findings=findings, marker=marker, contrast=contrast
+    )
     image_id, patient, file = module.names(seed, number)
     path = folder / file
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,7 +193,7 @@ def _draw(
     planted = tuple(Planted(f.attribute, f.side, f.location, f.concept, f.boxes) for f in phantom.findings)
     width, height = phantom.size
     anatomy = module.anatomy(phantom) if hasattr(module, "anatomy") else {}
-    return Drawn(number, own, image_id, patient, file, width, height, planted, anatomy, marker)
+    return Drawn(number, own, image_id, patient, file, width, height, planted, anatomy, marker, contrast)
 
 
 def _size(seed: int) -> tuple[int, int]:
@@ -219,6 +234,7 @@ def _write_manifest(folder: Path, layout: str, seed: int, drawn: Sequence[Drawn]
                 "height": d.height,
                 "file": d.file,
                 **({"marker": d.marker} if d.marker else {}),
+                **({"contrast": d.contrast} if d.contrast < 1 else {}),
                 "findings": [
                     {
                         "attribute": f.attribute,

@@ -222,6 +222,30 @@ def test_command(tmp_path: Path) -> None:
     assert isinstance(wrong.exception, MedGroundError)
 
 
+def test_faint_findings_are_drawn_again_and_taken_away_exactly(tmp_path: Path) -> None:
+    faint = write_source("phantom", tmp_path / "faint", 24, size=224, faint=0.5)
+    plain = write_source("phantom", tmp_path / "plain", 24, size=224)
+    assert [(c.attribute, c.boxes) for c in faint.candidates] == [(c.attribute, c.boxes) for c in plain.candidates]
+    contrasts = {}
+    for candidate, usual in zip(faint.candidates, plain.candidates, strict=True):
+        drawn = phantom_for(candidate)  # checked against the file
+        contrasts[candidate.image_id] = drawn.contrast
+        image, clear = read_image(candidate.image_path), read_image(usual.image_path)
+        if drawn.contrast == 1:
+            np.testing.assert_array_equal(image, clear)
+            continue
+        assert 0.35 <= drawn.contrast <= 0.65
+        inside = next(f.mask for f in drawn.findings if f.attribute == candidate.attribute)
+        without = drawn.without().image.astype(float)
+        effect = [np.abs(np.asarray(i, float) - without)[inside].mean() for i in (image, clear)]
+        assert 0 < effect[0] < effect[1]
+    assert 6 <= sum(c < 1 for c in contrasts.values()) <= 16
+    with pytest.raises(MedGroundError, match="a share from 0 to 1"):
+        write_source("phantom", tmp_path / "x", 1, faint=1.5)
+    with pytest.raises(MedGroundError, match="above 0 and at most 1"):
+        sample_phantom(1, contrast=0.0)
+
+
 def test_markers_stand_in_a_corner_and_stay_in_every_counterfactual(tmp_path: Path) -> None:
     written = write_source("phantom", tmp_path / "marked", 3, size=224, findings=["nodule"], markers=True)
     plain = write_source("phantom", tmp_path / "plain", 3, size=224, findings=["nodule"])

@@ -52,6 +52,8 @@ class Drawn:
         Boxes of anatomical regions, where the layout asks for them.
     marker : str or None
         The corner of its marker.
+    contrast : float
+        What of their attenuation its findings have.
     """
 
     number: int
@@ -64,6 +66,7 @@ class Drawn:
     findings: tuple[Planted, ...]
     anatomy: dict[str, Box] = field(default_factory=dict)
     marker: str | None = None
+    contrast: float = 1.0
 
 
 class Written:
