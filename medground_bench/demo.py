@@ -9,6 +9,7 @@ everything done.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -179,7 +180,7 @@ def choose_methods(wanted: Sequence[str] | None = None) -> tuple[tuple[str, ...]
 def run_demo(
     out: str | Path,
     *,
-    records: int = 24,
+    records: int = 40,
     seed: int = 0,
     methods: Sequence[str] | None = None,
     canvas: str | Path | None = None,
@@ -443,13 +444,18 @@ def _at_stage(update: Update, name: str, after: int, whole: int, done: int, tota
 
 
 def _spread(source: Source) -> Source:
-    """The same candidates, in rounds: the first of every image, then the second of those that have one, ..."""
+    """The same candidates, in rounds: one of every image, then another of those that have two, ...
+
+    Which comes first is drawn, by its id: sources list findings in an order of their own, and the first of every image
+    would be cardiomegaly wherever there is one.
+    """
     rounds: Counter[str] = Counter()
     ordered = []
-    for candidate in source:
+    for candidate in sorted(source, key=lambda c: hashlib.sha256(c.id.encode()).digest()):
         ordered.append((rounds[candidate.image_id], candidate))
         rounds[candidate.image_id] += 1
-    ordered.sort(key=lambda entry: entry[0])
+    places = {candidate.id: place for place, candidate in enumerate(source)}
+    ordered.sort(key=lambda entry: (entry[0], places[entry[1].id]))
     return Source(source.info, source.root, [candidate for _, candidate in ordered], files=source.files)
 
 

@@ -186,3 +186,20 @@ def test_other_settings_are_refused_by_the_command(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert "records was 3, is 2" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_candidates_come_in_rounds_of_images_whatever_the_findings_order(tmp_path: Path) -> None:
+    from medground_bench.sources import open_source
+    from medground_bench.sources.phantom import write_source
+
+    write_source("phantom", tmp_path, 40, size=112)
+    source = open_source("phantom", tmp_path)
+    spread = list(module._spread(source))
+    assert sorted(c.id for c in spread) == sorted(c.id for c in source)
+    images = {c.image_id for c in source}
+    first = spread[: len(images)]
+    assert [c.image_id for c in first] == sorted(images)
+    listed_first = {c.image_id: c.attribute for c in reversed(list(source))}
+    several = [c for c in first if sum(other.image_id == c.image_id for other in source) > 1]
+    agree = sum(listed_first[c.image_id] == c.attribute for c in several)
+    assert 0 < agree < 0.7 * len(several)  # 2 to 4 findings: a third or so by chance, all in the source's own order

@@ -44,18 +44,21 @@ __all__ = ["FOLDER", "Scene", "draw_concepts", "draw_methods", "make_scene"]
 FOLDER = Path(__file__).parents[2] / "docs" / "pictures"
 LVLM = "toy_qwen"
 SEED, COUNT, SIDE = 1, 6, 512
-KEPT, REJECTED = "phantom-001-000001/consolidation", "phantom-001-000002/lung mass"
-"""Image and finding of the record that is shown, and of a candidate that the filter rejects."""
+KEPT = "phantom-001-000001/consolidation"
+"""Image and finding of the record that is shown."""
+SHORTCUT = "toy_shortcut"
+"""The LVLM that is asked about the same chest with a marker in the corner, and whose answer the filter rejects."""
 _SHOWN, _QUALITY = 272, 55
 """Side of a picture in pixels, and WebP's quality."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What is drawn: an LVLM, the candidates it was asked about and the record of :data:`KEPT`."""
+    """What is drawn: an LVLM, the record and candidate of :data:`KEPT`, and the candidate beside a marker."""
 
     lvlm: Lvlm
-    candidates: dict[str, Candidate]
+    kept: Candidate
+    rejected: Candidate
     record: Record
 
 
@@ -69,14 +72,17 @@ def make_scene(root: Path) -> Scene:
         BuildSettings("direct", {"phantom": str(root / "source")}, records=str(root / "verdicts")), root / "dataset"
     )
     records = mgb.open_dataset(root / "dataset", "direct")
-    candidates = {f"{c.image_id}/{c.attribute}": c for c in source}
-    return Scene(lvlm, candidates, next(r for r in records if r.id.endswith(KEPT)))
+    marked = write_source("phantom", root / "marked", COUNT, seed=SEED, size=SIDE, markers=True)
+    kept, rejected = (
+        next(c for c in found if f"{c.image_id}/{c.attribute}" == KEPT) for found in (source, marked.candidates)
+    )
+    return Scene(lvlm, kept, rejected, next(r for r in records if r.id.endswith(KEPT)))
 
 
 def draw_concepts(scene: Scene, out: Path) -> None:
     """The filter's four questions for a kept and a rejected candidate, and the way from a map to boxes."""
-    for name, key in (("kept", KEPT), ("rejected", REJECTED)):
-        _save(_grid(_questions(scene, scene.candidates[key])), out / f"{name}.webp")
+    _save(_grid(_questions(scene.lvlm, scene.kept)), out / "kept.webp")
+    _save(_grid(_questions(mgb.load_lvlm(SHORTCUT), scene.rejected)), out / "rejected.webp")
     result = mgb.attribute(scene.record, "attention", scene.lvlm)
     image, heat, evidence = result.image, result.heatmap, result.evidence or ()
     assert heat is not None
@@ -89,7 +95,7 @@ def draw_concepts(scene: Scene, out: Path) -> None:
     _save(_grid([(picture.crop((0, 0, *image.size)), text) for picture, text in steps]), out / "boxes.webp")
 
 
-def _questions(scene: Scene, candidate: Candidate) -> list[tuple[Image, str]]:
+def _questions(lvlm: Lvlm, candidate: Candidate) -> list[tuple[Image, str]]:
     """The four images of the causal filter with the LVLM's answers."""
     editor, image = load_editor("phantom"), read_image(candidate.image_path)
     editor.bind(candidate, image)
@@ -101,7 +107,7 @@ def _questions(scene: Scene, candidate: Candidate) -> list[tuple[Image, str]]:
     for picture, title in zip(images, titles, strict=True):
         assert not isinstance(picture, Exception)
         asked = question(candidate.attribute, "direct")
-        (answer,) = scene.lvlm.generate([picture], [asked])
+        (answer,) = lvlm.generate([picture], [asked])
         out.append(
             (draw(picture, [], candidate.boxes, None, []).crop((0, 0, *picture.size)), f"{title}: {answer.text}")
         )

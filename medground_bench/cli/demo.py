@@ -11,7 +11,7 @@ __all__ = ["command"]
 
 def command(
     out: Path = typer.Option(Path("demo"), help="Folder for everything the demo makes."),
-    records: int = typer.Option(24, min=1, help="Candidates per LVLM that the causal filter judges in direct mode."),
+    records: int = typer.Option(40, min=1, help="Candidates per LVLM that the causal filter judges in direct mode."),
     reason_records: int = typer.Option(
         None, min=1, help="Candidates in reason mode; by default a third of --records, but at least eight."
     ),
