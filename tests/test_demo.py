@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -203,3 +204,23 @@ def test_candidates_come_in_rounds_of_images_whatever_the_findings_order(tmp_pat
     several = [c for c in first if sum(other.image_id == c.image_id for other in source) > 1]
     agree = sum(listed_first[c.image_id] == c.attribute for c in several)
     assert 0 < agree < 0.7 * len(several)  # 2 to 4 findings: a third or so by chance, all in the source's own order
+
+
+@toys
+@pytest.mark.heavy
+def test_faint_findings_fall_at_more_than_one_gate_and_some_pass(tmp_path: Path) -> None:
+    from medground_bench.causal.editors import load_editor
+    from medground_bench.causal.filter import filter_candidates
+    from medground_bench.causal.verdicts import read_verdicts
+    from medground_bench.lvlm import load_lvlm
+    from medground_bench.sources import open_source
+    from medground_bench.sources.phantom import write_source
+
+    write_source("phantom", tmp_path / "faint", 24, size=module.SIZE, faint=1.0)
+    sources = {"phantom": open_source("phantom", tmp_path / "faint")}
+    for lvlm in LVLMS:
+        filter_candidates(load_lvlm(lvlm), "direct", sources, load_editor("phantom"), tmp_path / "verdicts", limit=40)
+    fell = Counter(verdict.gate for verdict in read_verdicts(tmp_path / "verdicts"))
+    assert fell["correct"] >= 10
+    assert fell[None] >= 10
+    assert fell.total() - fell["correct"] - fell[None] >= 1  # seen, but not for what is in the box
