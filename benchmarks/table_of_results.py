@@ -52,7 +52,8 @@ def read(demos: Sequence[str]) -> Sets:
     for joined in demos:
         folders = [Path(part) for part in joined.split(",")]
         files = read_joined(folders)
-        found[folders[0].name] = files, compare_scores(files, metrics=())
+        name = folders[0].name.rstrip("0123456789") if len(folders) > 1 else folders[0].name  # of several seeds
+        found[name] = files, compare_scores(files, metrics=())
     return found
 
 
