@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,20 @@ def test_spoilt_files_are_named_and_do_not_hide_the_others(scored: dict[str, Any
     html = leaderboard_page(files, rejected)
     assert len([r for r in cells(html) if r["dataset"] == "all sources" and r["#"]]) == 3
     assert "bad.json" in html
+
+
+def test_a_ratio_may_be_open_above_and_a_share_may_not(scored: dict[str, Any], tmp_path: Path) -> None:
+    for name in ("precision_lift", "iou"):
+        few = copy.deepcopy(scored)
+        for one in few["submissions"]:
+            for aggregate in one["aggregates"]:
+                aggregate["values"][name] = [0.5, 0.0, None]  # how a file writes that an interval has no upper end
+        put(tmp_path / name, "few.json", few)
+    files, rejected = collect_results(tmp_path / "precision_lift")
+    assert not rejected
+    assert files[0].submissions[0].aggregates[0].values["precision_lift"].high == math.inf
+    assert "few.json" not in leaderboard_page(files, rejected)
+    assert "iou is out of range" in collect_results(tmp_path / "iou")[1][0]["reason"]
 
 
 def test_hostile_provenance_is_shown_as_text(scored: dict[str, Any], tmp_path: Path) -> None:
