@@ -218,12 +218,16 @@ def run_demo(
     Raises
     ------
     MedGroundError
-        If the folder holds a demo made with other settings, or a step fails.
+        If the folder holds a demo made with other settings, ``faint`` is asked of radiographs, or a step fails.
     """
     out = Path(out)
     begun = _begun(out)
     chosen, left_out = (begun.methods, {}) if begun and methods is None else choose_methods(methods)
     where = str(Path(canvas).absolute()) if canvas else ""
+    if canvas and faint:
+        raise MedGroundError(
+            "faint findings are drawn in phantoms, not planted in radiographs", remedy="leave --faint out"
+        )
     if faint is None:
         faint = begun.faint if begun else 0.0 if canvas else FAINT
     settings = DemoSettings(records, seed, chosen, where, reason_records, faint)

@@ -68,6 +68,12 @@ def test_a_folder_of_a_version_without_faint_findings_goes_on_without_them(tmp_p
         module._check_settings(tmp_path, DemoSettings(4, 0, ("attention",), faint=0.25))
 
 
+def test_faint_findings_are_not_asked_of_radiographs(tmp_path: Path) -> None:
+    with pytest.raises(MedGroundError, match="drawn in phantoms"):
+        run_demo(tmp_path / "demo", canvas=tmp_path, faint=0.5, progress=quiet, say=print)
+    assert not (tmp_path / "demo").exists()
+
+
 def test_the_first_failure_of_a_process_stops_the_others(tmp_path: Path) -> None:
     with (
         pytest.raises(MedGroundError, match="process 1 fails"),

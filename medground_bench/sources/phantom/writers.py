@@ -37,10 +37,8 @@ LAYOUTS: tuple[str, ...] = ("phantom", "imagenome", "vindr_cxr", "padchest_gr", 
 
 _FIRST_SEED = 5_000_000_000
 _SEEDS = 1_000_000
-_FAINT = (
-    0.35,
-    0.65,
-)  # of the usual contrast: of these toys some are overlooked, some fall at the later gates, some pass
+_FAINT = (0.35, 0.65)
+"""Of the usual contrast: of such findings the toys overlook some, some fall at the later gates, and some pass."""
 
 
 @dataclass(frozen=True)
