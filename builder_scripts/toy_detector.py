@@ -12,12 +12,10 @@ with words around them that mean nothing. One core, minutes; everything is seede
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,8 +29,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torchvision.ops import box_convert, box_iou, generalized_box_iou_loss
 
 from baselines.shared.detection import Detector
-from medground_bench.core.errors import MedGroundError
-from medground_bench.core.files import atomic_folder, atomic_write
+from builder_scripts.chests import SHARED, drawn, run
 from medground_bench.lvlm import load_lvlm
 from medground_bench.scoring.xbench import auroc
 from medground_bench.sources.phantom import FINDINGS, sample_phantom
@@ -46,7 +43,6 @@ _TOWER = "toy_gemma"
 _TEMPLATES = ("{}", "a {}", "{} on the left", "{} in the right lung", "{} on both sides")
 _NOTHING = "nothing of the kind"
 _WORDINGS = [(name, LABELS.get(name, name)) for name in FINDINGS]  # the phantoms' own, and those of NIH ChestX-ray14
-_SHARED = 4  # images of one chest
 _SEEDS = 910_000_000  # of the training phantoms; those of sets begin at five billion
 
 
@@ -146,21 +142,16 @@ def _take_over(siglip: Any, tower: Any) -> None:
 @torch.no_grad()
 def seen(detector: Detector, recipe: Recipe) -> Seen:
     """What is trained on: four phantoms of each chest, with other findings."""
-    count = recipe.chests * _SHARED
+    count = recipe.chests * SHARED
     rng = np.random.default_rng(recipe.seed)
     has = rng.random((count, len(FINDINGS))) < recipe.chance
+    sizes = [(int(w), int(h)) for w, h in (rng.integers(SIDE, SIDE * 4 // 3, 2) for _ in range(recipe.chests))]
     features = torch.empty(count, _GRID**2, detector.model.config.vision_config.hidden_size, dtype=torch.float16)
     boxes = torch.full((count, len(FINDINGS), _GRID**2, 4), torch.nan, dtype=torch.float16)
-    for chest in range(recipe.chests):
-        width, height = rng.integers(SIDE, SIDE * 4 // 3, 2).tolist()
-        every = sample_phantom(_SEEDS + recipe.seed * recipe.chests + chest, size=(width, height), findings=FINDINGS)
-        for n in range(chest * _SHARED, (chest + 1) * _SHARED):
-            one = every
-            for name in np.array(FINDINGS)[~has[n]]:
-                one = one.without(str(name))
-            features[n] = _features(detector, Image.fromarray(one.image))
-            for found in one.findings:
-                boxes[n, FINDINGS.index(found.attribute)] = torch.from_numpy(_patch_boxes(found.mask, found.boxes))
+    for n, one in enumerate(drawn(_SEEDS + recipe.seed * recipe.chests, sizes, has)):
+        features[n] = _features(detector, Image.fromarray(one.image))
+        for found in one.findings:
+            boxes[n, FINDINGS.index(found.attribute)] = torch.from_numpy(_patch_boxes(found.mask, found.boxes))
     return Seen(features, boxes)
 
 
@@ -264,30 +255,15 @@ def measure(detector: Detector, count: int = 24) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the trained detector")
-    for name, default in vars(Recipe()).items():
-        parser.add_argument(f"--{name}", type=type(default), default=default, help="(default %(default)s)")
-    options = vars(parser.parse_args(argv))
-    out = options.pop("out")
-    torch.set_num_threads(1)
-    try:
-        recipe = Recipe(**options)
+    def made(recipe: Recipe) -> tuple[list[Any], str]:
         detector = build(recipe.seed)
         train(detector, recipe, lambda line: print(line, flush=True))
         figures = ", ".join(f"{name} {value:.3f}" for name, value in measure(detector).items())
         print(figures)
-        with atomic_folder(out) as folder:
-            detector.model.save_pretrained(folder)
-            detector.processor.save_pretrained(folder)
-            with atomic_write(folder / "README.md") as file:
-                file.write(
-                    f"# A small OWL-ViT trained on phantoms\n\nFor tests of `prompting_medsam`. {recipe}; {figures}\n"
-                )
-    except MedGroundError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+        return [detector.model, detector.processor], figures
+
+    about = "A small OWL-ViT trained on phantoms\n\nFor tests of `prompting_medsam`."
+    return run(__doc__, Recipe, made, about, argv)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,10 @@ Findings go by the phantoms' names and by those of NIH ChestX-ray14. One core, m
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -28,16 +26,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, normalize, softplus
 
-from medground_bench.core.errors import MedGroundError
-from medground_bench.core.files import atomic_folder, atomic_write
+from builder_scripts.chests import SHARED, drawn, run
 from medground_bench.lvlm.two_tower import PROMPTS, TwoTower
-from medground_bench.sources.phantom import FINDINGS, sample_phantom
+from medground_bench.sources.phantom import FINDINGS
 from medground_bench.sources.phantom.layouts.nih_cxr14 import LABELS
 
 __all__ = ["Recipe", "build", "images", "train"]
 
 SIDE, PATCH = 112, 8
-_SHARED = 4  # images of one chest
 _SEEDS = 900_000_000  # of the training phantoms; those of sets begin at five billion
 
 
@@ -94,15 +90,10 @@ def images(tower: TwoTower, recipe: Recipe) -> tuple[Tensor, NDArray[np.bool_]]:
     """Grey pixel values (N, SIDE, SIDE) of the training phantoms, and which findings each has, (N, findings)."""
     from PIL import Image
 
-    pixels = torch.empty(recipe.chests * _SHARED, SIDE, SIDE, dtype=torch.float16)
+    pixels = torch.empty(recipe.chests * SHARED, SIDE, SIDE, dtype=torch.float16)
     has = np.random.default_rng(recipe.seed).random((len(pixels), len(FINDINGS))) < recipe.chance
-    for chest in range(recipe.chests):
-        every = sample_phantom(_SEEDS + recipe.seed * recipe.chests + chest, size=224, findings=FINDINGS)
-        for k in range(chest * _SHARED, (chest + 1) * _SHARED):
-            one = every
-            for name in np.array(FINDINGS)[~has[k]]:
-                one = one.without(str(name))
-            pixels[k] = tower.pixels([Image.fromarray(one.image).convert("RGB")])[0, 0]
+    for k, one in enumerate(drawn(_SEEDS + recipe.seed * recipe.chests, [224] * recipe.chests, has)):
+        pixels[k] = tower.pixels([Image.fromarray(one.image).convert("RGB")])[0, 0]
     return pixels, has
 
 
@@ -112,7 +103,7 @@ def train(model: Any, processor: Any, recipe: Recipe, report: Any = print) -> No
     began = time.process_time()
     pixels, has = images(tower, recipe)
     report(f"{len(pixels)} images after {time.process_time() - began:.0f} s")
-    held = max(_SHARED, len(pixels) // 20 // _SHARED * _SHARED)
+    held = max(SHARED, len(pixels) // 20 // SHARED * SHARED)
     sentences = [prompt.format(name) for name in names() for prompt in PROMPTS]
     prompts = processor.tokenizer(sentences, padding=True, return_tensors="pt")
     same = {alias: name for name, alias in LABELS.items()}
@@ -128,8 +119,8 @@ def train(model: Any, processor: Any, recipe: Recipe, report: Any = print) -> No
     for step in range(1, recipe.steps + 1):
         for group in (group for optimiser in optimisers for group in optimiser.param_groups):
             group["lr"] = recipe.rate * min(1.0, step / 100, (recipe.steps - step + 1) / (recipe.steps / 3))
-        chests = rng.choice((len(pixels) - held) // _SHARED, recipe.batch // _SHARED, replace=False)
-        chosen = torch.from_numpy((chests[:, None] * _SHARED + np.arange(_SHARED)).reshape(-1))
+        chests = rng.choice((len(pixels) - held) // SHARED, recipe.batch // SHARED, replace=False)
+        chosen = torch.from_numpy((chests[:, None] * SHARED + np.arange(SHARED)).reshape(-1))
         whole, local = _logits(tower, prompts, pixels[chosen])
         loss = _loss(whole, labels[chosen]) + recipe.patches * _loss(local, labels[chosen])
         model.zero_grad(set_to_none=True)
@@ -145,7 +136,7 @@ def train(model: Any, processor: Any, recipe: Recipe, report: Any = print) -> No
 
 def _loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy, and that of which of two images of one chest has the finding: what is common to them drops out."""
-    of_chest, has = (t.reshape(-1, _SHARED, t.shape[1]) for t in (logits, labels))
+    of_chest, has = (t.reshape(-1, SHARED, t.shape[1]) for t in (logits, labels))
     apart = of_chest[:, :, None] - of_chest[:, None]
     pairs = has[:, :, None] * (1 - has[:, None])
     return binary_cross_entropy_with_logits(logits, labels) + (softplus(-apart) * pairs).sum() / pairs.sum()
@@ -175,26 +166,13 @@ def _figures(tower: TwoTower, prompts: Any, pixels: Tensor, labels: Tensor) -> s
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the trained model")
-    for name, default in vars(Recipe()).items():
-        parser.add_argument(f"--{name}", type=type(default), default=default, help="(default %(default)s)")
-    options = vars(parser.parse_args(argv))
-    out = options.pop("out")
-    torch.set_num_threads(1)
-    try:
-        recipe = Recipe(**options)
+    def made(recipe: Recipe) -> tuple[list[Any], str]:
         model, processor = build(recipe.seed)
         train(model, processor, recipe, lambda line: print(line, flush=True))
-        with atomic_folder(out) as folder:
-            model.save_pretrained(folder)
-            processor.save_pretrained(folder)
-            with atomic_write(folder / "README.md") as file:
-                file.write(f"# A tiny CLIP trained on phantoms\n\nFor tests of `medground-bench xbench`. {recipe}\n")
-    except MedGroundError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+        return [model, processor], ""
+
+    about = "A tiny CLIP trained on phantoms\n\nFor tests of `medground-bench xbench`."
+    return run(__doc__, Recipe, made, about, argv)
 
 
 if __name__ == "__main__":
