@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medground_bench.attribution.fills import FILLS, compose, fill_frame
+from medground_bench.attribution.fills import AROUND, FILLS, around, compose, fill_frame, remove
 from medground_bench.core.errors import MethodError
 from medground_bench.imaging import Letterbox
 
@@ -62,3 +62,64 @@ def test_compose_is_the_weighted_mean(colour: bool) -> None:
 def test_an_unknown_fill_is_named() -> None:
     with pytest.raises(MethodError, match="unknown fill 'pink'"):
         fill_frame("pink", episode())
+
+
+def test_around_by_hand() -> None:
+    """A pixel of a 2 x 2 block has the mean of the other three; of a block that is gone, its neighbours', smoothed."""
+    removed = np.zeros((2, 2), bool)
+    removed[1, 1] = True
+    assert around(np.array([[10, 20], [60, 255]], np.uint8), removed).tolist() == [[10, 20], [60, 30]]
+    removed = np.zeros((2, 6), bool)
+    removed[:, 2:4] = True
+    image = np.array([[0, 0, 9, 9, 240, 240]] * 2, np.uint8)
+    # Cells of 2 x 2: 0, none, 240. The one between takes what a grid of twice the cells says, smoothed by 1/4, 1/2, 1/4,
+    # where 0 is at its own place and 240 next to it: 60.
+    coarse = np.convolve(np.pad([0, 0, 240], 1, mode="edge"), [0.25, 0.5, 0.25], "valid")[1]
+    fine = np.convolve([0, 0, coarse, coarse, 240, 240], [0.25, 0.5, 0.25], "same")[2:4]
+    assert around(image, removed)[0].tolist() == [0, 0, *np.rint(fine).astype(int).tolist(), 240, 240]
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_around_leaves_nothing_of_what_was_there(colour: bool) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(90, 160, (37, 53, 3) if colour else (37, 53), np.uint8)
+    removed = np.zeros((37, 53), bool)
+    removed[5:20, 8:40] = removed[30:, 45:] = True
+    once = around(image, removed)
+    image_again = image.copy()
+    image_again[removed] = 0
+    np.testing.assert_array_equal(once, around(image_again, removed))
+    np.testing.assert_array_equal(once[~removed], image[~removed])
+    assert (once.shape, once.dtype) == (image.shape, np.uint8)
+    assert image[~removed].min() <= once[removed].min() <= once[removed].max() <= image[~removed].max()
+    whole = around(image, np.ones_like(removed))
+    assert (whole == np.rint(image.mean((0, 1)))).all()
+
+
+def test_around_goes_on_where_the_image_does() -> None:
+    """In a ramp, the middle of what is removed differs from the ramp by less than its edges differ from each other."""
+    ramp = np.tile(np.linspace(20, 220, 64).astype(np.uint8), (64, 1))
+    removed = np.zeros((64, 64), bool)
+    removed[24:40, 24:40] = True
+    found = around(ramp, removed).astype(int)
+    assert np.abs(found - ramp)[removed].mean() < 0.25 * np.ptp(ramp[24:40, 24:40])
+    assert (np.diff(found[32]) >= 0).all()
+
+
+@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("name", [*sorted(FILLS), AROUND])
+def test_parts_removed(name: str, colour: bool) -> None:
+    given = episode(colour)
+    masks = np.zeros((2, 224, 224), bool)
+    masks[0, 40:90, 100:150] = masks[1] = True
+    variants = remove(name, given, masks)
+    assert variants.shape == (2, *given.frame_array.shape)
+    np.testing.assert_array_equal(variants[0][~masks[0]], given.frame_array[~masks[0]])
+    assert not variants[:, :56].any()
+    assert not variants[:, 168:].any()
+    if name == AROUND:
+        assert (variants[1, 56:168] == 120).all()
+    else:
+        np.testing.assert_array_equal(variants[1], fill_frame(name, given))
+    with pytest.raises(MethodError, match="unknown fill"):
+        remove("nothing", given, masks)

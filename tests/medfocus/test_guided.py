@@ -1,4 +1,4 @@
-"""Regions of a relevance map, chosen by what removing them and showing them alone does."""
+"""Regions of a relevance map, chosen by what removing them does."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from medfocus.guided import agreed, medfocus_guided, proposals
+from medground_bench.attribution.fills import remove
 from medground_bench.attribution.method import Attribution, get_method, method
-from medground_bench.core.errors import MethodError
+from medground_bench.attribution.regions import box_masks
+from medground_bench.core.errors import MedGroundError, MethodError
 from tests.medfocus.test_minimal import Planted, area, episode_of
 
 if TYPE_CHECKING:
@@ -41,7 +43,14 @@ def maps(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def run(folder: str, lvlm: Any, episode: Any, **settings: Any) -> Any:
-    still = {"relevance": "given", "fill": "black", "temperature": 0.0, "pool": folder, "cache": "none"}
+    still = {
+        "relevance": "given",
+        "relevance_settings": (),
+        "fills": ("black",),
+        "temperature": 0.0,
+        "pool": folder,
+        "cache": "none",
+    }
     options = {**still, **settings}
     return medfocus_guided.run(lvlm, episode, medfocus_guided.make_parameters(options))
 
@@ -75,7 +84,7 @@ def test_agreement_by_hand() -> None:
     assert agreed(masks, np.array([np.log(3), 0, 0, -9.0]), 1.0) == 0  # 3 + 1/3 + 2/3 against 2 + 1/2 + 1
 
 
-def test_the_level_that_is_needed_and_enough_is_taken(folder: str, chest: np.ndarray, maps: dict[str, Any]) -> None:
+def test_the_smallest_level_that_is_needed_is_taken(folder: str, chest: np.ndarray, maps: dict[str, Any]) -> None:
     """Evidence of 30 x 30 under a hill: too high a level leaves some of it, too low a one pays for its area."""
     episode, box = episode_of(chest), (95, 100, 125, 130)
     maps["map"] = hill(episode, 110, 115, 14)
@@ -87,11 +96,10 @@ def test_the_level_that_is_needed_and_enough_is_taken(folder: str, chest: np.nda
     }
     smallest = min((b for b in scores.values() if b[0] <= box[0] and b[2] >= box[2]), key=lambda b: area([b]))
     assert found == pytest.approx(smallest)
-    assert lvlm.images == result.extras["passes"] == 2 + 2 * len(result.extras["candidates"])
-    for boxes, needed, enough in result.extras["candidates"]:
+    assert lvlm.images == result.extras["passes"] == 2 + len(result.extras["candidates"])
+    for boxes, (needed,) in result.extras["candidates"]:
         (candidate,) = episode.letterbox.to_frame(boxes)
-        covers = candidate[0] <= box[0] and candidate[2] >= box[2]
-        assert (needed == pytest.approx(1)) == (enough == pytest.approx(1)) == covers
+        assert (needed == pytest.approx(1)) == (candidate[0] <= box[0] and candidate[2] >= box[2])
     first, second = result.token_scores
     assert (second, first + second) == (pytest.approx(3 * first), pytest.approx(lvlm.weight))
     assert result.concept == max(result.concept_scores, key=result.concept_scores.__getitem__)
@@ -99,8 +107,34 @@ def test_the_level_that_is_needed_and_enough_is_taken(folder: str, chest: np.nda
     assert result.heatmap is maps["map"]
     assert area(run(folder, Planted(box), episode, price=100.0).boxes) < area(result.boxes)
     middle = run(folder, Planted(box), episode, temperature=1e9)  # all count the same: nested, so one between them
-    sizes = [area([tuple(b) for b in boxes]) for boxes, _, _ in result.extras["candidates"]]
+    sizes = [area([tuple(b) for b in boxes]) for boxes, _ in result.extras["candidates"]]
     assert min(sizes) < area(middle.boxes) < max(sizes)
+
+
+def test_every_fill_counts_the_same(folder: str, chest: np.ndarray, maps: dict[str, Any]) -> None:
+    """Two fills, of which the second leaves the brightness as it is nearly everywhere: half of the effect."""
+    episode, box = episode_of(chest), (95, 100, 125, 130)
+    maps["map"] = hill(episode, 110, 115, 14)
+    lvlm = Planted(box)
+    result = run(folder, lvlm, episode, fills=("black", "around"), levels=(0.05, 0.3))
+    assert lvlm.images == result.extras["passes"] == 2 + 2 * 2
+    for boxes, (black, around) in result.extras["candidates"]:
+        (frame_box,) = episode.letterbox.to_frame(boxes)
+        mask = box_masks([frame_box], *episode.frame_array.shape[:2])
+        left = lvlm.log_probs(episode, remove("around", episode, mask)).sum()
+        assert black == pytest.approx(1)
+        assert around == pytest.approx(np.clip(-left / lvlm.weight, 0, 1))
+        assert around < 0.5
+    assert sum(result.token_scores) == pytest.approx(lvlm.weight)  # by the first
+
+
+def test_the_maps_own_parameters(folder: str, chest: np.ndarray, maps: dict[str, Any]) -> None:
+    episode = episode_of(chest)
+    maps["map"] = hill(episode, 110, 115, 14)
+    with pytest.raises(MethodError, match="no parameter shifts"):
+        run(folder, Planted((95, 100, 125, 130)), episode, relevance_settings=("shifts=2",))
+    with pytest.raises(MedGroundError, match="NAME=VALUE"):
+        run(folder, Planted((95, 100, 125, 130)), episode, relevance_settings=("shifts",))
 
 
 def test_two_parts_may_belong_together(folder: str, chest: np.ndarray, maps: dict[str, Any]) -> None:
@@ -133,7 +167,9 @@ def test_maps_that_say_nothing(folder: str, chest: np.ndarray, maps: dict[str, A
         {"levels": (1.0,)},
         {"together": 0.0},
         {"price": -1},
-        {"fill": "x"},
+        {"fills": ()},
+        {"fills": ("blur", "x")},
+        {"fills": ("around",)},
         {"temperature": -1},
     ],
 )
