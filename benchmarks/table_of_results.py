@@ -157,12 +157,20 @@ def by_lvlm(sets: Sets, mode: str) -> Iterator[str]:
             rows = rows_of(report, mode, "lvlm", lvlm)
             most = max(rows.values(), key=lambda r: r.records)
             tables[f"{lvlm}, {name} ({most.records} of {most.clusters})"] = rows
+    sizes = [max(row.records for row in table.values()) for table in tables.values()]
     yield "| row | " + " | ".join(tables) + " |\n" + "| --- " * (len(tables) + 1) + "|"
     titles = dict.fromkeys(title for table in tables.values() for title in table)
     for title in sorted(titles, key=lambda t: -np.mean([_iou(table, t) for table in tables.values()])):
-        cells = [interval_text(table[title].cell("iou")) if title in table else "" for table in tables.values()]
+        cells = [_cell(table.get(title), size) for table, size in zip(tables.values(), sizes, strict=True)]
         method = any(table[title].kind == "method" for table in tables.values() if title in table)
         yield f"| {f'`{title}`' if method else f'*{title}*'} | " + " | ".join(cells) + " |"
+
+
+def _cell(row: Row | None, most: int) -> str:
+    """IoU, and in brackets how many records a method has where others have more."""
+    if row is None:
+        return ""
+    return interval_text(row.cell("iou")) + (f" ({row.records})" if row.kind == "method" and row.records < most else "")
 
 
 def short(sets: Sets, names: Sequence[str]) -> Iterator[str]:
@@ -177,10 +185,9 @@ def short(sets: Sets, names: Sequence[str]) -> Iterator[str]:
         cells = []
         for table, most, size in zip(tables.values(), best, sizes, strict=True):
             row = table.get(title)
-            text = interval_text(row.cell("iou")) if row else ""
-            if row and row.kind == "method":
-                text = f"**{text[:5]}**{text[5:]}" if _iou(table, title) == most else text
-                text += f" ({row.records})" if row.records < size.records else ""
+            text = _cell(row, size.records)
+            if row and row.kind == "method" and _iou(table, title) == most:
+                text = f"**{text[:5]}**{text[5:]}"
             cells.append(text)
         method = any(table[title].kind == "method" for table in tables.values() if title in table)
         yield f"| {f'`{title}`' if method else f'*{title}*'} | " + " | ".join(cells) + " |"

@@ -1,11 +1,12 @@
-"""The region of a relevance map that the answer needs: the map proposes, interventions decide.
+"""The region of a relevance map that the answer needs: the map proposes, interventions weigh.
 
 A search that follows interventions alone ends where the LVLM is most easily misled: on findings planted in radiographs
 a box whose sides move to raise its effect drifts away from the evidence (mean IoU of 32 from 0.45 to 0.30). A
 relevance map is right about where and vague about how far. So the map's connected parts above a few levels are the only
 candidates, and each is removed, in two ways, since each leaves traces of its own. What comes out is noisy, too: of
 candidates that differ by a row of tokens the best is often best by chance. So the one counts that all of them, each as
-far as it does well, agree with most: the decision of least expected loss, where the loss is 1 - IoU.
+far as it does well, agree with most: the decision of least expected loss, where the loss is 1 - IoU. On the sets of
+docs/results.md the agreement does nearly all of it: where all candidates count the same, IoU is within 0.012 of this.
 """
 
 from __future__ import annotations
