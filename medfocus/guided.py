@@ -5,8 +5,9 @@ a box whose sides move to raise its effect drifts away from the evidence (mean I
 relevance map is right about where and vague about how far. So the map's connected parts above a few levels are the only
 candidates, and each is removed, in two ways, since each leaves traces of its own. What comes out is noisy, too: of
 candidates that differ by a row of tokens the best is often best by chance. So the one counts that all of them, each as
-far as it does well, agree with most: the decision of least expected loss, where the loss is 1 - IoU. On the sets of
-docs/results.md the agreement does nearly all of it: where all candidates count the same, IoU is within 0.012 of this.
+far as it does well, agree with most: the decision of least expected loss, where the loss is 1 - IoU. The agreement does
+nearly all of it: on records that nothing was chosen on (docs/results.md) IoU is within 0.012 of this where all
+candidates count the same.
 """
 
 from __future__ import annotations
@@ -45,9 +46,8 @@ class GuidedParameters:
     Attributes
     ----------
     relevance : str
-        The method whose heat map proposes regions.
-    relevance_settings : tuple of str
-        Parameters of that method, ``NAME=VALUE``.
+        The method whose heat map proposes regions, and after it any of its parameters, ``NAME=VALUE``, with blanks
+        between: ``gim`` is that method with its own defaults.
     levels : tuple of float
         Shares of the map's maximum at which it is cut, each a candidate.
     together : float
@@ -67,8 +67,7 @@ class GuidedParameters:
         Folder for localisations, as there.
     """
 
-    relevance: str = "dave"
-    relevance_settings: tuple[str, ...] = ("shifts=2",)
+    relevance: str = "dave shifts=2"
     levels: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65)
     together: float = 0.3
     fills: tuple[str, ...] = ("blur", AROUND)
@@ -78,6 +77,8 @@ class GuidedParameters:
     cache: str = "user"
 
     def __post_init__(self) -> None:
+        if not self.relevance.split():
+            raise MethodError("relevance names no method", expected="a method with maps, e.g. dave, gim or lrp")
         if not self.levels or not all(0 < level < 1 for level in self.levels):
             raise MethodError(f"levels={self.levels} are no shares of a maximum", expected="numbers between 0 and 1")
         known = bool(self.fills) and self.fills[0] in FILLS and {*self.fills} <= {*FILLS, AROUND}
@@ -107,9 +108,10 @@ def medfocus_guided(lvlm: Lvlm, episode: Episode, parameters: GuidedParameters) 
     ``passes`` of the interventions. Where the map is empty or the answer does not depend on the image (s(x) <=
     s(fill)), the whole image, marked ``degenerate`` or ``fallback``.
     """
-    guide = get_method(parameters.relevance)
-    settings = parse_settings("set medfocus_guided.relevance_settings", list(parameters.relevance_settings))
-    mapped = guide.run(lvlm, episode, guide.make_parameters(settings))
+    name, *settings = parameters.relevance.split()
+    guide = get_method(name)
+    overrides = parse_settings("set medfocus_guided.relevance", settings)
+    mapped = guide.run(lvlm, episode, guide.make_parameters(overrides))
     if mapped.heatmap is None:
         raise MethodError(f"{guide.name} makes no heat map", expected="a method with maps, e.g. dave, gim or lrp")
     frame = episode.frame_array

@@ -129,9 +129,9 @@ def around(image: np.ndarray, removed: np.ndarray) -> np.ndarray:
         for axis in (0, 1):
             coarse = convolve1d(coarse, [0.25, 0.5, 0.25], axis, mode="nearest")
         found = values + (1 - weight) * coarse
-    return (
-        np.where(removed[..., None], np.rint(found), image.reshape(found.shape)).astype(np.uint8).reshape(image.shape)
-    )
+    out = image.copy()
+    out[removed] = np.rint(found[removed]).reshape(-1, *image.shape[2:])
+    return out
 
 
 def remove(name: str, episode: Episode, removed: np.ndarray) -> np.ndarray:

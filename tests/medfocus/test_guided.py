@@ -45,7 +45,6 @@ def maps(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def run(folder: str, lvlm: Any, episode: Any, **settings: Any) -> Any:
     still = {
         "relevance": "given",
-        "relevance_settings": (),
         "fills": ("black",),
         "temperature": 0.0,
         "pool": folder,
@@ -112,7 +111,7 @@ def test_the_smallest_level_that_is_needed_is_taken(folder: str, chest: np.ndarr
 
 
 def test_every_fill_counts_the_same(folder: str, chest: np.ndarray, maps: dict[str, Any]) -> None:
-    """Two fills, of which the second leaves the brightness as it is nearly everywhere: half of the effect."""
+    """By black alone the smaller of two regions is as needed; a continuation leaves less of it where more is gone."""
     episode, box = episode_of(chest), (95, 100, 125, 130)
     maps["map"] = hill(episode, 110, 115, 14)
     lvlm = Planted(box)
@@ -126,15 +125,23 @@ def test_every_fill_counts_the_same(folder: str, chest: np.ndarray, maps: dict[s
         assert around == pytest.approx(np.clip(-left / lvlm.weight, 0, 1))
         assert around < 0.5
     assert sum(result.token_scores) == pytest.approx(lvlm.weight)  # by the first
+    two = {"levels": (0.3, 0.5), "price": 0.1}
+    both = run(folder, lvlm, episode, fills=("black", "around"), **two)
+    (larger, needed), (smaller, less) = both.extras["candidates"]
+    saved = 0.1 * np.log(area([tuple(larger[0])]) / area([tuple(smaller[0])]))
+    assert needed[0] == pytest.approx(less[0])
+    assert np.mean(needed) - np.mean(less) > saved > 0
+    assert [list(b) for b in both.boxes] == larger
+    assert [list(b) for b in run(folder, lvlm, episode, fills=("black",), **two).boxes] == smaller
 
 
 def test_the_maps_own_parameters(folder: str, chest: np.ndarray, maps: dict[str, Any]) -> None:
     episode = episode_of(chest)
     maps["map"] = hill(episode, 110, 115, 14)
     with pytest.raises(MethodError, match="no parameter shifts"):
-        run(folder, Planted((95, 100, 125, 130)), episode, relevance_settings=("shifts=2",))
+        run(folder, Planted((95, 100, 125, 130)), episode, relevance="given shifts=2")
     with pytest.raises(MedGroundError, match="NAME=VALUE"):
-        run(folder, Planted((95, 100, 125, 130)), episode, relevance_settings=("shifts",))
+        run(folder, Planted((95, 100, 125, 130)), episode, relevance="given shifts")
 
 
 def test_two_parts_may_belong_together(folder: str, chest: np.ndarray, maps: dict[str, Any]) -> None:
@@ -162,6 +169,7 @@ def test_maps_that_say_nothing(folder: str, chest: np.ndarray, maps: dict[str, A
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"relevance": " "},
         {"levels": ()},
         {"levels": (0.0, 0.5)},
         {"levels": (1.0,)},
