@@ -58,23 +58,24 @@ FAINT = 0.25
 SIZE = (512, 448)
 """Native size of the demo's phantoms: not square, so that every transform has something to do."""
 
-METHODS = (
-    "medfocus_guided",
-    "medfocus_minimal",
-    "medfocus",
-    "occlusion",
-    "lrp",
-    "grad_attention",
-    "attention",
-    "rollout",
-    "gradcam",
-    "agcam",
-    "random_map",
-    "centre_prior",
-    "sobel",
-)
-"""Methods that the demo runs by default: one or two of each family, controls among them. Every registered method that
-runs offline is "all"; those that are not here would keep the reader waiting."""
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    "medfocus_guided": {"relevance": "dave"},  # 9 shifts in place of 25
+    "medfocus_minimal": {"budget": 48},
+    "medfocus_multi_atlas": {},
+    "occlusion": {"rows": 5, "cols": 5},
+    "lrp": {},
+    "grad_attention": {},
+    "attention": {},
+    "rollout": {},
+    "gradcam": {},
+    "agcam": {},
+    "random_map": {},
+    "centre_prior": {},
+    "sobel": {},
+}
+"""Methods that the demo runs by default, one or two of each family, controls among them, and where they are lighter
+than by default. Every registered method that runs offline is "all"; those that are not here would keep the reader
+waiting."""
 
 Update = Callable[[int, int, str], None]
 Progress = Callable[[str], AbstractContextManager[Update]]
@@ -95,10 +96,12 @@ class DemoSettings:
     canvas : str
         Folder of normal radiographs that findings are planted in; empty for phantoms.
     reason_records : int, optional
-        Candidates in reason mode. By default a third, since reasoning takes longer, but at least eight.
+        Candidates in reason mode. By default two fifths, since reasoning takes longer, but at least eight.
     faint : float
         Share of the phantoms whose findings are faint, so that candidates fall at every gate of the filter. What is
         planted in radiographs is hard enough.
+    pose : bool
+        Whether canvases are turned and cropped before findings are planted in them. Phantoms are always posed.
     """
 
     records: int
@@ -107,6 +110,7 @@ class DemoSettings:
     canvas: str = ""
     reason_records: int | None = None
     faint: float = 0.0
+    pose: bool = False
 
     @property
     def source(self) -> str:
@@ -117,7 +121,7 @@ class DemoSettings:
         """Candidates put to the filter in a mode."""
         if mode == "direct":
             return self.records
-        return min(self.records, max(8, self.records // 3)) if self.reason_records is None else self.reason_records
+        return min(self.records, max(8, 2 * self.records // 5)) if self.reason_records is None else self.reason_records
 
     @property
     def drawn(self) -> int:
@@ -180,12 +184,13 @@ def choose_methods(wanted: Sequence[str] | None = None) -> tuple[tuple[str, ...]
 def run_demo(
     out: str | Path,
     *,
-    records: int = 40,
+    records: int = 77,
     seed: int = 0,
     methods: Sequence[str] | None = None,
     canvas: str | Path | None = None,
     reason_records: int | None = None,
     faint: float | None = None,
+    pose: bool | None = None,
     processes: int | None = None,
     progress: Progress,
     say: Callable[[str], None],
@@ -205,9 +210,11 @@ def run_demo(
     canvas : path, optional
         Folder of normal radiographs that findings are planted in instead.
     reason_records : int, optional
-        Candidates per LVLM in reason mode; by default a third of ``records``, but at least eight.
+        Candidates per LVLM in reason mode; by default two fifths of ``records``, but at least eight.
     faint : float, optional
         Share of the phantoms whose findings are faint; by default that of the folder, :data:`FAINT` in a new one.
+    pose : bool, optional
+        Turn and crop canvases before planting; by default as in the folder, not in a new one.
     processes : int, optional
         By default two where there are two cores.
     progress : callable
@@ -218,7 +225,8 @@ def run_demo(
     Raises
     ------
     MedGroundError
-        If the folder holds a demo made with other settings, ``faint`` is asked of radiographs, or a step fails.
+        If the folder holds a demo made with other settings, ``faint`` is asked of radiographs or ``pose`` of phantoms,
+        or a step fails.
     """
     out = Path(out)
     begun = _begun(out)
@@ -228,9 +236,13 @@ def run_demo(
         raise MedGroundError(
             "faint findings are drawn in phantoms, not planted in radiographs", remedy="leave --faint out"
         )
+    if pose and not canvas:
+        raise MedGroundError("phantoms are posed as they are drawn", remedy="leave --pose out, or give --canvas")
+    if pose is None:
+        pose = bool(begun and begun.pose)
     if faint is None:
         faint = begun.faint if begun else 0.0 if canvas else FAINT
-    settings = DemoSettings(records, seed, chosen, where, reason_records, faint)
+    settings = DemoSettings(records, seed, chosen, where, reason_records, faint, pose)
     _check_settings(out, settings)
     result = DemoResult(dataset=out / "medground-bench", left_out=left_out)
     for name, reason in left_out.items():
@@ -284,7 +296,10 @@ def _check_settings(out: Path, settings: DemoSettings) -> None:
     if not path.is_file() and out.is_dir() and any(out.iterdir()):
         raise MedGroundError("this folder is not a demo's and not empty", where=out, remedy="use another --out")
     same_as_before(
-        "the demo's files here", path, asdict(settings), unasked={"reason_records": None, "faint": DemoSettings.faint}
+        "the demo's files here",
+        path,
+        asdict(settings),
+        unasked={"reason_records": None, "faint": DemoSettings.faint, "pose": DemoSettings.pose},
     )
 
 
@@ -378,7 +393,14 @@ def _draw(out: Path, settings: DemoSettings, progress: Progress) -> None:
         if settings.canvas and not folder.is_dir():
             localizer = load_localizer("multi_atlas", pool="phantom")
             write_planted(
-                settings.canvas, folder, count, localizer=localizer, at_most=True, seed=settings.seed, progress=update
+                settings.canvas,
+                folder,
+                count,
+                localizer=localizer,
+                at_most=True,
+                seed=settings.seed,
+                pose=settings.pose,
+                progress=update,
             )
         elif not folder.is_dir():
             write_source("phantom", folder, count, seed=settings.seed, size=SIZE, faint=settings.faint, progress=update)
@@ -512,6 +534,7 @@ def _generate(out: Path, settings: DemoSettings, group: ProcessGroup, update: Up
                 lvlm,
                 settings.methods,
                 out / "submissions",
+                settings={name: METHODS[name] for name in settings.methods if name in METHODS},
                 rank=group.rank,
                 world_size=group.world_size,
                 authors="medground-bench demo",

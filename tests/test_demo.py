@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import medground_bench.demo as module
+from medground_bench.attribution.method import get_method
 from medground_bench.core.errors import MedGroundError
 from medground_bench.demo import LVLMS, DemoSettings, choose_methods, run_demo
 from medground_bench.lvlm.toy import TOYS
@@ -66,12 +67,26 @@ def test_a_folder_of_a_version_without_faint_findings_goes_on_without_them(tmp_p
     module._check_settings(tmp_path, begun)
     with pytest.raises(MedGroundError, match="faint"):
         module._check_settings(tmp_path, DemoSettings(4, 0, ("attention",), faint=0.25))
+    with pytest.raises(MedGroundError, match="pose was False, is True"):
+        module._check_settings(tmp_path, DemoSettings(4, 0, ("attention",), pose=True))
 
 
 def test_faint_findings_are_not_asked_of_radiographs(tmp_path: Path) -> None:
     with pytest.raises(MedGroundError, match="drawn in phantoms"):
         run_demo(tmp_path / "demo", canvas=tmp_path, faint=0.5, progress=quiet, say=print)
     assert not (tmp_path / "demo").exists()
+
+
+def test_phantoms_are_posed_already(tmp_path: Path) -> None:
+    with pytest.raises(MedGroundError, match="posed as they are drawn"):
+        run_demo(tmp_path / "demo", pose=True, progress=quiet, say=print)
+    assert not (tmp_path / "demo").exists()
+
+
+def test_the_lighter_settings_of_the_default_methods_are_the_methods_own() -> None:
+    for name, lighter in module.METHODS.items():
+        method = get_method(name)
+        assert method.make_parameters(lighter) != method.make_parameters() or not lighter, name
 
 
 def test_the_first_failure_of_a_process_stops_the_others(tmp_path: Path) -> None:
@@ -111,7 +126,7 @@ def test_other_settings_and_foreign_folders_are_refused(tmp_path: Path) -> None:
 
 
 def test_candidates_of_each_mode() -> None:
-    assert [DemoSettings(60, 0, ()).candidates(mode) for mode in ("direct", "reason")] == [60, 20]
+    assert [DemoSettings(60, 0, ()).candidates(mode) for mode in ("direct", "reason")] == [60, 24]
     assert [DemoSettings(4, 0, ()).candidates(mode) for mode in ("direct", "reason")] == [4, 4]
     more = DemoSettings(60, 0, (), reason_records=90)
     assert [more.candidates(mode) for mode in ("direct", "reason")] == [60, 90]

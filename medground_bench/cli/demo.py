@@ -11,9 +11,9 @@ __all__ = ["command"]
 
 def command(
     out: Path = typer.Option(Path("demo"), help="Folder for everything the demo makes."),
-    records: int = typer.Option(40, min=1, help="Candidates per LVLM that the causal filter judges in direct mode."),
+    records: int = typer.Option(77, min=1, help="Candidates per LVLM that the causal filter judges in direct mode."),
     reason_records: int = typer.Option(
-        None, min=1, help="Candidates in reason mode; by default a third of --records, but at least eight."
+        None, min=1, help="Candidates in reason mode; by default two fifths of --records, but at least eight."
     ),
     seed: int = typer.Option(0, min=0, help="Chooses the radiographs."),
     methods: str = typer.Option(
@@ -22,6 +22,7 @@ def command(
     canvas: Path = typer.Option(
         None, "--canvas", help="Folder of normal radiographs to plant findings in, in place of procedural ones."
     ),
+    pose: bool = typer.Option(None, "--pose", help="Turn and crop the radiographs of --canvas before planting."),
     faint: float = typer.Option(
         None, min=0, max=1, help="Share of the procedural radiographs whose findings are faint. [default: a quarter]"
     ),
@@ -54,6 +55,7 @@ def command(
         methods=[name.strip() for name in methods.split(",") if name.strip()] if methods else None,
         canvas=canvas,
         faint=faint,
+        pose=pose,
         processes=processes,
         progress=progress_bar,
         say=lambda line: stderr.print(line, highlight=False, soft_wrap=True, markup=False),

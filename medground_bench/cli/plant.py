@@ -22,6 +22,7 @@ def command(
     distractors: bool = typer.Option(
         False, "--distractors", help="Also plant markers, text, tubes, electrodes and clips."
     ),
+    pose: bool = typer.Option(False, "--pose", help="Turn and crop every canvas first, so that places vary more."),
     localizer: str = typer.Option("multi_atlas", "--localizer", help="Finds the anatomy."),
     pool: str = typer.Option(
         "phantom", "--pool", help="References of multi_atlas: a folder with pool.json, or the phantoms that ship."
@@ -51,6 +52,7 @@ def command(
             manifest=manifest,
             findings=names,
             distractors=distractors,
+            pose=pose,
             progress=update,
         )
     for refused in written.refused:

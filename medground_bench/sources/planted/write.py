@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from medground_bench.sources.planted.anatomy import CanvasAnatomy, Localizer
 from medground_bench.sources.planted.canvas import Canvas
 from medground_bench.sources.planted.canvases import CanvasFile, list_canvases, size_refusal
 from medground_bench.sources.planted.findings import FINDINGS
+from medground_bench.sources.planted.pose import Pose, draw_pose, posed
 from medground_bench.sources.planted.sample import Planted, plant
 from medground_bench.sources.planted.source import MANIFEST
 
@@ -72,6 +74,7 @@ def write_planted(
     manifest: str | Path | None = None,
     findings: Sequence[str] | None = None,
     distractors: bool = False,
+    pose: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> WrittenPlanted:
     """Plant findings on ``count`` radiographs of a folder, one image a canvas.
@@ -100,6 +103,9 @@ def write_planted(
         Draws from these; by default from all.
     distractors : bool
         Also plant up to three things that no question asks about.
+    pose : bool
+        Turn and crop every canvas before it is planted on (:mod:`~medground_bench.sources.planted.pose`), so that
+        where a finding lies in the image says less of what it is.
     progress : callable, optional
         Called with (done, total, image id).
 
@@ -139,12 +145,12 @@ def write_planted(
                 file = usable[index]
                 if progress is not None:
                     progress(len(entries), count, file.image_id)
-                made = _planted(file, localizer, seed, among, distractors)
+                made = _planted(file, localizer, seed, among, distractors, pose)
                 if isinstance(made, str):
                     written.refused.append(Refused(file.path.name, made))
                     continue
-                planted, digest = made
-                entries.append(_write_image(staging, len(entries), seed, file, planted, digest))
+                planted, digest, window = made
+                entries.append(_write_image(staging, len(entries), seed, file, planted, digest, window))
                 written.findings += len(planted.findings)
                 if planted.omitted:
                     written.omitted[entries[-1]["image_id"]] = list(planted.omitted)
@@ -164,14 +170,19 @@ def write_planted(
 
 
 def _planted(
-    file: CanvasFile, localizer: Localizer, seed: int, among: list[str], distractors: bool
-) -> tuple[Planted, str] | str:
-    """A canvas with findings and the canvas's digest, or why there is none."""
+    file: CanvasFile, localizer: Localizer, seed: int, among: list[str], distractors: bool, pose: bool
+) -> tuple[Planted, str, Pose | None] | str:
+    """A canvas with findings, the digest of the radiograph and what of it the canvas shows, or why there is none."""
     try:
         width, height = image_size(file.path)
         if refusal := size_refusal(width, height):
             return refusal
         pixels = np.asarray(read_image(file.path))
+        digest = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
+        window = None
+        if pose:
+            window = draw_pose(np.random.default_rng([seed, zlib.crc32(pixels.tobytes()), 1]), *pixels.shape[::-1])
+            pixels = posed(pixels, window)
         anatomy = CanvasAnatomy(localizer(pixels))
     except MedGroundError as error:  # unreadable, colour, no lungs: this canvas, not the others
         return error.message
@@ -180,12 +191,11 @@ def _planted(
     planted = plant(pixels, anatomy, seed, distractors=distractors, among=among)
     if not planted.findings:
         return f"no room for {' or '.join(planted.omitted)} in this chest: it would fall outside the lungs"
-    digest = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
-    return planted, digest
+    return planted, digest, window
 
 
 def _write_image(
-    staging: Path, number: int, seed: int, file: CanvasFile, planted: Planted, digest: str
+    staging: Path, number: int, seed: int, file: CanvasFile, planted: Planted, digest: str, window: Pose | None
 ) -> dict[str, Any]:
     image_id = f"planted-{seed:03d}-{number:06d}"
     height, width = planted.canvas.shape
@@ -194,6 +204,7 @@ def _write_image(
         "patient_id": file.patient_id,
         "canvas": file.path.name,
         "canvas_sha256": digest,
+        **({} if window is None else {"pose": asdict(window)}),
         "width": width,
         "height": height,
         "file": f"images/{image_id}.png",
