@@ -255,25 +255,19 @@ def run_demo(
         share(_filter, out, settings, progress)
         result.shortcut = dict(Counter(v.gate or "kept" for v in read_verdicts(out / "shortcut" / "verdicts")))
         say("3/8 dataset folder, opened by load_dataset")
-        folders = _build(out, settings, result, progress)
+        _build(out, settings, result, progress)
         say(f"4/8 attribution: {len(chosen)} methods on {sum(result.records.values())} records")
         share(_generate, out, settings, progress)
         say(f"5/8 the causal test turned on the reported boxes of {EVALUATED} records of each LVLM and mode")
         share(_evaluate, out, settings, progress)
-    submissions: dict[str, list[Path]] = {
-        mode: [
-            out / "submissions" / key / mode / method
-            for key in LVLMS
-            if result.records[f"{key} {mode}"]  # the filter kept none: the funnel shows it
-            for method in chosen
-        ]
-        for mode in MODES
-    }
-    say("6/8 submissions validated and scored, and scored again by evaluate")
-    files = _score(folders, submissions, out, result, progress)
-    say("7/8 comparison")
-    from medground_bench.scoring import compare_scores
+        say("6/8 submissions validated and scored, and scored again by evaluate")
+        share(_score, out, settings, progress)
+    from medground_bench.scoring import compare_scores, read_scores
 
+    submissions = [path for mode in MODES for path in _submissions(out, settings, mode)]
+    result.scores = [_scores(out, mode) for mode in MODES if _submissions(out, settings, mode)]
+    files = [read_scores(path) for path in result.scores]
+    say("7/8 comparison")
     result.comparison = compare_scores(files)
     say("8/8 pages")
     _pages(out, result, submissions, files)
@@ -485,7 +479,7 @@ def _spread(source: Source) -> Source:
     return Source(source.info, source.root, [candidate for _, candidate in ordered], files=source.files)
 
 
-def _build(out: Path, settings: DemoSettings, result: DemoResult, progress: Progress) -> dict[str, DatasetFolder]:
+def _build(out: Path, settings: DemoSettings, result: DemoResult, progress: Progress) -> None:
     from datasets import disable_progress_bars, load_dataset
 
     from medground_bench.dataset.folder import open_folder
@@ -493,20 +487,18 @@ def _build(out: Path, settings: DemoSettings, result: DemoResult, progress: Prog
     from medground_bench.dataset.write import build_folder
 
     disable_progress_bars()
-    folders: dict[str, DatasetFolder] = {}
     for mode in MODES:
         if not (result.dataset / mode).is_dir():
             sources = {settings.source: str(out / settings.source)}
             build = BuildSettings(mode, sources, records=str(out / "verdicts"))
             with progress(f"building {mode}") as update:
                 build_folder(build, result.dataset, progress=update)
-        folders[mode] = open_folder(result.dataset, mode)
+        rows = len(open_folder(result.dataset, mode))
         loaded = load_dataset(str(result.dataset), mode, split="test", cache_dir=str(out / ".cache"))
-        if len(loaded) != len(folders[mode]):
-            raise MedGroundError(f"load_dataset sees {len(loaded)} rows of {len(folders[mode])}", where=result.dataset)
+        if len(loaded) != rows:
+            raise MedGroundError(f"load_dataset sees {len(loaded)} rows of {rows}", where=result.dataset)
         for key in LVLMS:
             result.records[f"{key} {mode}"] = sum(name == key for name in loaded["model"])
-    return folders
 
 
 def _kept(out: Path) -> tuple[dict[str, DatasetFolder], dict[str, int]]:
@@ -579,32 +571,36 @@ def _evaluate(out: Path, settings: DemoSettings, group: ProcessGroup, update: Up
                 raise MedGroundError("protocols failed:\n  " + "\n  ".join(report.errors + report.missing))
 
 
-def _score(
-    folders: dict[str, DatasetFolder],
-    submissions: dict[str, list[Path]],
-    out: Path,
-    result: DemoResult,
-    progress: Progress,
-) -> list[ScoreFile]:
+def _submissions(out: Path, settings: DemoSettings, mode: str) -> list[Path]:
+    """The submissions of a mode; none of an LVLM of which the filter kept nothing: the funnel shows it."""
+    _, records = _kept(out)
+    kept = [key for key in LVLMS if records[f"{key} {mode}"]]
+    return [out / "submissions" / key / mode / method for key in kept for method in settings.methods]
+
+
+def _scores(out: Path, mode: str) -> Path:
+    return out / "results" / mode / "scores.json"
+
+
+def _score(out: Path, settings: DemoSettings, group: ProcessGroup, update: Update) -> None:
     from medground_bench.scoring import score_submissions, write_scores
     from medground_bench.scoring.protocols.join import join_protocols
     from medground_bench.scoring.protocols.result import read_results
 
-    files, known = [], _known(out)
-    for mode, paths in submissions.items():
+    folders, records = _kept(out)
+    work = {mode: _submissions(out, settings, mode) for mode in MODES[group.rank :: group.world_size]}
+    whole, before = sum(map(len, work.values())), 0
+    for mode, paths in work.items():
         if not paths:
             continue
-        with progress(f"scoring {mode}") as update:
-            file = score_submissions(paths, folders[mode], sources=known, progress=update)
+        told = partial(_at_stage, update, mode, before + len(paths), whole)
+        file = score_submissions(paths, folders[mode], sources=_known(out), progress=told)
+        before += len(paths)
         _check_by_evaluate(folders[mode], paths, file)
-        found = (
-            r for key in LVLMS if result.records[f"{key} {mode}"] for r in read_results(out / "protocols" / key / mode)
-        )
-        if stray := join_protocols(file, found):
+        kept = [key for key in LVLMS if records[f"{key} {mode}"]]
+        if stray := join_protocols(file, (r for key in kept for r in read_results(out / "protocols" / key / mode))):
             raise MedGroundError("results of protocols on other predictions:\n  " + "\n  ".join(stray))
-        result.scores.append(write_scores(file, out / "results" / mode / "scores.json"))
-        files.append(file)
-    return files
+        write_scores(file, _scores(out, mode))
 
 
 def _known(out: Path) -> list[Source]:
@@ -635,14 +631,14 @@ def _check_by_evaluate(folder: DatasetFolder, submissions: Sequence[Path], file:
             raise MedGroundError("evaluate and score disagree", where=path)
 
 
-def _pages(out: Path, result: DemoResult, submissions: dict[str, list[Path]], files: Sequence[ScoreFile]) -> None:
+def _pages(out: Path, result: DemoResult, submissions: Sequence[Path], files: Sequence[ScoreFile]) -> None:
     from medground_bench.pages.leaderboard import write_leaderboard
     from medground_bench.pages.report import write_report
 
     result.report = write_report(
         out / "report.html",
         result.dataset,
-        [path for paths in submissions.values() for path in paths],
+        submissions,
         scores=files,
         verdicts=[out / "verdicts", out / "shortcut" / "verdicts"],
         sources=_known(out),
