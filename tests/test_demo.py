@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ import pytest
 
 import medground_bench.demo as module
 from medground_bench.attribution.method import get_method
+from medground_bench.cli.demo import command as demo_command
 from medground_bench.core.errors import MedGroundError
 from medground_bench.demo import LVLMS, DemoSettings, choose_methods, run_demo
 from medground_bench.lvlm.toy import TOYS
@@ -245,3 +247,28 @@ def test_faint_findings_fall_at_more_than_one_gate_and_some_pass(tmp_path: Path)
     assert fell["correct"] >= 10
     assert fell[None] >= 10
     assert fell.total() - fell["correct"] - fell[None] >= 1  # seen, but not for what is in the box
+
+
+@toys
+@pytest.mark.heavy
+def test_the_default_demo_has_sixty_and_twenty_records_of_each_lvlm_from_thirty_patients(tmp_path: Path) -> None:
+    from medground_bench.causal.verdicts import read_verdicts
+
+    records = inspect.signature(run_demo).parameters["records"].default
+    settings = DemoSettings(records, 0, (), faint=module.FAINT)
+    module._draw(tmp_path, settings, quiet)
+    with module._workers(2) as share:
+        share(module._filter, tmp_path, settings, quiet)
+    kept = [verdict for verdict in read_verdicts(tmp_path / "verdicts") if verdict.gate is None]
+    counts = Counter((verdict.model, verdict.mode) for verdict in kept)
+    assert set(counts) == {(key, mode) for key in LVLMS for mode in ("direct", "reason")}
+    assert all(count >= (60 if mode == "direct" else 20) for (_, mode), count in counts.items()), counts
+    assert len({verdict.image_id for verdict in kept}) >= 30  # a phantom is a patient
+
+
+def test_the_command_and_the_function_have_the_same_defaults() -> None:
+    said = {name: p.default for name, p in inspect.signature(demo_command).parameters.items()}
+    meant = {name: p.default for name, p in inspect.signature(run_demo).parameters.items()}
+    shared = {"records", "seed", "methods", "canvas", "reason_records", "faint", "pose", "processes"}
+    assert shared <= set(said) & set(meant)
+    assert {name: said[name].default for name in shared} == {name: meant[name] for name in shared}
