@@ -22,7 +22,7 @@ def command(
     distractors: bool = typer.Option(
         False, "--distractors", help="Also plant markers, text, tubes, electrodes and clips."
     ),
-    pose: bool = typer.Option(False, "--pose", help="Turn and crop every canvas first, so that places vary more."),
+    pose: bool = typer.Option(False, "--pose", help="Turn and crop every canvas first, by the seed."),
     localizer: str = typer.Option("multi_atlas", "--localizer", help="Finds the anatomy."),
     pool: str = typer.Option(
         "phantom", "--pool", help="References of multi_atlas: a folder with pool.json, or the phantoms that ship."

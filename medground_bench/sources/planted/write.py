@@ -104,8 +104,8 @@ def write_planted(
     distractors : bool
         Also plant up to three things that no question asks about.
     pose : bool
-        Turn and crop every canvas before it is planted on (:mod:`~medground_bench.sources.planted.pose`), so that
-        where a finding lies in the image says less of what it is.
+        Turn and crop every canvas before it is planted on (:mod:`~medground_bench.sources.planted.pose`): the same
+        radiographs, other images of them.
     progress : callable, optional
         Called with (done, total, image id).
 
