@@ -40,7 +40,7 @@ LEFT_OUT = {
 
 INSTEAD = {
     "medground-bench demo": "medground-bench demo --records 4 --methods occlusion,lrp,sobel",  # minutes
-    "direct/medfocus": "direct/sobel",  # of the small demo
+    "direct/medfocus_guided": "direct/sobel",  # of the small demo
     '"medfocus"': '"medfocus_multi_atlas"',  # ten times faster; tests/test_face.py runs this block as it stands
     "brightness,occlusion": "intensity,occlusion",  # it would have to be installed
     "--lvlm MODEL": "--lvlm toy_qwen",
