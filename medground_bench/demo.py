@@ -255,7 +255,7 @@ def run_demo(
         share(_filter, out, settings, progress)
         result.shortcut = dict(Counter(v.gate or "kept" for v in read_verdicts(out / "shortcut" / "verdicts")))
         say("3/8 dataset folder, opened by load_dataset")
-        _build(out, settings, result, progress)
+        _build(out, settings, result, progress, say)
         say(f"4/8 attribution: {len(chosen)} methods on {sum(result.records.values())} records")
         share(_generate, out, settings, progress)
         say(f"5/8 the causal test turned on the reported boxes of {EVALUATED} records of each LVLM and mode")
@@ -479,7 +479,9 @@ def _spread(source: Source) -> Source:
     return Source(source.info, source.root, [candidate for _, candidate in ordered], files=source.files)
 
 
-def _build(out: Path, settings: DemoSettings, result: DemoResult, progress: Progress) -> None:
+def _build(
+    out: Path, settings: DemoSettings, result: DemoResult, progress: Progress, say: Callable[[str], None]
+) -> None:
     from datasets import disable_progress_bars, load_dataset
 
     from medground_bench.dataset.folder import open_folder
@@ -487,7 +489,20 @@ def _build(out: Path, settings: DemoSettings, result: DemoResult, progress: Prog
     from medground_bench.dataset.write import build_folder
 
     disable_progress_bars()
+    judged = [verdict for verdict in read_verdicts(out / "verdicts") if verdict.model in LVLMS]
+    passed = {verdict.mode for verdict in judged if verdict.gate is None}
+    if not passed:
+        raise MedGroundError(
+            "no candidate passed the filter",
+            where=out / "verdicts",
+            expected=f"at least one of {len(judged)}",
+            remedy="more --records in another --out",
+        )
     for mode in MODES:
+        if mode not in passed:
+            say(f"no candidate passed the filter in {mode} mode: it has no records")
+            result.records.update({f"{key} {mode}": 0 for key in LVLMS})
+            continue
         if not (result.dataset / mode).is_dir():
             sources = {settings.source: str(out / settings.source)}
             build = BuildSettings(mode, sources, records=str(out / "verdicts"))
@@ -502,12 +517,13 @@ def _build(out: Path, settings: DemoSettings, result: DemoResult, progress: Prog
 
 
 def _kept(out: Path) -> tuple[dict[str, DatasetFolder], dict[str, int]]:
-    """Mode -> dataset folder, and "LVLM mode" -> how many records it has."""
+    """Mode -> dataset folder, where anything passed the filter, and "LVLM mode" -> how many records it has."""
     from medground_bench.dataset.folder import open_folder
 
-    folders: dict[str, DatasetFolder] = {mode: open_folder(out / "medground-bench", mode) for mode in MODES}
+    dataset = out / "medground-bench"
+    folders: dict[str, DatasetFolder] = {m: open_folder(dataset, m) for m in MODES if (dataset / m).is_dir()}
     owners = {mode: [model for (model,) in folder.values("model")] for mode, folder in folders.items()}
-    return folders, {f"{key} {mode}": owners[mode].count(key) for key in LVLMS for mode in MODES}
+    return folders, {f"{key} {mode}": owners.get(mode, []).count(key) for key in LVLMS for mode in MODES}
 
 
 def _generate(out: Path, settings: DemoSettings, group: ProcessGroup, update: Update) -> None:

@@ -204,6 +204,48 @@ def test_the_demo_twice_and_after_kills(tmp_path: Path) -> None:
 
 @toys
 @pytest.mark.heavy
+def test_a_mode_of_which_nothing_passes_has_no_records_and_the_other_goes_on(tmp_path: Path) -> None:
+    said: list[str] = []
+    done = run_demo(
+        tmp_path,
+        records=1,
+        reason_records=4,
+        seed=1,
+        faint=1.0,
+        methods=["attention"],
+        progress=quiet,
+        say=said.append,
+    )
+    assert "no candidate passed the filter in direct mode: it has no records" in said
+    assert done.records == {
+        "toy_qwen direct": 0,
+        "toy_gemma direct": 0,
+        "toy_qwen reason": 2,
+        "toy_gemma reason": 2,
+    }
+    assert [path.parent.name for path in done.scores] == ["reason"]
+    assert done.report.is_file()
+    assert done.leaderboard.is_file()
+
+
+@toys
+@pytest.mark.heavy
+def test_a_demo_of_which_nothing_passes_says_so(tmp_path: Path) -> None:
+    with pytest.raises(MedGroundError, match=r"no candidate passed the filter[\s\S]*at least one of 10"):
+        run_demo(
+            tmp_path,
+            records=1,
+            reason_records=4,
+            seed=3,
+            faint=1.0,
+            methods=["attention"],
+            progress=quiet,
+            say=lambda line: None,
+        )
+
+
+@toys
+@pytest.mark.heavy
 def test_other_settings_are_refused_by_the_command(tmp_path: Path) -> None:
     module._check_settings(tmp_path / "demo", DemoSettings(3, 0, choose_methods()[0]))
     ended = subprocess.run(command(tmp_path / "demo"), capture_output=True, text=True, check=False)

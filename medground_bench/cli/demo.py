@@ -38,7 +38,8 @@ def command(
     from medground_bench.cli._score_tables import console, print_comparison
     from medground_bench.core.console import progress_bar, stderr
     from medground_bench.core.errors import MissingDependencyError
-    from medground_bench.demo import run_demo
+    from medground_bench.core.schema import MODES
+    from medground_bench.demo import LVLMS, run_demo
     from medground_bench.scoring import ComparisonReport
 
     try:
@@ -65,6 +66,7 @@ def command(
         overview = ComparisonReport(rows=result.comparison.rows, measures=result.comparison.measures)
         print_comparison(overview, console(), levels=["all"], metric="iou")
     kept = ", ".join(f"{name} {count}" for name, count in result.records.items())
+    config = next(mode for mode in MODES if any(result.records.get(f"{key} {mode}") for key in LVLMS))
     judged = sum(result.shortcut.values())
     fell = judged - result.shortcut.get("kept", 0)
     typer.echo(
@@ -75,11 +77,11 @@ Of the candidates of toy_shortcut, which answers from a marker, the filter rejec
 Look at
   {result.report}        scores beside chance, the funnel, every record with its boxes and heat maps
   {result.leaderboard}   the same numbers as a leaderboard
-  {result.dataset}      the dataset: load_dataset("{result.dataset}", "direct")
+  {result.dataset}      the dataset: load_dataset("{result.dataset}", "{config}")
 
 Next
   test the differences      medground-bench compare {" ".join(map(str, result.scores))}
-  score your own boxes      medground-bench validate SUBMISSION --dataset {result.dataset} --config direct
+  score your own boxes      medground-bench validate SUBMISSION --dataset {result.dataset} --config {config}
   add your own method       see "A method of your own" in the README
   run a real LVLM           medground-bench generate --help
   build from licensed data  medground-bench sources"""
