@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medfocus.method import MultiAtlasParameters, make_medfocus
-from medfocus.minimal import Region, in_concepts, named_concept
+from medfocus.minimal import in_concepts, named_concept
 from medground_bench.attribution.fills import AROUND, FILLS, remove
 from medground_bench.attribution.method import Attribution, get_method, method
 from medground_bench.attribution.regions import box_masks
@@ -26,15 +26,12 @@ from medground_bench.core.errors import MethodError
 from medground_bench.core.settings import parse_settings
 from medground_bench.imaging import resize_heatmap
 from medground_bench.imaging.heatmap import is_degenerate
+from medground_bench.imaging.levels import LEVELS, TOGETHER, agreed, level_regions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
     from medground_bench.lvlm import Episode, Lvlm
 
-__all__ = ["GuidedParameters", "agreed", "medfocus_guided", "proposals"]
+__all__ = ["GuidedParameters", "medfocus_guided"]
 
 
 @dataclass(frozen=True)
@@ -68,8 +65,8 @@ class GuidedParameters:
     """
 
     relevance: str = "dave shifts=2"
-    levels: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65)
-    together: float = 0.3
+    levels: tuple[float, ...] = LEVELS
+    together: float = TOGETHER
     fills: tuple[str, ...] = ("blur", AROUND)
     price: float = 0.2
     temperature: float = 0.3
@@ -97,6 +94,7 @@ class GuidedParameters:
     needs=("white_box", "geometry", "gradients", "references"),
     cost="25 (F + B) for the map, 18 F; 1 localisation",
     reference="MedFocus's interventions on a relevance map's regions; least expected loss: Kumar & Byrne, 2004",
+    signed=True,
 )
 def medfocus_guided(lvlm: Lvlm, episode: Episode, parameters: GuidedParameters) -> Attribution:
     """``argmax_R sum_Q p(Q) IoU(R, Q)`` over the regions of a relevance map, p the softmax of what they are worth.
@@ -120,7 +118,7 @@ def medfocus_guided(lvlm: Lvlm, episode: Episode, parameters: GuidedParameters) 
     whole = (0.0, 0.0, float(episode.letterbox.width), float(episode.letterbox.height))
     if is_degenerate(heat):
         return Attribution(boxes=[whole], heatmap=mapped.heatmap, degenerate=True)
-    regions = proposals(resize_heatmap(heat, (height, width)), parameters.levels, parameters.together)
+    regions = level_regions(resize_heatmap(heat, (height, width)), parameters.levels, parameters.together)
     masks = np.stack([box_masks(list(region), height, width).any(0) for region in regions])
     gone = remove(parameters.fills[0], episode, np.ones((1, height, width), bool))
     variants = [frame[None], gone, *(remove(fill, episode, masks) for fill in parameters.fills)]
@@ -147,50 +145,3 @@ def medfocus_guided(lvlm: Lvlm, episode: Episode, parameters: GuidedParameters) 
         token_scores=drops,
         extras=extras,
     )
-
-
-def agreed(masks: NDArray[np.bool_], worth: NDArray[Any], temperature: float) -> int:
-    """The region that has the highest mean IoU with all, weighted by the softmax of what they are worth.
-
-    Parameters
-    ----------
-    masks : ndarray of bool, shape (n, H, W)
-        The regions; none is empty.
-    worth : ndarray, shape (n,)
-    temperature : float
-        What worth is divided by; at 0 the region that is worth most (the first of equals).
-
-    References
-    ----------
-    .. [1] Kumar & Byrne, Minimum Bayes-Risk Decoding for Statistical Machine Translation, NAACL 2004, eq. 2.
-    """
-    if temperature == 0:
-        return int(np.argmax(worth))
-    flat = masks.reshape(len(masks), -1).astype(np.float32)
-    shared = flat @ flat.T
-    sizes = np.diagonal(shared)
-    weights = np.exp((worth - worth.max()) / temperature)
-    return int(np.argmax(shared / (sizes[:, None] + sizes - shared) @ weights))
-
-
-def proposals(heat: NDArray[Any], levels: Sequence[float], together: float) -> list[Region]:
-    """Boxes of a map's connected parts (8 neighbours) above each level, as far as they hold enough heat; each once.
-
-    Parameters
-    ----------
-    heat : ndarray, shape (H, W)
-        Not negative, with a maximum above 0.
-    levels : sequence of float
-        Shares of the maximum.
-    together : float
-        Least share of the heat of the largest part that a part must hold.
-    """
-    from scipy.ndimage import find_objects, label
-
-    found: dict[Region, None] = {}
-    for level in levels:
-        labels, _ = label(heat >= level * heat.max(), np.ones((3, 3)))
-        mass = np.bincount(labels.ravel(), heat.ravel())[1:]
-        parts = [part for part, heavy in zip(find_objects(labels), mass >= together * mass.max(), strict=True) if heavy]
-        found[tuple((float(x.start), float(y.start), float(x.stop), float(y.stop)) for y, x in parts)] = None
-    return list(found)

@@ -33,12 +33,12 @@ from medground_bench.imaging.zones import zone_boxes
 if TYPE_CHECKING:
     from medfocus.result import Transfer
     from medground_bench.core.schema import Box
+    from medground_bench.imaging.levels import Region
     from medground_bench.lvlm import Episode, Lvlm
 
 __all__ = [
     "SEARCHES",
     "MinimalParameters",
-    "Region",
     "RegionSearch",
     "in_concepts",
     "medfocus_minimal",
@@ -46,9 +46,6 @@ __all__ = [
     "shrunk",
     "trimmed",
 ]
-
-Region = tuple["Box", ...]
-"""Boxes of the frame that are removed together."""
 
 SEARCHES = ("steepest", "best_first")
 

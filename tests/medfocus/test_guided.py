@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from medfocus.guided import agreed, medfocus_guided, proposals
+from medfocus.guided import medfocus_guided
 from medground_bench.attribution.fills import remove
 from medground_bench.attribution.method import Attribution, get_method, method
 from medground_bench.attribution.regions import box_masks
 from medground_bench.core.errors import MedGroundError, MethodError
+from medground_bench.imaging.levels import level_regions
 from tests.medfocus.test_minimal import Planted, area, episode_of
 
 if TYPE_CHECKING:
@@ -56,31 +57,7 @@ def run(folder: str, lvlm: Any, episode: Any, **settings: Any) -> Any:
 
 def test_is_registered() -> None:
     assert get_method("medfocus_guided") is medfocus_guided
-
-
-def test_parts_above_levels_by_hand() -> None:
-    heat = np.zeros((10, 12))
-    heat[1:3, 1:4], heat[2, 3] = 4.0, 8.0  # one part, heat 28, maximum 8
-    heat[6:8, 8:10] = 3.0  # another, heat 12
-    heat[9, 0] = 5.0  # a third, heat 5
-    first, second, third = (1.0, 1.0, 4.0, 3.0), (8.0, 6.0, 10.0, 8.0), (0.0, 9.0, 1.0, 10.0)
-    assert proposals(heat, [0.3], 0.4) == [(first, second)]
-    assert proposals(heat, [0.3], 1.0) == [(first,)]
-    assert proposals(heat, [0.3], 0.1) == [(first, second, third)]
-    assert proposals(heat, [0.3, 0.45, 0.5, 0.9], 0.5) == [(first,), ((3.0, 2.0, 4.0, 3.0),)]
-    assert proposals(np.ones((4, 5)), [0.5], 0.3) == [((0.0, 0.0, 5.0, 4.0),)]
-
-
-def test_agreement_by_hand() -> None:
-    """Three columns of a row, two regions within them, one elsewhere: IoU 1/3, 2/3, 1/2 and 0."""
-    masks = np.zeros((4, 1, 8), bool)
-    masks[0, 0, :3], masks[1, 0, :1], masks[2, 0, :2], masks[3, 0, 5:] = True, True, True, True
-    even = np.zeros(4)  # the means are (1 + 1/3 + 2/3) / 4, (1/3 + 1 + 1/2) / 4, (2/3 + 1/2 + 1) / 4, 1 / 4
-    assert agreed(masks, even, 1.0) == 2
-    assert agreed(masks, np.array([0, 0, 0, 0.1]), 0.0) == 3
-    assert agreed(masks, np.array([0, 0, 0, 0.1]), 0.2) == 2
-    assert agreed(masks, np.array([0, 0, 0, 1.0]), 0.2) == 3
-    assert agreed(masks, np.array([np.log(3), 0, 0, -9.0]), 1.0) == 0  # 3 + 1/3 + 2/3 against 2 + 1/2 + 1
+    assert medfocus_guided.signed  # as the maps that it passes on: what has heat is their positive part
 
 
 def test_the_smallest_level_that_is_needed_is_taken(folder: str, chest: np.ndarray, maps: dict[str, Any]) -> None:
@@ -91,7 +68,7 @@ def test_the_smallest_level_that_is_needed_is_taken(folder: str, chest: np.ndarr
     result = run(folder, lvlm, episode)
     (found,) = episode.letterbox.to_frame(result.boxes)
     scores = {
-        level: proposals(maps["map"], [level], 0.3)[0][0] for level in (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65)
+        level: level_regions(maps["map"], [level], 0.3)[0][0] for level in (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65)
     }
     smallest = min((b for b in scores.values() if b[0] <= box[0] and b[2] >= box[2]), key=lambda b: area([b]))
     assert found == pytest.approx(smallest)

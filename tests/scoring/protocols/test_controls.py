@@ -50,6 +50,7 @@ SILENT = {
 PLACES: Mapping[str, tuple[str, ...]] = {
     "chexlocalize": ("hit", "iou_otsu"),
     "strata": ("iou", "dice"),
+    "box_rules": ("iou_agreed", "iou_sized", "iou_best"),
     "masks": ("iou", "boundary_f", "instance_f1", "centroid_hit"),
     "smoothing": ("auprc_1",),
     "noise": ("auprc_0", "precision_0"),
@@ -61,6 +62,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
 AT_CHANCE = (
     "chexlocalize",
     "masks",
+    "box_rules",
     "smoothing",
     "noise",
     "side",
