@@ -249,7 +249,7 @@ def run_demo(
         say(f"left out: {name}: {reason}")
 
     say(f"1/8 {'findings planted in radiographs' if canvas else 'phantom radiographs'} and their candidates")
-    _draw(out, settings, progress)
+    _draw(out, settings, progress, say)
     with _workers(processes or min(2, _cores())) as share:
         say("2/8 causal filter: two toy LVLMs, two modes, exact counterfactuals; a third that answers by a shortcut")
         share(_filter, out, settings, progress)
@@ -373,7 +373,7 @@ def _follow(under_way: Sequence[Future[None]], told: Any, update: Update) -> Non
 # The steps -----------------------------------------------------------------------------------------------------------
 
 
-def _draw(out: Path, settings: DemoSettings, progress: Progress) -> None:
+def _draw(out: Path, settings: DemoSettings, progress: Progress, say: Callable[[str], None]) -> None:
     from medground_bench.sources import open_source
     from medground_bench.sources.phantom import write_source
     from medground_bench.sources.planted import load_localizer, write_planted
@@ -386,7 +386,7 @@ def _draw(out: Path, settings: DemoSettings, progress: Progress) -> None:
     with progress("drawing") as update:
         if settings.canvas and not folder.is_dir():
             localizer = load_localizer("multi_atlas", pool="phantom")
-            write_planted(
+            written = write_planted(
                 settings.canvas,
                 folder,
                 count,
@@ -396,6 +396,10 @@ def _draw(out: Path, settings: DemoSettings, progress: Progress) -> None:
                 pose=settings.pose,
                 progress=update,
             )
+            for refused in written.refused:
+                say(f"refused {refused}")
+            if written.images < count:
+                say(f"{written.images} radiographs of {count} that were asked for carry findings")
         elif not folder.is_dir():
             write_source("phantom", folder, count, seed=settings.seed, size=SIZE, faint=settings.faint, progress=update)
         while not settings.canvas and len(open_source("phantom", folder)) < settings.drawn:

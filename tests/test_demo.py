@@ -23,6 +23,7 @@ from medground_bench.cli.demo import command as demo_command
 from medground_bench.core.errors import MedGroundError
 from medground_bench.demo import LVLMS, DemoSettings, choose_methods, run_demo
 from medground_bench.lvlm.toy import TOYS
+from tests.sources.planted.canvases import exact_localizer, spoil, write_canvases
 
 if TYPE_CHECKING:
     from medground_bench.core.processes import ProcessGroup
@@ -83,6 +84,18 @@ def test_phantoms_are_posed_already(tmp_path: Path) -> None:
     with pytest.raises(MedGroundError, match="posed as they are drawn"):
         run_demo(tmp_path / "demo", pose=True, progress=quiet, say=print)
     assert not (tmp_path / "demo").exists()
+
+
+def test_radiographs_that_are_left_out_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medground_bench.sources.planted.load_localizer", lambda *_, **__: exact_localizer)
+    canvases = write_canvases(tmp_path / "canvases")
+    expected = spoil(canvases)
+    said: list[str] = []
+    settings = DemoSettings(40, 0, ("sobel",), canvas=str(canvases))
+    module._draw(tmp_path / "demo", settings, quiet, said.append)
+    for name, reason in expected.items():
+        assert any(line.startswith("refused") and name in line and reason in line for line in said), name
+    assert said[-1] == "6 radiographs of 40 that were asked for carry findings"
 
 
 def test_the_lighter_settings_of_the_default_methods_are_the_methods_own() -> None:
