@@ -114,7 +114,7 @@ def captum_map(lvlm: Any, episode: Any, algorithm: str, **options: Any) -> np.nd
     from captum.attr import FeatureAblation, ImageMaskInput, LLMAttribution, ShapleyValueSampling
 
     frame = episode.frame_array
-    segments = tile_labels(*frame.shape[:2], 8, 8)
+    segments = tile_labels(frame.shape[0], frame.shape[1], 8, 8)
 
     def processor(image: Image.Image) -> Any:
         content = [{"type": "image"}, {"type": "text", "text": episode.question}]

@@ -31,7 +31,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from medground_bench.dataset.plan import PNG_LEVEL, BuildSettings
+from medground_bench.dataset.encode import PNG_LEVEL
+from medground_bench.dataset.plan import BuildSettings
 from medground_bench.dataset.write import build_folder
 
 

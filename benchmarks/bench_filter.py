@@ -77,7 +77,9 @@ def main() -> None:
         ]
         ours = time.perf_counter() - start
         start = time.perf_counter()
-        slow = {(lvlm.key, mode, c.index): plain(lvlm, mode, c, editor) for lvlm, mode in jobs for c in source}
+        slow: dict[tuple[str, str, int | None], str | None] = {
+            (lvlm.key, mode, c.index): plain(lvlm, mode, c, editor) for lvlm, mode in jobs for c in source
+        }
         theirs = time.perf_counter() - start
         same = sum(
             slow[verdict.model, verdict.mode, verdict.index] == verdict.gate

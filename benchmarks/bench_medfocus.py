@@ -115,7 +115,7 @@ def record(pool: ReferencePool, key: str, size: int, repeat: int) -> None:
     )
     print(f"one record of {lvlm.key}, image {size}x{size}:")
     for preset in ("paper", "multi_atlas"):
-        localizer = AnatomyLocalizer(pool, preset)  # type: ignore[arg-type]
+        localizer = AnatomyLocalizer(pool, preset)
         print(f"  localise, {preset:12s} {seconds(lambda: localizer.locate(grey), repeat) * 1e3:8.0f} ms")  # noqa: B023
     found = localizer.localise(grey)
     if litemedsam_installed():

@@ -58,7 +58,8 @@ def main() -> None:
         options: dict[str, dict[str, Any]] = {"rise": {"masks": 32}, "medfocus_multi_atlas": {}}
         for name, given in options.items():
             method = get_method(name)
-            one, two = (method.run(m, e, method.make_parameters(given)) for m, e in ((local, here), (remote, there)))
+            models: list[tuple[Any, Any]] = [(local, here), (remote, there)]
+            one, two = (method.run(m, e, method.make_parameters(given)) for m, e in models)
             if one.heatmap is not None and two.heatmap is not None:
                 apart = float(np.abs(one.heatmap - two.heatmap).max())
             else:

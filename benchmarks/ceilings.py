@@ -10,11 +10,13 @@ interpolated to the frame as a method's is: the best set of cells, and the cells
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
 from medground_bench.core.console import progress_bar
+from medground_bench.core.schema import Box
 from medground_bench.imaging import Letterbox, heatmap_to_boxes, mask_box, resize_heatmap
 from medground_bench.imaging.areas import RaggedBoxes, ragged, record_areas
 from medground_bench.imaging.overlap import score_boxes
@@ -30,7 +32,10 @@ SIDE = 224
 
 def findings(count: int, concepts: bool) -> tuple[RaggedBoxes, np.ndarray, np.ndarray, np.ndarray | None]:
     """Evidence, image sizes, phantoms, and the best concept's IoU of ``count`` findings."""
-    boxes, sizes, owner, best = [], [], [], []
+    boxes: list[Sequence[Box]] = []
+    sizes: list[tuple[int, int]] = []
+    owner: list[int] = []
+    best: list[float] = []
     with progress_bar("drawing") as progress:
         seed = FIRST_SEED
         while len(boxes) < count:

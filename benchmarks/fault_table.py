@@ -181,7 +181,7 @@ def _watch(inputs: dict[str, Path], place: Path, fault: Fault | None, step: int)
                 if name.startswith(f"{folder}/"):
                     reach(f"opens {key}")
 
-    os.rename, os.replace = renaming(os.rename), renaming(os.replace)  # type: ignore[assignment]
+    os.rename, os.replace = renaming(os.rename), renaming(os.replace)
     files._exchange = renaming(files._exchange)
     sys.addaudithook(opening)
     reach("start")

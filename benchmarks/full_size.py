@@ -78,7 +78,7 @@ def on_meta(key: str) -> dict[str, float]:
     tokens, patches = image_tokens(facts)
     length, rows = tokens + 60, 2  # a question of the benchmark, its template and a short answer
     width = model.config.get_text_config().hidden_size
-    found = {"parameters": facts.count(model), "weights": 2 * facts.count(model)}
+    found: dict[str, float] = {"parameters": facts.count(model), "weights": 2 * facts.count(model)}
 
     def decode(embeddings: torch.Tensor) -> torch.Tensor:
         positions = torch.zeros(1, length, dtype=torch.long, device="meta")
@@ -124,8 +124,10 @@ def measured(key: str, device: str, dtype: torch.dtype, layers: int | None, name
     facts = PUBLISHED[key]
     start = time.perf_counter()
     model = facts.build(device, dtype, layers=layers, seed=seed)
-    parts = testing.tiny_qwen_parts if facts.family == "qwen2_5_vl" else testing.tiny_gemma_parts
-    tiny, processor = parts() if facts.family == "qwen2_5_vl" else parts(image_size=896, tokens=256)
+    if facts.family == "qwen2_5_vl":
+        tiny, processor = testing.tiny_qwen_parts()
+    else:
+        tiny, processor = testing.tiny_gemma_parts(image_size=896, tokens=256)
     for name in (
         "image_token_id",
         "video_token_id",

@@ -17,16 +17,11 @@ from medground_bench.scoring import ScoreFile, SubmissionScores, read_scores
 from medground_bench.scoring.table import RecordTable
 
 
-def read_joined(demos: Sequence[Path]) -> list[ScoreFile]:
-    """A score file for each mode, of all records of some demos (which must not have records in common).
+def read_joined(demos: Sequence[Path], mode: str) -> ScoreFile:
+    """The score file of a mode, of all records of some demos (which must not have records in common).
 
     Score files number the patients of one dataset; the datasets beside them tell which are the same.
     """
-    modes = sorted(path.parent.name for path in (demos[0] / "results").glob("*/scores.json"))
-    return [_join(demos, mode) for mode in modes]
-
-
-def _join(demos: Sequence[Path], mode: str) -> ScoreFile:
     files = [read_scores(demo / "results" / mode / "scores.json") for demo in demos]
     patients, tables = Numbering(), []
     for demo, file in zip(demos, files, strict=True):

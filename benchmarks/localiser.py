@@ -15,8 +15,8 @@ the box with top and bottom moved by what the other radiographs of the source ar
 The folder holds ``images/*`` and ``masks/{stem}__left_lung.png``, ``masks/{stem}__right_lung.png``. Every localisation
 is a line of a journal in ``--out``: the same command resumes.
 
-    python benchmarks/localiser.py DATA/lungs --out localiser --splits 3 --hearts nih_cxr14=DIR --hearts chestx_det=DIR
-    python benchmarks/localiser.py DATA/lungs --out localiser --splits 3 --kinds plain --grid '[{"level": 0.5}]'
+    python -m benchmarks.localiser DATA/lungs --out localiser --splits 3 --hearts nih_cxr14=DIR --hearts chestx_det=DIR
+    python -m benchmarks.localiser DATA/lungs --out localiser --splits 3 --kinds plain --grid '[{"level": 0.5}]'
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lung_localisation import LUNGS, frame_boxes, ious, read, sheet, thumbnail
 from PIL import Image
 
+from benchmarks.lung_localisation import LUNGS, frame_boxes, ious, read, sheet, thumbnail
 from medfocus.atlas import Reference, ReferencePool
 from medfocus.localizer import AnatomyLocalizer
 from medfocus.refine import refine

@@ -3,7 +3,7 @@
 Every step is what the README and the guides tell to do, in a new folder, and ends with a look at what it made. Usage,
 from the checkout::
 
-    python -m benchmarks.newcomer --out FOLDER [--records 2] [--install]
+    python benchmarks/newcomer.py --out FOLDER [--records 2] [--install]
 
 ``--install`` makes a new environment first and goes on in it; without it the environment of this process is used.
 """

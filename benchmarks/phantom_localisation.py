@@ -33,7 +33,7 @@ def iou(one: Any, two: Any) -> float:
 
 
 def concept_table(pool: ReferencePool, count: int, size: int, refiner: str | None) -> None:
-    rules = {preset: AnatomyLocalizer(pool, preset) for preset in ("paper", "multi_atlas")}  # type: ignore[arg-type]
+    rules = {preset: AnatomyLocalizer(pool, preset) for preset in ("paper", "multi_atlas")}
     segmenter = None
     if refiner:
         from medground_bench.attribution.segmenters import load_segmenter
@@ -88,7 +88,7 @@ def causal_table(pool: ReferencePool, key: str, count: int, size: int, verbose: 
     from medground_bench.lvlm import load_lvlm
 
     lvlm = load_lvlm(key)
-    rules = {preset: MedFocus(AnatomyLocalizer(pool, preset)) for preset in ("paper", "multi_atlas")}  # type: ignore[arg-type]
+    rules = {preset: MedFocus(AnatomyLocalizer(pool, preset)) for preset in ("paper", "multi_atlas")}
     rows: dict[str, list[tuple[bool, bool, bool, bool, float]]] = {name: [] for name in rules}
     chance: list[float] = []
     asked = 0

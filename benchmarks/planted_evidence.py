@@ -75,7 +75,7 @@ def _areas(planted: PlantedFile) -> np.ndarray:
 def _features(pixels: np.ndarray, hidden: np.ndarray) -> list[float]:
     """Mean absolute gradients of 8 x 8 tiles outside the hidden area, down and across."""
     out = []
-    for gradient in np.gradient(pixels.astype(np.float32)):
+    for gradient in np.asarray(np.gradient(pixels.astype(np.float32))):
         for rows in np.array_split(np.arange(pixels.shape[0]), 8):
             for columns in np.array_split(np.arange(pixels.shape[1]), 8):
                 tile = np.ix_(rows, columns)

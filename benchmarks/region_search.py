@@ -168,7 +168,8 @@ def curve(result: Attribution, end: int | None) -> list[list[Any]]:
 def flips(lvlm: Any, record: Record, episode: Any, boxes: list[Any]) -> dict[str, Any]:
     """Whether removing the boxes (black) takes the answer away, and whether they alone (rest mean grey) keep it."""
     frame = episode.frame_array
-    inside = box_masks(episode.letterbox.to_frame([tuple(b) for b in boxes]), *frame.shape[:2]).any(0)
+    on_frame = box_masks(episode.letterbox.to_frame([tuple(b) for b in boxes]), frame.shape[0], frame.shape[1])
+    inside = np.asarray(on_frame.any(0))
     removed = compose(frame, inside[None], fill_frame("black", episode))[0]
     kept = compose(frame, ~inside[None], fill_frame("mean", episode))[0]
     replies = lvlm.generate(
@@ -226,7 +227,7 @@ def report(out: Path, records: int, reference: str) -> dict[str, Any]:
             continue
         print(f"\n## {lvlm}, {mode}: {len(keys)} records\n")
         print("| method | passes | IoU | precision | recall | removal flips | alone suffices |\n" + "| --- " * 7 + "|")
-        ious, rows = {}, {}
+        ious, rows, cost = {}, {}, {}
         for name, by_key in table.items():
             chosen = [by_key[key] for key in keys]
             scores = evaluate_boxes([e["boxes"] for e in chosen], [e["evidence"] for e in chosen])
@@ -234,11 +235,10 @@ def report(out: Path, records: int, reference: str) -> dict[str, Any]:
             passes = [e["passes"] for e in chosen if e["passes"] is not None]
             rows[name] = {k: float(scores[k]) for k in ("iou", "precision", "recall")}
             rows[name] |= {k: float(np.mean([e[k] for e in chosen])) for k in ("necessary", "sufficient", "fallback")}
-            rows[name]["passes"] = float(np.mean(passes)) if passes else None
+            cost[name] = f"{np.mean(passes):.0f}" if passes else ""
         for name, row in sorted(rows.items(), key=lambda item: -item[1]["iou"]):
-            shown = "" if row["passes"] is None else f"{row['passes']:.0f}"
             cells = [f"{row[k]:.3f}" for k in ("iou", "precision", "recall", "necessary", "sufficient")]
-            print(f"| {name} | {shown} | " + " | ".join(cells) + " |")
+            print(f"| {name} | {cost[name]} | " + " | ".join(cells) + " |")
         curves = {name: _curve(by_key, keys) for name, by_key in table.items()}
         print("\nIoU after so many passes: " + ", ".join(map(str, BUDGETS)))
         for name, points in curves.items():

@@ -2,10 +2,11 @@
 
     medground-bench demo --out phantoms --records 120 --methods NAMES
     medground-bench demo --out planted --canvas DIR --records 200 --methods NAMES
-    python benchmarks/table_of_results.py phantoms planted --out docs/results.md --figure docs/pictures/passes.svg
+    python -m benchmarks.table_of_results phantoms planted --out docs/results.md --figure docs/pictures/passes.svg
 
-Folders joined by commas, ``phantoms,phantoms1 planted,planted1``, are one set: several seeds, whose patients stay
-patients. A method that was run on some records only says on how many, and is compared with the others on these.
+``--mode`` makes the tables of one mode alone, from other folders, say. Folders joined by commas,
+``phantoms,phantoms1 planted,planted1``, are one set: several seeds, whose patients stay patients. A method that was run
+on some records only says on how many, and is compared with the others on these.
 
 For each mode a table pooled over the LVLMs: IoU with its interval on each set, the paired difference of the reference
 method (``--reference``) to every other with its p-value (sign flips by patient, Holm over the methods), what is scored
@@ -23,9 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from joined import read_joined
-from rank_agreement import agreements
 
+from benchmarks.joined import read_joined
+from benchmarks.rank_agreement import agreements
 from medground_bench.core.files import atomic_write
 from medground_bench.core.schema import MODES
 from medground_bench.scoring import ComparisonReport, MethodScores, ScoreFile, compare_methods
@@ -44,14 +45,14 @@ def interval_text(interval: Interval | None) -> str:
 
 
 Sets = dict[str, tuple[list[ScoreFile], ComparisonReport]]
-"""Name of a set -> its score files and the tables of them."""
+"""Name of a set -> its score files, one for each mode, and the tables of them."""
 
 
-def read(demos: Sequence[str]) -> Sets:
+def read(demos: Sequence[str], modes: Sequence[str]) -> Sets:
     found: Sets = {}
     for joined in demos:
         folders = [Path(part) for part in joined.split(",")]
-        files = read_joined(folders)
+        files = [read_joined(folders, mode) for mode in modes]
         name = folders[0].name.rstrip("0123456789") if len(folders) > 1 else folders[0].name  # of several seeds
         found[name] = files, compare_scores(files, metrics=())
     return found
@@ -176,6 +177,7 @@ def _cell(row: Row | None, most: int) -> str:
 def short(sets: Sets, names: Sequence[str]) -> Iterator[str]:
     """IoU of some rows over sets and modes, for the README: the best method bold, in brackets the records if fewer."""
     tables = {f"{name}, {mode}": rows_of(report, mode) for mode in MODES for name, (_, report) in sets.items()}
+    tables = {name: rows for name, rows in tables.items() if rows}
     sizes = [max(t.values(), key=lambda r: r.records) for t in tables.values()]
     heads = [f"{n} ({r.records} of {r.clusters})" for n, r in zip(tables, sizes, strict=True)]
     yield "| row | " + " | ".join(heads) + " |\n" + "| --- " * (len(tables) + 1) + "|"
@@ -232,29 +234,29 @@ def figure(sets: Sets, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("demos", nargs="+", help="folders of medground-bench demo, those of one set joined by commas")
+    parser.add_argument("--mode", choices=MODES, help="default: both")
     parser.add_argument("--reference", default="medfocus_guided")
     parser.add_argument("--out", type=Path, help="put the tables in place of those between the page's markers")
     parser.add_argument("--short", help="print only the IoU of these rows (separated by commas)")
     parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
-    sets = read(args.demos)
+    modes = [args.mode] if args.mode else MODES
+    sets = read(args.demos, modes)
     if args.short:
         print("\n".join(short(sets, [name.strip() for name in args.short.split(",")])))
         return
-    lines = []
-    for mode in MODES:
-        lines += [f"## Mode {mode}\n", *pooled(sets, mode, args.reference), f"\n### Each LVLM, mode {mode}\n"]
-        lines += [*by_lvlm(sets, mode), ""]
-    if len(sets) == 2:
-        lines.append("## Do the sets rank methods alike?\n")
-        first, second = (files for files, _ in sets.values())
-        for a, b in zip(first, second, strict=True):
-            lines += [f"- {line}" for line in agreements(a, b)]
-    text = "\n".join(lines) + "\n"
-    if args.out is None:
-        print(text)
-    else:
-        begin, end = "<!-- tables -->\n", "<!-- /tables -->"
+    for k, mode in enumerate(modes):
+        lines = [f"## Mode {mode}\n", *pooled(sets, mode, args.reference), f"\n### Each LVLM, mode {mode}\n"]
+        lines += by_lvlm(sets, mode)
+        if len(sets) == 2:
+            lines.append(f"\n### Do the sets rank methods alike, mode {mode}?\n")
+            first, second = (files[k] for files, _ in sets.values())
+            lines += [f"- {line}" for line in agreements(first, second)]
+        text = "\n".join(lines) + "\n"
+        if args.out is None:
+            print(text)
+            continue
+        begin, end = f"<!-- tables {mode} -->\n", f"<!-- /tables {mode} -->"
         page = args.out.read_text(encoding="utf-8")
         with atomic_write(args.out) as file:
             file.write(page[: page.index(begin) + len(begin)] + text + page[page.index(end) :])

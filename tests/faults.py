@@ -77,7 +77,7 @@ def _armed(number: int, when: str) -> list[int]:
 
         return renaming
 
-    os.rename, os.replace = wrapped(os.rename), wrapped(os.replace)  # type: ignore[assignment]
+    os.rename, os.replace = wrapped(os.rename), wrapped(os.replace)
     if files._renameat2() is not None:
         files._exchange = wrapped(files._exchange)
     return count
