@@ -311,7 +311,7 @@ def test_the_default_demo_has_sixty_and_twenty_records_of_each_lvlm_from_thirty_
 
     records = inspect.signature(run_demo).parameters["records"].default
     settings = DemoSettings(records, 0, (), faint=module.FAINT)
-    module._draw(tmp_path, settings, quiet)
+    module._draw(tmp_path, settings, quiet, print)
     with module._workers(2) as share:
         share(module._filter, tmp_path, settings, quiet)
     kept = [verdict for verdict in read_verdicts(tmp_path / "verdicts") if verdict.gate is None]
